@@ -1,0 +1,1 @@
+"""The embedded default: broker, database and every service as processes on loopback."""
