@@ -43,7 +43,8 @@ def judge(signature: Signature, output: NDArray[Any]) -> tuple[Floats, Floats]:
 def loss(task: int, decisions: Floats, truths: Floats) -> Floats:
     """0 or 1 per row (classification) or the squared error (regression)."""
     if task == TASK_REGRESSION:
-        return np.square(decisions - truths)
+        errors: Floats = np.square(decisions - truths)
+        return errors
     return (decisions != truths).astype(np.float64)
 
 
@@ -52,8 +53,10 @@ def log_loss(task: int, output: NDArray[Any], truths: Floats) -> Floats:
     rows = len(truths)
     table = np.asarray(output, dtype=np.float64).reshape(rows, -1)
     if task == TASK_REGRESSION:
-        return np.square(table[:, 0] - truths)
+        errors: Floats = np.square(table[:, 0] - truths)
+        return errors
     if table.shape[1] == 1:
         table = np.hstack([1 - table, table])
     chosen = table[np.arange(rows), truths.astype(np.int64)]
-    return -np.log(np.clip(chosen, 1e-6, 1.0))
+    nats: Floats = -np.log(np.clip(chosen, 1e-6, 1.0))
+    return nats
