@@ -2,12 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import grpc
 
-from homeostat.progress.v1.progress_pb2 import GetProgressRequest, GetProgressResponse
+from homeostat.progress.v1.progress_pb2 import (
+    GetProgressRequest,
+    GetProgressResponse,
+    PartitionPosition,
+)
 from homeostat.progress.v1.progress_pb2_grpc import ProgressServiceStub
 from homeostat.topics import TOPICS
 
@@ -77,8 +81,8 @@ def _records_behind(answers: Mapping[str, GetProgressResponse]) -> dict[tuple[st
     return behind
 
 
-def _positions(of: Sequence[object]) -> dict[tuple[str, int], int]:
-    return {(each.topic, each.partition): each.next_offset for each in of}  # type: ignore[attr-defined]
+def _positions(of: Iterable[PartitionPosition]) -> dict[tuple[str, int], int]:
+    return {(each.topic, each.partition): each.next_offset for each in of}
 
 
 class Loop:
@@ -119,8 +123,8 @@ class Loop:
     async def wait_until_quiet(
         self, *, timeout_seconds: float = 120.0, watermark_us: int | None = None
     ) -> None:
-        """Returns once two passes in a row saw no lag and the same positions (and ledger and monitor
-        have taken in everything before ``watermark_us``); NotQuiet after ``timeout_seconds``.
+        """Returns once two passes in a row saw no lag and the same positions, and everything before
+        ``watermark_us`` has been taken in; NotQuiet after ``timeout_seconds``.
 
         A service that does not answer is asked again until then: it may be restarting.
         """

@@ -45,7 +45,8 @@ def loss(task: int, decisions: Floats, truths: Floats) -> Floats:
     if task == TASK_REGRESSION:
         errors: Floats = np.square(decisions - truths)
         return errors
-    return (decisions != truths).astype(np.float64)
+    missed: NDArray[np.bool_] = decisions != truths
+    return missed.astype(np.float64)
 
 
 def log_loss(task: int, output: NDArray[Any], truths: Floats) -> Floats:
