@@ -128,11 +128,12 @@ def _known_us(flights: pd.DataFrame, departs_us: NDArray[np.int64]) -> NDArray[n
     arrived: NDArray[np.bool_] = (
         flights["arr_delay"].notna() & flights["arr_time"].notna()
     ).to_numpy()
-    return np.where(arrived, real, scheduled) * _MINUTE_US
+    known: NDArray[np.int64] = np.where(arrived, real, scheduled) * _MINUTE_US
+    return known
 
 
 def _clock_minutes(clock: "pd.Series[float]") -> NDArray[np.int64]:
-    hhmm = clock.fillna(0).to_numpy(dtype=np.int64)
+    hhmm: NDArray[np.int64] = clock.fillna(0).to_numpy().astype(np.int64)
     return hhmm // 100 * 60 + hhmm % 100
 
 

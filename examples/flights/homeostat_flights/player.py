@@ -8,16 +8,17 @@ that answer on a given day do not depend on the machine's speed, and a run can b
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
+
 from homeostat.client import Client, infer_request
 from homeostat.inference.v1.truth_pb2 import Outcome
 from homeostat.inference.v2.open_inference_pb2 import ModelInferRequest
 from homeostat.quiet import Loop
-from numpy.typing import NDArray
-
 from homeostat_flights.data import CLASSES, NUMBERS, STRINGS, Flights
 
 HOUR_US = 3_600_000_000
@@ -162,4 +163,4 @@ def _same_minute(times_us: NDArray[np.int64], start: int, stop: int) -> Iterator
     low, high = (int(each) for each in np.searchsorted(times_us, [start, stop]))
     cuts = low + 1 + np.flatnonzero(np.diff(times_us[low:high]))
     edges = [low, *cuts.tolist(), high] if high > low else []
-    yield from (slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+    yield from (slice(a, b) for a, b in pairwise(edges))

@@ -1,0 +1,111 @@
+"""The figures of a run, and what happened in it, gathered from the services at the end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from homeostat.client import CHANNEL_OPTIONS
+from homeostat.events.v1.alert_pb2 import Alert
+from homeostat.events.v1.retraining_run_pb2 import RetrainingRun
+from homeostat.ledger.v1.ledger_pb2 import GetStatisticsRequest, GetStatisticsResponse
+from homeostat.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
+from homeostat.monitor.v1.monitor_pb2 import ListAlertsRequest
+from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+from homeostat.registry.v1.registry_pb2 import (
+    STAGE_CHAMPION,
+    STAGE_RETIRED,
+    ListVersionsRequest,
+    Version,
+)
+from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
+from homeostat.retrainer.v1.retrainer_pb2 import ListRunsRequest
+from homeostat.retrainer.v1.retrainer_pb2_grpc import RetrainerServiceStub
+from homeostat_flights.player import Tally
+from homeostat_flights.score import Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What the services say of the run."""
+
+    versions: Sequence[Version]
+    alerts: Sequence[Alert]
+    runs: Sequence[RetrainingRun]
+    statistics: GetStatisticsResponse
+
+    @property
+    def promoted(self) -> list[Version]:
+        """Versions that served after the first, oldest first."""
+        later = [each for each in self.versions if each.version > 1 and _has_served(each)]
+        return sorted(later, key=lambda each: each.version)
+
+    @property
+    def fits(self) -> int:
+        """Models trained, kept or not."""
+        return sum(run.fit_count for run in self.runs)
+
+
+def _has_served(version: Version) -> bool:
+    return version.stage in (STAGE_CHAMPION, STAGE_RETIRED)
+
+
+async def read_story(addresses: Mapping[str, str], model_name: str) -> Story:
+    """Asks registry, monitor, retrainer and ledger."""
+    channels = {
+        name: grpc.aio.insecure_channel(addresses[name], options=list(CHANNEL_OPTIONS))
+        for name in ("registry", "monitor", "retrainer", "ledger")
+    }
+    try:
+        versions = await RegistryServiceStub(channels["registry"]).ListVersions(
+            ListVersionsRequest(model_name=model_name), timeout=30
+        )
+        alerts = await MonitorServiceStub(channels["monitor"]).ListAlerts(
+            ListAlertsRequest(model_name=model_name), timeout=30
+        )
+        runs = await RetrainerServiceStub(channels["retrainer"]).ListRuns(
+            ListRunsRequest(model_name=model_name), timeout=30
+        )
+        statistics = await LedgerServiceStub(channels["ledger"]).GetStatistics(
+            GetStatisticsRequest(model_name=model_name), timeout=30
+        )
+    finally:
+        for channel in channels.values():
+            await channel.close()
+    return Story(versions.versions, alerts.alerts, runs.runs, statistics)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the run took of the machine."""
+
+    wall_seconds: float
+    peak_pss_mb: float
+
+
+def figures(
+    tally: Tally, scores: Scores, story: Story, cost: Cost, checksum_sent: int
+) -> dict[str, Any]:
+    """What `--json` writes; quality in fractions, AUC as the mean over weeks."""
+    statistics = story.statistics
+    return {
+        "predictions": tally.predictions,
+        "requests": tally.requests,
+        "failed_requests": tally.failed_requests,
+        "outcomes_sent": tally.outcomes_sent,
+        "outcomes_joined": int(statistics.predictions_joined),
+        "checksum_sent": f"{checksum_sent:016x}",
+        "checksum_joined": f"{statistics.joined_checksum:016x}",
+        "accuracy_loop": round(scores.accuracy_loop, 6),
+        "accuracy_never": round(scores.accuracy_never, 6),
+        "auc_loop": round(scores.auc_loop, 6),
+        "auc_never": round(scores.auc_never, 6),
+        "alerts": len(story.alerts),
+        "promotions": len(story.promoted),
+        "promoted_sha256": [each.model_sha256 for each in story.promoted],
+        "runs": len(story.runs),
+        "fits": story.fits,
+        "wall_seconds": round(cost.wall_seconds, 1),
+        "peak_pss_mb": round(cost.peak_pss_mb, 1),
+    }
