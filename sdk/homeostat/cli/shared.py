@@ -1,0 +1,64 @@
+"""What several commands need: the folder option, channels, tables."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import grpc
+import typer
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+
+from homeostat.client import CHANNEL_OPTIONS
+from homeostat.endpoints import DEFAULT_FOLDER, address
+
+Result = TypeVar("Result")
+
+Folder = Annotated[
+    Path, typer.Option("--folder", help="Where `homeostat up` keeps its data.", show_default=True)
+]
+FOLDER = DEFAULT_FOLDER
+console = Console()
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Runs one command's work to its end."""
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def channel(service: str, folder: Path) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to that service; NoEndpoint where nothing tells its address."""
+    async with grpc.aio.insecure_channel(
+        address(service, folder), options=list(CHANNEL_OPTIONS)
+    ) as opened:
+        yield opened
+
+
+def show_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table; says so where it is empty."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table if table.row_count else f"{title}: none")
+
+
+def when(stamp: Timestamp) -> str:
+    """A timestamp for people, UTC."""
+    return at(stamp.ToMicroseconds())
+
+
+def at(us: int) -> str:
+    """Microseconds since 1970 for people, UTC."""
+    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def word(name: str, prefix: str) -> str:
+    """An enum value's name as a word."""
+    return name.removeprefix(prefix).lower().replace("_", " ")
