@@ -1,0 +1,20 @@
+"""Kafka: producing with deadlines, and reading with our own offsets over every life of the broker."""
+
+from homeostat_kit.kafka.bus import BrokerAway, Bus, RecordTooLarge
+from homeostat_kit.kafka.consumer import Handler, OffsetReader, consume, from_the_start
+from homeostat_kit.kafka.records import Batch, Headers, Outgoing, Received, Unreadable
+
+__all__ = [
+    "Batch",
+    "BrokerAway",
+    "Bus",
+    "Handler",
+    "Headers",
+    "OffsetReader",
+    "Outgoing",
+    "Received",
+    "RecordTooLarge",
+    "Unreadable",
+    "consume",
+    "from_the_start",
+]

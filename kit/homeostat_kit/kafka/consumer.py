@@ -1,0 +1,296 @@
+"""Reading topics: whole batches to one handler, from offsets that the handler's own store keeps."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from aiokafka import TopicPartition as ClientPartition
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, TopicPartition
+from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
+
+from homeostat.topics import Topic
+from homeostat_kit import logs
+from homeostat_kit.kafka.bus import MAX_RECORD_BYTES, BrokerAway, Bus, first_of
+from homeostat_kit.kafka.records import (
+    Batch,
+    Place,
+    Received,
+    Unreadable,
+    dead_letter,
+    read,
+    received,
+)
+
+# FastStream sleeps as long again after a poll that gave nothing: half of what a record may wait.
+_POLL_MS = 10
+_START_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+# What is in hand at a stop may take this long to end.
+_FINISH_SECONDS = 5.0
+_STOP_SECONDS = 7.0
+
+# The world is away; any other failure of a handler is worth its traceback.
+_EXPECTED = (BrokerAway, OSError, TimeoutError)
+
+Handler = Callable[[Batch], Awaitable[None]]
+
+_log = logs.get_logger("homeostat_kit.kafka")
+
+
+class OffsetReader(Protocol):
+    """Gives the next offsets stored for an epoch, by (topic, partition); absent ones are 0."""
+
+    def __call__(self, epoch: str) -> Awaitable[Mapping[Place, int]]: ...
+
+
+async def from_the_start(epoch: str) -> Mapping[Place, int]:
+    """The OffsetReader of those who store none and read everything each time."""
+    return {}
+
+
+async def consume(
+    bus: Bus,
+    topics: Sequence[Topic],
+    *,
+    offsets: OffsetReader,
+    handle: Handler,
+    stop: asyncio.Event,
+    max_records: int = 500,
+) -> None:
+    """Reads all partitions of ``topics`` and gives ``handle`` one batch at a time, until ``stop``.
+
+    When ``handle`` raises, reading goes back to the stored offsets and tries again after 0.1 to 5 s.
+    In a new epoch of the broker it goes on from that epoch's stored offsets, that is from 0 at first.
+    A broker that is away is waited for.
+    """
+    pause = _Pause()
+    while await bus.wait_ready(stop):
+        reader = _Reader(bus, topics, offsets, handle, stop, max_records)
+        try:
+            await reader.run()
+            pause.reset()
+        except Exception as error:
+            # Not being able to read at all is the world's fault or a bug; both are tried again.
+            _log.warning("reading_interrupted", topics=reader.names, error=repr(error))
+            await first_of(stop, timeout=pause.next())
+
+
+class _Pause:
+    """Back-off: doubles from 0.1 to 5 s."""
+
+    def __init__(self) -> None:
+        self._seconds = _FIRST_PAUSE_SECONDS
+
+    def reset(self) -> None:
+        self._seconds = _FIRST_PAUSE_SECONDS
+
+    def next(self) -> float:
+        now, self._seconds = self._seconds, min(2 * self._seconds, _LONGEST_PAUSE_SECONDS)
+        return now
+
+
+class _Reader:
+    """Reads in one generation of the bus; ends when that has passed or on stop."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        topics: Sequence[Topic],
+        offsets: OffsetReader,
+        handle: Handler,
+        stop: asyncio.Event,
+        max_records: int,
+    ) -> None:
+        self._bus = bus
+        self._topics = {each.name: each for each in topics}
+        self._offsets = offsets
+        self._handle = handle
+        self._stop = stop
+        self._max_records = max_records
+        self._changed = bus.changes()
+        self._epoch = bus.epoch
+        self._leaving = asyncio.Event()
+        self._stored: dict[Place, int] = {}
+        self._consumer: Any = None
+        self._connections: frozenset[Any] = frozenset()
+        self._reported: set[tuple[str, int, int]] = set()
+        self._pause = _Pause()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._topics)
+
+    async def run(self) -> None:
+        broker = KafkaBroker(
+            self._bus.bootstrap_servers,
+            client_id=self._bus.client_id,
+            consumer_only=True,
+            apply_types=False,
+            logger=None,
+            graceful_timeout=_FINISH_SECONDS,
+        )
+        subscriber = self._subscriber(broker)
+        await broker.connect()
+        await self._read_stored()
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await subscriber.start()
+                # No await between start and seek: the poll loop has not run yet.
+                self._consumer = subscriber.consumer
+                self._seek()
+            await first_of(self._stop, self._changed, self._leaving)
+        finally:
+            self._leaving.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await subscriber.stop()
+
+    def _subscriber(self, broker: KafkaBroker) -> Any:
+        subscriber = broker.subscriber(
+            partitions=[
+                TopicPartition(each.name, number, declare=False)
+                for each in self._topics.values()
+                for number in range(each.partitions)
+            ],
+            batch=True,
+            batch_timeout_ms=_POLL_MS,
+            max_records=self._max_records,
+            ack_policy=AckPolicy.MANUAL,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=MAX_RECORD_BYTES // 4,
+            parser=_parse,
+            decoder=_records_of,
+        )
+        subscriber(self._on_records)
+        return subscriber
+
+    async def _read_stored(self) -> None:
+        stored = await self._offsets(self._epoch)
+        self._stored = {
+            (each.name, number): stored.get((each.name, number), 0)
+            for each in self._topics.values()
+            for number in range(each.partitions)
+        }
+
+    def _seek(self) -> None:
+        for place, offset in self._stored.items():
+            self._consumer.seek(ClientPartition(*place), offset)
+
+    async def _on_records(self, records: Sequence[Any]) -> None:
+        if self._leaving.is_set() or self._stop.is_set():
+            return
+        try:
+            if not await self._is_same_life():
+                self._leaving.set()
+                return
+            batch = await self._batch(records)
+            await self._handle(batch)
+        except Exception as error:
+            await self._go_back(error)
+        else:
+            self._stored.update(batch.next_offsets)
+            self._pause.reset()
+
+    async def _is_same_life(self) -> bool:
+        """Whether what was fetched comes from the epoch that we read.
+
+        A reconnected client reads from a new broker at offsets of the old one without an error. The
+        same connections lead to the same broker; after any other was made, the broker is asked.
+        """
+        now = frozenset(self._consumer._client._conns.values())
+        if now <= self._connections:
+            return True
+        if await self._bus.confirm() != self._epoch:
+            return False
+        self._connections = now
+        return True
+
+    async def _batch(self, records: Sequence[Any]) -> Batch:
+        readable: list[tuple[Received, Any]] = []
+        unreadable: list[Unreadable] = []
+        next_offsets: dict[Place, int] = {}
+        for raw in records:
+            record = received(raw)
+            message = read(self._topics[record.topic], record)
+            if isinstance(message, Unreadable):
+                unreadable.append(message)
+            else:
+                readable.append((record, message))
+            next_offsets[record.topic, record.partition] = record.offset + 1
+        await self._report(unreadable)
+        return Batch(
+            self._epoch,
+            readable,
+            unreadable,
+            {place: self._stored[place] for place in next_offsets},
+            next_offsets,
+        )
+
+    async def _report(self, unreadable: Sequence[Unreadable]) -> None:
+        """Dead letters first, then the offsets: a crash between the two repeats them by the same id."""
+        fresh = [each for each in unreadable if _place(each) not in self._reported]
+        if not fresh:
+            return
+        await self._bus.produce_many(
+            [
+                dead_letter(
+                    each,
+                    topic=self._topics[each.received.topic],
+                    epoch=self._epoch,
+                    client_id=self._bus.client_id,
+                )
+                for each in fresh
+            ]
+        )
+        self._reported.update(map(_place, fresh))
+        for each in fresh:
+            topic, partition, offset = _place(each)
+            _log.warning(
+                "record_dead_lettered",
+                topic=topic,
+                partition=partition,
+                offset=offset,
+                reason=each.reason,
+            )
+
+    async def _go_back(self, error: Exception) -> None:
+        seconds = self._pause.next()
+        log = _log.warning if isinstance(error, _EXPECTED) else _log.exception
+        log("batch_failed", topics=self.names, error=repr(error), again_in_seconds=seconds)
+        while True:
+            await first_of(self._stop, self._changed, self._leaving, timeout=seconds)
+            if self._stop.is_set() or self._changed.is_set() or self._leaving.is_set():
+                return
+            try:
+                await self._read_stored()
+            except Exception as again:
+                seconds = self._pause.next()
+                _log.warning("offsets_not_read", error=repr(again), again_in_seconds=seconds)
+            else:
+                self._seek()
+                return
+
+
+def _place(unreadable: Unreadable) -> tuple[str, int, int]:
+    record = unreadable.received
+    return record.topic, record.partition, record.offset
+
+
+async def _parse(records: tuple[Any, ...]) -> KafkaMessage:
+    """Takes the records as they are: FastStream's own parser drops a whole batch for one header that
+    is not UTF-8.
+    """
+    return KafkaMessage(
+        body=list(records),
+        raw_message=records,
+        headers={},
+        message_id="batch",
+        consumer=FAKE_CONSUMER,
+    )
+
+
+async def _records_of(message: KafkaMessage) -> Any:
+    return message.body

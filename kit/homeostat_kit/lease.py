@@ -1,0 +1,94 @@
+"""Leases: one holder at a time, with a token that rises, so that a late former holder is refused."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from homeostat_kit import logs
+from homeostat_kit.postgres import Connection, Pool, queries
+
+_SQL = queries("homeostat_kit")
+_RELEASE_SECONDS = 1.0
+
+_log = logs.get_logger("homeostat_kit.lease")
+
+
+class LeaseLost(Exception):
+    """Somebody else holds the lease by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What its holder has in hand."""
+
+    name: str
+    # Greater than that of every holder before.
+    token: int
+    # Set when it could not be renewed in time: end what it protects.
+    lost: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
+
+    async def check(self, connection: Connection) -> None:
+        """LeaseLost if a newer token was given; holds newer holders off to the end of the transaction."""
+        token = await connection.fetchval(_SQL["check_lease"], self.name)
+        if token != self.token:
+            raise LeaseLost(f"the lease {self.name} went from token {self.token} to {token}")
+
+
+@asynccontextmanager
+async def held_lease(
+    pool: Pool, name: str, holder: str, ttl_seconds: float
+) -> AsyncIterator[Lease]:
+    """Waits until the lease is free, then holds and renews it for the length of the block.
+
+    The same ``holder`` takes its own lease over at once, with a new token: use one name per process
+    slot. Time is the database's.
+    """
+    lease = Lease(name, await _take(pool, name, holder, ttl_seconds))
+    _log.info("lease_taken", lease=name, holder=holder, token=lease.token)
+    renewal = asyncio.create_task(_renew(pool, lease, ttl_seconds), name=f"lease-{name}")
+    try:
+        yield lease
+    finally:
+        renewal.cancel()
+        with suppress(asyncio.CancelledError):
+            await renewal
+        await _release(pool, lease)
+
+
+async def _take(pool: Pool, name: str, holder: str, ttl_seconds: float) -> int:
+    while True:
+        token = await pool.fetchval(_SQL["take_lease"], name, holder, ttl_seconds)
+        if token is not None:
+            return int(token)
+        await asyncio.sleep(min(1.0, ttl_seconds / 4))
+
+
+async def _renew(pool: Pool, lease: Lease, ttl_seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    good_until = loop.time() + ttl_seconds
+    while not lease.lost.is_set():
+        await asyncio.sleep(ttl_seconds / 4)
+        asked_at = loop.time()
+        try:
+            async with asyncio.timeout(ttl_seconds / 2):
+                token = await pool.fetchval(
+                    _SQL["renew_lease"], lease.name, lease.token, ttl_seconds
+                )
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            if loop.time() < good_until:
+                continue
+            token = None
+        if token is None:
+            _log.warning("lease_lost", lease=lease.name, token=lease.token)
+            lease.lost.set()
+        else:
+            good_until = asked_at + ttl_seconds
+
+
+async def _release(pool: Pool, lease: Lease) -> None:
+    with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        async with asyncio.timeout(_RELEASE_SECONDS):
+            await pool.execute(_SQL["release_lease"], lease.name, lease.token)

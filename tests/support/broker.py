@@ -1,0 +1,89 @@
+"""Brokers for tests: the embedded one always, real Apache Kafka where HOMEOSTAT_TEST_KAFKA says where.
+
+Every test has topics of its own on real Kafka, and a broker of its own on the embedded one.
+"""
+
+import os
+import uuid
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from homeostat.topics import TOPICS, Topic
+from homeostat_local.broker import RunningBroker, start_broker
+
+KAFKA_VARIABLE = "HOMEOSTAT_TEST_KAFKA"
+_HOW = f"real Kafka is not tested: set {KAFKA_VARIABLE}=host:port (`make kafka` fetches and starts it)"
+
+
+@dataclass(slots=True)
+class TestBroker:
+    """A broker under test."""
+
+    __test__ = False
+
+    address: str
+    kind: str
+    folder: Path
+    _running: RunningBroker | None = None
+    _suffix: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    @property
+    def is_embedded(self) -> bool:
+        """It can be killed, and comes back empty as a new epoch."""
+        return self._running is not None
+
+    def topic(self, topic: Topic) -> Topic:
+        """A topic like this one that no other test uses."""
+        return replace(topic, name=f"{topic.name}.{self._suffix}")
+
+    def kill(self) -> None:
+        """Kill -9; embedded only."""
+        assert self._running is not None
+        self._running.process.kill()
+        self._running.process.wait()
+
+    def restart(self) -> None:
+        """The same address, a new epoch, nothing in it; embedded only."""
+        assert self._running is not None
+        if self._running.process.poll() is None:
+            self.kill()
+        self._running = start_broker(self.folder, port=int(self.address.rpartition(":")[2]))
+
+    def stop(self) -> None:
+        if self._running is not None and self._running.process.poll() is None:
+            self.kill()
+
+
+@pytest.fixture
+def embedded_broker(tmp_path: Path) -> Iterator[TestBroker]:
+    """A fresh embedded broker."""
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    running = start_broker(folder)
+    broker = TestBroker(running.address, "embedded", folder, running)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(
+    params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)],
+)
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestBroker]:
+    """The embedded broker, and again real Kafka."""
+    if request.param == "embedded":
+        yield request.getfixturevalue("embedded_broker")
+        return
+    address = os.environ.get(KAFKA_VARIABLE)
+    if not address:
+        warnings.warn(_HOW, stacklevel=1)
+        pytest.skip(_HOW)
+    yield TestBroker(address, "kafka", tmp_path)
+
+
+def all_topics(broker: TestBroker) -> tuple[Topic, ...]:
+    """The product's topics under names of this test's own."""
+    return tuple(broker.topic(each) for each in TOPICS)
