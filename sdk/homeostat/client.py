@@ -23,6 +23,7 @@ from homeostat.inference.v2.open_inference_pb2 import (
     InferParameter,
     ModelInferRequest,
     ModelInferResponse,
+    ModelReadyRequest,
     ServerReadyRequest,
 )
 from homeostat.inference.v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -160,6 +161,16 @@ class Client:
         """Whether the server takes requests; False too if it can't be reached."""
         try:
             answer = await self._inference.ServerReady(ServerReadyRequest(), timeout=2.0)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.ready)
+
+    async def is_model_ready(self, model_name: str) -> bool:
+        """Whether a version of the model is served; False too if the server can't be reached."""
+        try:
+            answer = await self._inference.ModelReady(
+                ModelReadyRequest(name=model_name), timeout=2.0
+            )
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.ready)

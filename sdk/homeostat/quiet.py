@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -14,6 +15,9 @@ from homeostat.progress.v1.progress_pb2 import (
 )
 from homeostat.progress.v1.progress_pb2_grpc import ProgressServiceStub
 from homeostat.topics import TOPICS
+
+if TYPE_CHECKING:  # exists in the stubs only
+    from homeostat.progress.v1.progress_pb2_grpc import ProgressServiceAsyncStub
 
 # Inference stands twice: what the loop did since may have come back to it.
 ROUND = ("inference", "ledger", "monitor", "retrainer", "registry", "inference")
@@ -94,7 +98,7 @@ class Loop:
             name: addresses[name] for name in dict.fromkeys(ROUND) if name in addresses
         }
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._stubs: dict[str, ProgressServiceStub] = {}
+        self._stubs: dict[str, ProgressServiceAsyncStub] = {}
 
     async def __aenter__(self) -> "Loop":
         for name, address in self._addresses.items():
@@ -107,10 +111,7 @@ class Loop:
 
     async def ask(self, name: str) -> GetProgressResponse:
         """One service's answer; grpc.aio.AioRpcError if it does not give one within 5 s."""
-        answer: GetProgressResponse = await self._stubs[name].GetProgress(
-            GetProgressRequest(), timeout=5.0
-        )
-        return answer
+        return await self._stubs[name].GetProgress(GetProgressRequest(), timeout=5.0)
 
     async def pass_round(self) -> tuple[Lag, dict[str, GetProgressResponse]]:
         """Asks in the order in which work flows; the second answer of inference counts."""

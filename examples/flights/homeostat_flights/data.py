@@ -113,7 +113,7 @@ def _features(flights: pd.DataFrame) -> pa.Table:
     minutes = flights["hour"] * 60 + flights["minute"]
     columns["dep_minute"] = minutes.to_numpy(dtype=np.float32)
     columns |= {name: flights[name].to_numpy(dtype=object) for name in STRINGS if name in flights}
-    columns["weekday"] = _WEEKDAYS[dates.dt.dayofweek.to_numpy()]
+    columns["weekday"] = _WEEKDAYS[dates.dt.day_of_week.to_numpy()]
     return pa.table(
         {name: pa.array(columns[name], from_pandas=True) for name in (*NUMBERS, *STRINGS)}
     )

@@ -6,6 +6,7 @@ that answer on a given day do not depend on the machine's speed, and a run can b
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -53,6 +54,11 @@ class Tally:
     outcomes_sent: int = 0
     failures: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, rows: int) -> "Tally":
+        """Nothing sent yet of so many flights."""
+        return cls(np.full(rows, np.nan), np.zeros(rows, np.int64), np.zeros(rows, dtype=bool))
+
 
 @dataclass(frozen=True, slots=True)
 class Midnight:
@@ -61,6 +67,8 @@ class Midnight:
     at_us: int
     day: int
     days: int
+    # How long the calendar stood still for the loop to come to rest.
+    waited_seconds: float
 
 
 class Player:
@@ -84,17 +92,21 @@ class Player:
         first = int(self._flights.departs_us[0]) // DAY_US
         last = int(self._known_sorted[-1]) // DAY_US
         for day in range(first, last + 1):
-            await self._play_day(day * DAY_US)
-            await at_midnight(Midnight((day + 1) * DAY_US, day - first + 1, last - first + 1))
+            waited = await self._play_day(day * DAY_US)
+            await at_midnight(
+                Midnight((day + 1) * DAY_US, day - first + 1, last - first + 1, waited)
+            )
 
-    async def _play_day(self, start: int) -> None:
+    async def _play_day(self, start: int) -> float:
         for hour in range(start, start + DAY_US, HOUR_US):
             await self._depart(hour)
             await self._arrive(hour)
+        began = time.monotonic()
         await self._client.advance_watermark(start + DAY_US)
         await self._loop.wait_until_quiet(
             timeout_seconds=_QUIET_SECONDS, watermark_us=start + DAY_US
         )
+        return time.monotonic() - began
 
     async def _depart(self, hour: int) -> None:
         limit = asyncio.Semaphore(_CONCURRENT_REQUESTS)

@@ -1,0 +1,125 @@
+"""Looks at the services at each midnight and tells the screen what changed."""
+
+import time
+from collections.abc import Mapping
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat.client import CHANNEL_OPTIONS
+from homeostat.events.v1.alert_pb2 import ALERT_STATE_RESOLVED, Alert, Resolution
+from homeostat.events.v1.retraining_run_pb2 import (
+    RUN_OUTCOME_PROMOTED,
+    RUN_STATE_ENDED,
+    RetrainingRun,
+    RunOutcome,
+)
+from homeostat.monitor.v1.monitor_pb2 import ListAlertsRequest
+from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+from homeostat.retrainer.v1.retrainer_pb2 import ListRunsRequest
+from homeostat.retrainer.v1.retrainer_pb2_grpc import RetrainerServiceStub
+from homeostat_flights.data import Flights
+from homeostat_flights.player import Midnight, Tally
+from homeostat_flights.screen import Glance, Screen
+
+
+class Watch:
+    """Use as an async context manager around the play."""
+
+    def __init__(
+        self,
+        addresses: Mapping[str, str],
+        model_name: str,
+        flights: Flights,
+        never: NDArray[np.float64],
+        tally: Tally,
+        screen: Screen,
+    ) -> None:
+        self._addresses = addresses
+        self._model_name = model_name
+        self._flights = flights
+        self._never_right = (never >= 0.5) == flights.late
+        self._tally = tally
+        self._screen = screen
+        self._alerts: dict[str, int] = {}
+        self._runs: set[str] = set()
+        self._promotions = 0
+        self._began = time.monotonic()
+
+    async def __aenter__(self) -> "Watch":
+        options = list(CHANNEL_OPTIONS)
+        self._monitor = grpc.aio.insecure_channel(self._addresses["monitor"], options=options)
+        self._retrainer = grpc.aio.insecure_channel(self._addresses["retrainer"], options=options)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._monitor.close()
+        await self._retrainer.close()
+
+    async def at_midnight(self, midnight: Midnight) -> None:
+        """Tells what happened on the day, and shows the state."""
+        alerts = await MonitorServiceStub(self._monitor).ListAlerts(
+            ListAlertsRequest(model_name=self._model_name), timeout=30
+        )
+        runs = await RetrainerServiceStub(self._retrainer).ListRuns(
+            ListRunsRequest(model_name=self._model_name), timeout=30
+        )
+        for alert in alerts.alerts:
+            self._tell_alert(alert)
+        for run in runs.runs:
+            self._tell_run(run)
+        open_alerts = sum(alert.state != ALERT_STATE_RESOLVED for alert in alerts.alerts)
+        self._screen.show(self._glance(midnight, open_alerts))
+
+    def _tell_alert(self, alert: Alert) -> None:
+        if self._alerts.get(alert.alert_id) == alert.revision:
+            return
+        self._alerts[alert.alert_id] = alert.revision
+        at_us = alert.occurred_at.ToMicroseconds()
+        if alert.state == ALERT_STATE_RESOLVED:
+            ending = Resolution.Name(alert.resolution).removeprefix("RESOLUTION_").lower()
+            self._screen.happened(at_us, f"[green]resolved[/green] ({ending}) {alert.summary}")
+        else:
+            self._screen.happened(at_us, f"[yellow]alert[/yellow] {alert.summary}")
+
+    def _tell_run(self, run: RetrainingRun) -> None:
+        if run.run_id in self._runs or run.state != RUN_STATE_ENDED:
+            return
+        self._runs.add(run.run_id)
+        at_us = run.occurred_at.ToMicroseconds()
+        if run.outcome == RUN_OUTCOME_PROMOTED:
+            self._promotions += 1
+            best = max(run.candidates, key=lambda each: each.mean_gain)
+            self._screen.happened(
+                at_us,
+                f"[bold cyan]promoted version {run.candidate_version}[/] trained on "
+                f"{best.training_rows:,} flights ({best.window}), gain {best.mean_gain:+.4f} nats",
+            )
+        else:
+            outcome = RunOutcome.Name(run.outcome).removeprefix("RUN_OUTCOME_").lower()
+            self._screen.happened(at_us, f"[dim]retraining: {outcome.replace('_', ' ')}[/dim]")
+
+    def _glance(self, midnight: Midnight, open_alerts: int) -> Glance:
+        tally = self._tally
+        answered = np.isfinite(tally.answers)
+        right = (tally.answers >= 0.5) == self._flights.late
+        seconds = max(1e-9, time.monotonic() - self._began)
+        return Glance(
+            at_us=midnight.at_us,
+            day=midnight.day,
+            days=midnight.days,
+            predictions=tally.predictions,
+            failed_requests=tally.failed_requests,
+            outcomes_sent=tally.outcomes_sent,
+            version=int(tally.versions.max()),
+            alerts_open=open_alerts,
+            promotions=self._promotions,
+            runs=len(self._runs),
+            accuracy_loop=float(right[answered].mean()) if answered.any() else float("nan"),
+            accuracy_never=(
+                float(self._never_right[answered].mean()) if answered.any() else float("nan")
+            ),
+            predictions_per_second=tally.predictions / seconds,
+            waited_seconds=midnight.waited_seconds,
+        )
