@@ -1,11 +1,9 @@
-"""Brokers for tests: the embedded one always, real Apache Kafka where HOMEOSTAT_TEST_KAFKA says where.
+"""Brokers for tests: the embedded one always, real Apache Kafka where there is one.
 
 Every test has topics of its own on real Kafka, and a broker of its own on the embedded one.
 """
 
-import os
 import uuid
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +12,6 @@ import pytest
 
 from homeostat.topics import TOPICS, Topic
 from homeostat_local.broker import RunningBroker, start_broker
-
-KAFKA_VARIABLE = "HOMEOSTAT_TEST_KAFKA"
-_HOW = f"real Kafka is not tested: set {KAFKA_VARIABLE}=host:port (`make kafka` fetches and starts it)"
 
 
 @dataclass(slots=True)
@@ -77,11 +72,7 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestBroke
     if request.param == "embedded":
         yield request.getfixturevalue("embedded_broker")
         return
-    address = os.environ.get(KAFKA_VARIABLE)
-    if not address:
-        warnings.warn(_HOW, stacklevel=1)
-        pytest.skip(_HOW)
-    yield TestBroker(address, "kafka", tmp_path)
+    yield TestBroker(request.getfixturevalue("kafka_address"), "kafka", tmp_path)
 
 
 def all_topics(broker: TestBroker) -> tuple[Topic, ...]:
