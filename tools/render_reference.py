@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic_settings import BaseSettings
 
 from homeostat.topics import TOPICS
@@ -22,9 +23,7 @@ def topics_page() -> str:
     """docs/reference/topics.md."""
     lines = [
         "# Topics\n",
-        "One message type each, Protocol Buffers in the body, CloudEvents 1.0 (binary mode) in the ",
-        "headers. What can't be read goes to `<topic>.dlq` with the reason in the headers and ",
-        "without values. Samples stand in `proto/samples/`.\n\n",
+        _TOPICS_LEAD,
         "| topic | message | key | partitions | kept | written by | read by |\n",
         "|---|---|---|---|---|---|---|\n",
     ]
@@ -78,9 +77,53 @@ def _default(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def asyncapi_page() -> str:
+    """docs/reference/asyncapi.yaml: AsyncAPI 3.0 of every topic."""
+    channels, operations, messages = {}, {}, {}
+    for each in TOPICS:
+        name = each.message.DESCRIPTOR.name
+        channels[name] = {
+            "address": each.name,
+            "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+            "bindings": {"kafka": {"partitions": each.partitions}},
+        }
+        operations[f"receive{name}"] = {
+            "action": "receive",
+            "channel": {"$ref": f"#/channels/{name}"},
+        }
+        messages[name] = {
+            "name": each.ce_type,
+            "contentType": "application/protobuf",
+            "summary": f"{each.message.DESCRIPTOR.full_name}, keyed by {each.key}.",
+            "headers": {"type": "object", "properties": dict.fromkeys(_HEADERS, _TEXT)},
+        }
+    page = {
+        "asyncapi": "3.0.0",
+        "info": {"title": "Homeostat", "version": "1", "description": _ASYNCAPI},
+        "defaultContentType": "application/protobuf",
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages},
+    }
+    return "# Rendered by tools/render_reference.py.\n" + yaml.safe_dump(page, sort_keys=False)
+
+
+_TOPICS_LEAD = (
+    "One message type each, Protocol Buffers in the body, CloudEvents 1.0 (binary mode) in the "
+    "headers. What can't be read goes to `<topic>.dlq` with the reason in the headers and "
+    "without values. Samples stand in `proto/samples/`.\n\n"
+)
+_ASYNCAPI = (
+    "Facts that Homeostat tells on Kafka. CloudEvents 1.0 in binary mode: attributes stand in the "
+    "headers, the body is the Protocol Buffers message of proto/homeostat/events/v1."
+)
+_HEADERS = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "traceparent")
+_TEXT = {"type": "string"}
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "topics.md": topics_page,
     "configuration.md": configuration_page,
+    "asyncapi.yaml": asyncapi_page,
 }
 
 

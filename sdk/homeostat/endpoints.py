@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 DEFAULT_FOLDER = Path(".homeostat")
 SERVICES = ("registry", "inference", "ledger", "monitor", "retrainer")
@@ -34,11 +35,26 @@ def address(name: str, folder: Path = DEFAULT_FOLDER) -> str:
         ) from None
 
 
+def kafka_address(folder: Path = DEFAULT_FOLDER) -> str:
+    """The broker's "host:port"; ``HOMEOSTAT_KAFKA_ADDRESS`` wins. NoEndpoint without either."""
+    told = os.environ.get("HOMEOSTAT_KAFKA_ADDRESS") or _stack(folder).get("kafka")
+    if not told:
+        raise NoEndpoint(
+            "no broker to listen to: start one with `homeostat up` in this folder, or set "
+            "HOMEOSTAT_KAFKA_ADDRESS=host:port"
+        )
+    return str(told)
+
+
 def _of_stack(folder: Path) -> Mapping[str, str]:
+    return {name: each["address"] for name, each in _stack(folder).get("services", {}).items()}
+
+
+def _stack(folder: Path) -> Mapping[str, Any]:
     try:
-        stack = json.loads((folder / "endpoints.json").read_text())
+        found: Mapping[str, Any] = json.loads((folder / "endpoints.json").read_text())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise NoEndpoint(f"{folder / 'endpoints.json'} can't be read: {error}") from error
-    return {name: each["address"] for name, each in stack.get("services", {}).items()}
+    return found
