@@ -119,6 +119,13 @@ def create_service_databases(data_folder: Path, port: int) -> dict[str, str]:
     return {name: _url_of(url, name, password) for name, password in passwords.items()}
 
 
+def service_url(data_folder: Path, port: int, service: str) -> str:
+    """The URL of one service's database, with its generated password."""
+    return _url_of(
+        admin_url(data_folder, port), service, secret(data_folder, f"{service}_database")
+    )
+
+
 def create_service_database(admin_url: str, name: str, password: str) -> str:
     """Makes the role and the database `name`, owned by it, where missing; answers its URL."""
     _run_sql(admin_url, _creation(name, password))

@@ -7,15 +7,19 @@ from pathlib import Path
 _SECRET_BYTES = 32
 
 
-def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replaces the file in one step; a reader sees the old text or the new, never a part."""
+def write_atomically(path: Path, text: str, *, mode: int = 0o644, durable: bool = False) -> None:
+    """Replaces the file in one step; a reader sees the old text or the new, never a part.
+
+    Durable also holds against a loss of power.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(file.fileno(), mode)
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 
@@ -25,5 +29,5 @@ def secret(data_folder: Path, name: str) -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / name
     if not path.exists():
-        write_atomically(path, secrets.token_hex(_SECRET_BYTES), mode=0o600)
+        write_atomically(path, secrets.token_hex(_SECRET_BYTES), mode=0o600, durable=True)
     return path.read_text()

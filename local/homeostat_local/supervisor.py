@@ -1,0 +1,234 @@
+"""The parent of broker, database and services: `python -m homeostat_local.supervisor FOLDER`."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from homeostat_kit import logs
+from homeostat_local import broker, database
+from homeostat_local.child import Child
+from homeostat_local.control import ALREADY_RUNNING, end_orphans
+from homeostat_local.endpoints import (
+    FILE_NAME,
+    Endpoints,
+    ProcessRecord,
+    State,
+    read_ports,
+    write_ports,
+)
+from homeostat_local.errors import LocalError
+from homeostat_local.launch import Launch, read_launch
+from homeostat_local.memory import rss_mib
+from homeostat_local.ports import LOOPBACK, choose_port, is_free
+from homeostat_local.probes import is_serving
+from homeostat_local.processes import Command, start_mark
+from homeostat_local.services import STOP_ORDER, service_command
+
+_MEMORY_CHECK_SECONDS = 1.0
+
+_log = logs.get_logger("homeostat_local.supervisor")
+
+
+class Supervisor:
+    """Runs one stack in one data folder, and keeps `endpoints.json` true."""
+
+    def __init__(self, data_folder: Path, launch: Launch) -> None:
+        self._folder = data_folder
+        self._launch = launch
+        self._ports = _choose_ports(data_folder, launch)
+        self._cluster_id: str | None = None
+        self._database_urls: Mapping[str, str] = {}
+        self._failure: LocalError | None = None
+        self._started_at = time.time()
+        self._mark = start_mark(os.getpid())
+        self._broker = None if launch.kafka else self._broker_child()
+        self._database = self._database_child()
+        self._services = [self._service_child(name) for name in launch.services]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Runs everything until `stop` is set, then stops it in order.
+
+        Raises LocalError where the stack could not be brought up at all.
+        """
+        write_ports(self._folder, self._ports)
+        self._publish()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_memory(stop))
+            starting = tasks.create_task(self._start_all(tasks, stop))
+            await stop.wait()
+            await starting
+            await self._stop_all()
+        (self._folder / FILE_NAME).unlink(missing_ok=True)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _start_all(self, tasks: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+        try:
+            await asyncio.to_thread(database.prepare_database, self._folder)
+            below = [child for child in (self._broker, self._database) if child is not None]
+            for child in below:
+                tasks.create_task(child.run())
+            await _ready_or(stop, below)
+            if not stop.is_set():
+                await self._prepare_services()
+        except LocalError as error:
+            # Whoever stops a stack that is starting takes the database away from under us.
+            self._failure = None if stop.is_set() else error
+            stop.set()
+        if not stop.is_set():
+            for child in self._services:
+                tasks.create_task(child.run())
+
+    async def _prepare_services(self) -> None:
+        if self._broker is None:
+            self._cluster_id = await asyncio.to_thread(broker.read_cluster_id, self._kafka)
+        self._database_urls = await asyncio.to_thread(
+            database.create_service_databases, self._folder, self._ports["database"]
+        )
+
+    async def _stop_all(self) -> None:
+        by_name = {child.name: child for child in self._children()}
+        others = [name for name in by_name if name not in {*STOP_ORDER, "broker", "database"}]
+        for name in (*STOP_ORDER, *others, "broker", "database"):
+            if name in by_name:
+                left = await by_name[name].stop()
+                _log.info("child_stopped", name=name, by_itself=left)
+
+    async def _watch_memory(self, stop: asyncio.Event) -> None:
+        """What the embedded broker holds grows without end; a new epoch costs a resend."""
+        while self._broker is not None and not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _MEMORY_CHECK_SECONDS)
+            pid = self._broker.pid
+            if pid is not None and (held := rss_mib(pid)) > self._launch.broker_memory_mib:
+                _log.warning("broker_over_memory_limit", rss_mib=round(held))
+                self._broker.kill()
+
+    def _broker_child(self) -> Child:
+        def command() -> Command:
+            self._cluster_id = broker.new_cluster_id()
+            return broker.broker_command(self._kafka, self._cluster_id)
+
+        async def answers() -> bool:
+            told = await asyncio.to_thread(broker.read_cluster_id, self._kafka)
+            return told is not None and told == self._cluster_id
+
+        return Child(
+            "broker", self._kafka, command=command, answers=answers,
+            data_folder=self._folder, changed=self._publish,
+        )  # fmt: skip
+
+    def _database_child(self) -> Child:
+        port = self._ports["database"]
+
+        async def answers() -> bool:
+            return await asyncio.to_thread(database.answers, port)
+
+        return Child(
+            "database", f"{LOOPBACK}:{port}",
+            command=lambda: database.database_command(self._folder, port), answers=answers,
+            data_folder=self._folder, changed=self._publish,
+        )  # fmt: skip
+
+    def _service_child(self, name: str) -> Child:
+        addresses = {each: f"{LOOPBACK}:{self._ports[each]}" for each in self._launch.services}
+
+        def command() -> Command:
+            return service_command(
+                name, launch=self._launch, data_folder=self._folder, kafka=self._kafka,
+                addresses=addresses, database_urls=self._database_urls,
+            )  # fmt: skip
+
+        async def answers() -> bool:
+            return await asyncio.to_thread(is_serving, addresses[name])
+
+        return Child(
+            name, addresses[name], command=command, answers=answers,
+            data_folder=self._folder, changed=self._publish,
+        )  # fmt: skip
+
+    @property
+    def _kafka(self) -> str:
+        return self._launch.kafka or f"{LOOPBACK}:{self._ports['broker']}"
+
+    def _children(self) -> Iterator[Child]:
+        yield from self._services
+        yield self._database
+        if self._broker is not None:
+            yield self._broker
+
+    def _publish(self) -> None:
+        me = ProcessRecord(
+            address="", pid=os.getpid(), mark=self._mark, state=State.READY,
+            started_at=self._started_at,
+        )  # fmt: skip
+        Endpoints(
+            supervisor=me,
+            kafka=self._kafka,
+            cluster_id=self._cluster_id,
+            broker=self._broker.record() if self._broker is not None else None,
+            database=self._database.record(),
+            services={child.name: child.record() for child in self._services},
+        ).write(self._folder)
+
+
+def main(data_folder: Path) -> int:
+    """Runs the stack that `launch.json` describes; 3 if another supervisor has the folder."""
+    logs.configure("supervisor", os.environ.get("HOMEOSTAT_LOG_LEVEL", "INFO"))
+    with (data_folder / "supervisor.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return ALREADY_RUNNING
+        for name in end_orphans(data_folder):
+            _log.warning("orphan_ended", name=name)
+        try:
+            asyncio.run(_run(data_folder))
+        except LocalError as error:
+            _log.error("stack_failed", reason=str(error))
+            return 1
+    return 0
+
+
+async def _run(data_folder: Path) -> None:
+    stop = asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    await Supervisor(data_folder, read_launch(data_folder)).run(stop)
+
+
+def _choose_ports(data_folder: Path, launch: Launch) -> dict[str, int]:
+    """Last time's ports where they are free; a port that the user fixed must be."""
+    names = [*launch.services, "database", *([] if launch.kafka else ["broker"])]
+    before = read_ports(data_folder)
+    ports: dict[str, int] = {}
+    for name in names:
+        fixed = launch.ports.get(name)
+        if fixed is not None and not is_free(fixed):
+            raise LocalError(
+                f"port {fixed} for {name} is taken by another process; "
+                f"cure: another one by --port {name}=PORT, or end that process"
+            )
+        ports[name] = fixed or choose_port(before.get(name, 0), taken=set(ports.values()))
+    return before | ports
+
+
+async def _ready_or(stop: asyncio.Event, children: Sequence[Child]) -> None:
+    async def all_ready() -> None:
+        for child in children:
+            await child.ready.wait()
+
+    waiting = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(all_ready())}
+    _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
