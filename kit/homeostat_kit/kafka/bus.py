@@ -19,12 +19,15 @@ _ASK_SECONDS = 2.0
 _START_SECONDS = 1.0
 # After a gap this long readers start anew: aiokafka's own recovery is not to be relied upon.
 _GAP_SECONDS = 3.0
-_PRODUCE_SECONDS = 10.0
+_PRODUCE_SECONDS = 5.0
 _CLOSE_SECONDS = 0.5
 # A request's rows stay together in one block, so a record may be large.
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 # What one request carries per partition; pipelining lives from it.
 _BATCH_BYTES = 1024 * 1024
+
+# Where there are so many brokers.
+_REPLICAS = 3
 
 _AWAY = (KafkaError, OSError, TimeoutError)
 
@@ -126,7 +129,7 @@ class Bus:
         headers: Headers = (),
         partition: int | None = None,
     ) -> int:
-        """Offset of the record once all replicas have it; BrokerAway if that takes over 10 s."""
+        """Offset of the record once all replicas have it; BrokerAway if that takes over 5 s."""
         name = topic if isinstance(topic, str) else topic.name
         ((_, offset),) = await self.produce_many([Outgoing(name, key, value, headers, partition)])
         return offset
@@ -247,7 +250,7 @@ class Bus:
             try:
                 await admin.start()
             except BaseException:
-                await _close(admin.close)
+                await close_within(admin.close)
                 raise
             self._admin = admin
         return self._admin
@@ -255,19 +258,21 @@ class Bus:
     async def _drop_admin(self) -> None:
         admin, self._admin = self._admin, None
         if admin is not None:
-            await _close(admin.close)
+            await close_within(admin.close)
 
     async def _create_topics(self, admin: Any) -> None:
+        if not self._topics:
+            return
+        brokers = len((await admin.describe_cluster())["brokers"])
+        replicas = max(1, min(_REPLICAS, brokers))
         wanted = [
             new
             for topic in self._topics.values()
             for new in (
-                _new_topic(topic.name, topic.partitions, topic.retention_seconds),
-                _new_topic(topic.dead_letter, 1, topic.retention_seconds),
+                _new_topic(topic.name, topic.partitions, replicas, topic.retention_seconds),
+                _new_topic(topic.dead_letter, 1, replicas, topic.retention_seconds),
             )
         ]
-        if not wanted:
-            return
         response = await admin.create_topics(wanted)
         for name, code, *_ in response.topic_errors:
             error = for_code(code)
@@ -305,13 +310,12 @@ async def _send(producer: Any, record: Outgoing) -> "asyncio.Future[Any]":
     return sent
 
 
-def _new_topic(name: str, partitions: int, retention_seconds: int | None) -> Any:
+def _new_topic(name: str, partitions: int, replicas: int, retention_seconds: int | None) -> Any:
     retention_ms = -1 if retention_seconds is None else retention_seconds * 1000
     return NewTopic(
         name,
         partitions,
-        # The broker's default.
-        -1,
+        replicas,
         topic_configs={
             "retention.ms": str(retention_ms),
             "max.message.bytes": str(MAX_RECORD_BYTES),
@@ -326,14 +330,20 @@ async def _abandon(producer: Any) -> None:
     if task is not None:
         producer._message_accumulator.fail_all(KafkaError("abandoned"))
         task.cancel()
-    await _close(producer.client.close)
-    await _close(producer.stop)
+    await close_within(producer.client.close)
+    await close_within(producer.stop)
 
 
-async def _close(close: Any) -> None:
-    with suppress(*_AWAY, asyncio.CancelledError):
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await close()
+async def close_within(close: Any, seconds: float = _CLOSE_SECONDS) -> None:
+    """Closes something of aiokafka's in a task of its own: that may hang, may fail, and may raise the
+    CancelledError of a task that it has cancelled itself.
+    """
+    closing = asyncio.ensure_future(close())
+    done, _ = await asyncio.wait([closing], timeout=seconds)
+    if not done:
+        closing.cancel()
+    elif not closing.cancelled() and closing.exception() is not None:
+        _log.debug("close_failed", error=repr(closing.exception()))
 
 
 def _now() -> float:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
 from aiokafka import TopicPartition as ClientPartition
@@ -12,7 +11,7 @@ from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 
 from homeostat.topics import Topic
 from homeostat_kit import logs
-from homeostat_kit.kafka.bus import MAX_RECORD_BYTES, BrokerAway, Bus, first_of
+from homeostat_kit.kafka.bus import MAX_RECORD_BYTES, BrokerAway, Bus, close_within, first_of
 from homeostat_kit.kafka.records import (
     Batch,
     Place,
@@ -144,9 +143,9 @@ class _Reader:
             await first_of(self._stop, self._changed, self._leaving)
         finally:
             self._leaving.set()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await subscriber.stop()
+            await close_within(subscriber.stop, _STOP_SECONDS)
+            if self._consumer is not None:
+                await close_within(self._consumer._client.close)
 
     def _subscriber(self, broker: KafkaBroker) -> Any:
         subscriber = broker.subscriber(
