@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ SERVICES = ("registry", "ledger", "monitor", "retrainer")
 # Used by root only, where user namespaces are forbidden: PostgreSQL refuses to run as root.
 _NOBODY = 65_534
 
+_ON_LINUX = sys.platform == "linux"
+
 _SETTINGS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
@@ -35,6 +38,8 @@ _SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     # /dev/shm is tiny in many containers.
     "dynamic_shared_memory_type": "mmap",
+    # After a crash: one call for the disk instead of one for each of 1,500 files.
+    **({"recovery_init_sync_method": "syncfs"} if _ON_LINUX else {}),
     "timezone": "UTC",
 }
 
@@ -75,11 +80,14 @@ def start_database(data_folder: Path, port: int = 0) -> RunningDatabase:
     return RunningDatabase(admin_url(data_folder, port), process)
 
 
-def prepare_database(data_folder: Path) -> None:
-    """Makes the cluster's files once; a half-made one (cut by a crash) is made anew."""
+def prepare_database(data_folder: Path) -> bool:
+    """Makes the cluster's files once; a half-made one (cut by a crash) is made anew.
+
+    True if it made them.
+    """
     folder = data_folder / "postgres"
     if (folder / ".complete").exists():
-        return
+        return False
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(mode=0o700, parents=True)
@@ -88,6 +96,7 @@ def prepare_database(data_folder: Path) -> None:
     _give_to_server_user(folder)
     _initialise(folder, secret(data_folder, "postgres"))
     (folder / ".complete").touch()
+    return True
 
 
 def database_command(data_folder: Path, port: int) -> Command:
@@ -117,6 +126,14 @@ def create_service_databases(data_folder: Path, port: int) -> dict[str, str]:
     passwords = {name: secret(data_folder, f"{name}_database") for name in SERVICES}
     _run_sql(url, "".join(_creation(name, password) for name, password in passwords.items()))
     return {name: _url_of(url, name, password) for name, password in passwords.items()}
+
+
+def settle(data_folder: Path, port: int) -> None:
+    """Flushes the 1,500 files of a new cluster at a quiet moment.
+
+    Without it the first stop, or the recovery from the first crash, takes the 4-9 s that it lasts.
+    """
+    _run_sql(admin_url(data_folder, port), "CHECKPOINT;")
 
 
 def service_url(data_folder: Path, port: int, service: str) -> str:
@@ -158,7 +175,7 @@ def _run_sql(url: str, sql: str) -> None:
         command, input=sql, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise LocalError(f"the database refused to make roles: {done.stderr.strip()}")
+        raise LocalError(f"the database refused: {done.stderr.strip()}")
 
 
 def _url_of(admin_url: str, name: str, password: str) -> str:
@@ -172,6 +189,7 @@ def _initialise(folder: Path, password: str) -> None:
     command = [
         *_without_root(), str(_binary("initdb")), "-D", str(folder), "-U", ADMIN, "-A",
         "scram-sha-256", "--pwfile", f"/dev/fd/{read_end}", "-E", "UTF8", "--locale=C.UTF-8",
+        *(("--sync-method=syncfs",) if _ON_LINUX else ()),
     ]  # fmt: skip
     try:
         done = subprocess.run(

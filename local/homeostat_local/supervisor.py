@@ -70,7 +70,7 @@ class Supervisor:
 
     async def _start_all(self, tasks: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         try:
-            await asyncio.to_thread(database.prepare_database, self._folder)
+            is_new = await asyncio.to_thread(database.prepare_database, self._folder)
             below = [child for child in (self._broker, self._database) if child is not None]
             for child in below:
                 tasks.create_task(child.run())
@@ -84,6 +84,8 @@ class Supervisor:
         if not stop.is_set():
             for child in self._services:
                 tasks.create_task(child.run())
+            if is_new:
+                tasks.create_task(self._settle(stop))
 
     async def _prepare_services(self) -> None:
         if self._broker is None:
@@ -91,6 +93,14 @@ class Supervisor:
         self._database_urls = await asyncio.to_thread(
             database.create_service_databases, self._folder, self._ports["database"]
         )
+
+    async def _settle(self, stop: asyncio.Event) -> None:
+        await _ready_or(stop, self._services)
+        if not stop.is_set():
+            try:
+                await asyncio.to_thread(database.settle, self._folder, self._ports["database"])
+            except LocalError as error:
+                _log.warning("database_not_settled", reason=str(error))
 
     async def _stop_all(self) -> None:
         by_name = {child.name: child for child in self._children()}
