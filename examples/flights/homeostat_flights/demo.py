@@ -28,6 +28,7 @@ from homeostat_flights.report import write_report
 from homeostat_flights.score import score
 from homeostat_flights.screen import Screen
 from homeostat_flights.watch import Watch
+from homeostat_local.files import secret
 
 MODEL_NAME = "flights"
 MAX_MONTHS = 11
@@ -37,11 +38,15 @@ _READY_SECONDS = 30.0
 class Stack(Protocol):
     """The running services, as far as the demo needs them."""
 
-    addresses: Mapping[str, str]
-    client_key_secret: bytes
+    folder: Path
 
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Service name to "host:port"."""
+
+    @property
     def peak_pss_mb(self) -> float:
-        """The most memory that all its processes held together, MB, shared pages counted once."""
+        """The most memory that its processes held together, MiB, shared pages counted once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +106,8 @@ async def play_run(
             async with watch:
                 await player.play(watch.at_midnight)
     story = await read_story(stack.addresses, MODEL_NAME)
-    cost = Cost(time.monotonic() - began, stack.peak_pss_mb())
-    return _tell(wish, prologue, tally, story, cost, stack.client_key_secret)
+    cost = Cost(time.monotonic() - began, stack.peak_pss_mb)
+    return _tell(wish, prologue, tally, story, cost, secret(stack.folder, "client_key").encode())
 
 
 async def _push(prologue: Prologue, stack: Stack, console: Console) -> None:

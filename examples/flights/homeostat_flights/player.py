@@ -14,13 +14,14 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from homeostat.client import Client, infer_request
 from homeostat.inference.v1.truth_pb2 import Outcome
 from homeostat.inference.v2.open_inference_pb2 import ModelInferRequest
 from homeostat.quiet import Loop
-from homeostat_flights.data import CLASSES, NUMBERS, STRINGS, Flights
+from homeostat_flights.data import CLASSES, Flights
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
@@ -163,11 +164,14 @@ class Player:
 
 
 def _arrays(flights: Flights) -> dict[str, NDArray[Any]]:
-    numbers = {name: flights.features[name].to_numpy() for name in NUMBERS}
-    strings = {
-        name: np.asarray(flights.features[name].to_pylist(), dtype=object) for name in STRINGS
+    return {
+        name: np.asarray(column.to_pylist(), dtype=object)
+        if pa.types.is_string(column.type)
+        else column.to_numpy()
+        for name, column in zip(
+            flights.features.column_names, flights.features.columns, strict=True
+        )
     }
-    return numbers | strings
 
 
 def _same_minute(times_us: NDArray[np.int64], start: int, stop: int) -> Iterator[slice]:

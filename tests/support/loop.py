@@ -1,0 +1,108 @@
+"""A whole stack in which a world is played: what e2e and fault tests have in common."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+from tests.support.kafka import JARS
+from tests.support.world import MODEL_NAME
+
+from homeostat.checksum import of_client_keys
+from homeostat.client import Client
+from homeostat.ids import client_keys
+from homeostat.push import Push, prepare, send
+from homeostat.quiet import Loop
+from homeostat.registry.v1.registry_pb2 import AuditEntry, ListAuditRequest
+from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
+from homeostat_flights.data import Flights
+from homeostat_flights.figures import Story, read_story
+from homeostat_flights.player import Midnight, PlayedModel, Player, Tally
+from homeostat_local.files import secret
+from homeostat_local.kafka import start_kafka
+from homeostat_local.stack import Stack, running_stack
+
+EXPLICIT = {"INFERENCE_WATERMARK_MODE": "explicit"}
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What was sent, and what the services say of it."""
+
+    flights: Flights
+    tally: Tally
+    story: Story
+    # Of what was told to have come true.
+    checksum: int
+
+
+@contextmanager
+def a_stack(folder: Path, kind: str = "embedded") -> Iterator[Stack]:
+    """A stack with explicit watermarks on the embedded broker, or on a real Kafka of its own."""
+    if kind == "embedded":
+        with running_stack(folder / "stack", settings=EXPLICIT) as stack:
+            yield stack
+        return
+    (folder / "kafka").mkdir()
+    with (
+        start_kafka(JARS, folder / "kafka") as kafka,
+        running_stack(folder / "stack", settings=EXPLICIT, kafka=kafka.address) as stack,
+    ):
+        yield stack
+
+
+async def play(
+    stack: Stack,
+    push: Push,
+    flights: Flights,
+    at_midnight: Callable[[Midnight], Awaitable[None]] | None = None,
+) -> Played:
+    """Pushes, waits until it is served, plays all days, reads the story."""
+    prepared = prepare(push)
+    addresses = stack.addresses
+    await send(prepared, registry_address=addresses["registry"], ledger_address=addresses["ledger"])
+    tally = Tally.of(len(flights))
+    async with Client(addresses["inference"]) as client, Loop(addresses) as loop:
+        await wait_until_served(client)
+        model = PlayedModel(MODEL_NAME, prepared.signature.score_output)
+        player = Player(flights, model, client=client, loop=loop, tally=tally)
+        await player.play(at_midnight or _nothing)
+    return Played(
+        flights,
+        tally,
+        await read_story(addresses, MODEL_NAME),
+        checksum_of(stack, flights, tally.told),
+    )
+
+
+async def _nothing(_: Midnight) -> None:
+    return None
+
+
+def checksum_of(stack: Stack, flights: Flights, told: np.ndarray) -> int:
+    """What the ledger's checksum has to be when exactly these truths were joined."""
+    key = secret(stack.folder, "client_key").encode()
+    return of_client_keys(
+        client_keys(key, flights.ids[told].tolist()), flights.late[told], flights.known_us[told]
+    )
+
+
+async def wait_until_served(client: Client, *, seconds: float = 30.0) -> None:
+    """Until the pushed model answers."""
+    deadline = time.monotonic() + seconds
+    while not await client.is_model_ready(MODEL_NAME):
+        assert time.monotonic() < deadline, "the pushed model is not served"
+        await asyncio.sleep(0.02)
+
+
+async def audit_entries(stack: Stack) -> list[AuditEntry]:
+    """The whole chain."""
+    async with grpc.aio.insecure_channel(stack.addresses["registry"]) as channel:
+        answer = await RegistryServiceStub(channel).ListAudit(
+            ListAuditRequest(limit=10_000), timeout=10
+        )
+    return list(answer.entries)
