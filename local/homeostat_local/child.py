@@ -63,6 +63,7 @@ class Child:
         return ProcessRecord(
             address=self.address, pid=self.pid, mark=self._mark, state=self._state,
             started_at=self._started_at, start_seconds=self._start_seconds, restarts=self._restarts,
+            was_ready=self.ready.is_set(),
         )  # fmt: skip
 
     async def run(self) -> None:

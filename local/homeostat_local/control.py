@@ -159,7 +159,7 @@ def _tell(data_folder: Path, progress: Callable[[str], None]) -> None:
 
 def _raise_if_hopeless(data_folder: Path, endpoints: Endpoints) -> None:
     for name, record in endpoints.processes():
-        if record.start_seconds is None and record.restarts >= _HOPELESS_DEATHS:
+        if not record.was_ready and record.restarts >= _HOPELESS_DEATHS:
             log = log_path(data_folder, name)
             raise StartFailed(
                 f"{name} died {record.restarts} times before it answered; the end of {log}:\n"

@@ -34,6 +34,7 @@ class ProcessRecord:
     started_at: float = 0.0  # seconds since 1970, UTC
     start_seconds: float | None = None  # from its latest start until it answered
     restarts: int = 0
+    was_ready: bool = False  # in this life or an earlier one
 
     def is_alive(self) -> bool:
         """Whether that very process still runs."""
