@@ -30,7 +30,6 @@ MACHINE_PATH = re.compile(r"(?<![\w.$}~*-])/(?:home/[a-z]|Users/[A-Za-z]|root/|w
 # Paths inside a container image are not of a machine.
 MAY_NAME_PATHS = ("deploy/docker/", "compose.yaml", "tools/check_repository.py")
 LOCKS_WITH_ADDRESSES = {"uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock", "yarn.lock"}
-LICENSE_TEXTS = {"LICENSE"}
 
 
 def tracked_files() -> list[Path]:
@@ -48,7 +47,7 @@ def findings(path: Path) -> Iterator[str]:
     if path.name in LOCKS_WITH_ADDRESSES:
         yield f"{name}: a lock file with addresses; pin with hashed requirements instead"
     content = path.read_bytes()
-    if b"\0" in content or name in LICENSE_TEXTS:
+    if b"\0" in content:
         return
     for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
         yield from (f"{name}:{number}: {what}" for what in _wrong_in(line, name))

@@ -103,6 +103,7 @@ def _set_up(profile: str) -> None:
     for name in PROFILES[profile]:
         _install(["--require-hashes", *arguments, "-r", str(REQUIREMENTS / name)])
     _install([*arguments, "-e", str(ROOT)])
+    _run([str(VENV_PYTHON), str(ROOT / "tools" / "provide_openmp.py")])
     _stamp_file(profile).write_text(json.dumps(_key(profile)))
     print("set-up: done", flush=True)
 

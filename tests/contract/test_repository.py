@@ -111,3 +111,24 @@ def test_a_second_set_up_does_nothing(tmp_path: Path) -> None:
 
     (tmp_path / "requirements" / "dev.txt").write_text("changed")
     assert not set_up._is_current("dev")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux names it so")
+def test_lightgbm_can_have_an_openmp_library_from_the_environment_alone(tmp_path: Path) -> None:
+    """On a bare machine `libgomp.so.1` is a renamed copy of the one in scikit-learn's wheel."""
+    script = f"""
+import ctypes, sys
+sys.path.insert(0, {str(ROOT / "tools")!r})
+import provide_openmp as it
+from pathlib import Path
+it.COPY = Path({str(tmp_path)!r}) / "openmp" / it.NAME
+it.LOADER = Path({str(tmp_path)!r}) / "loader.pth"
+it.provide()
+exec(it.LOADER.read_text())
+assert ctypes.CDLL(str(it.COPY)).omp_get_max_threads() >= 1
+print(it.NAME.encode() + b"\\0" in it.COPY.read_bytes())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "True", done.stderr
