@@ -1,0 +1,80 @@
+"""Every command that the README shows is run, in the order in which it shows them."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = ROOT / "examples" / "quickstart"
+BIN = Path(sys.executable).parent
+
+
+def shell_blocks(page: Path) -> list[list[str]]:
+    """The commands of each ```sh block, comments cut off."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [
+        [line.split("  #")[0].strip() for line in block.splitlines() if line.strip()]
+        for block in blocks
+    ]
+
+
+def run(command: str, folder: Path, *, seconds: float = 60) -> str:
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        shlex.split(command),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def users_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder with the quick start's scripts; whatever runs in it is stopped."""
+    for script in QUICKSTART.glob("*.py"):
+        shutil.copy(script, tmp_path)
+    yield tmp_path
+    subprocess.run(
+        [BIN / "homeostat", "down"], cwd=tmp_path, capture_output=True, timeout=60, check=False
+    )
+
+
+def test_the_readme_shows_the_two_commands_first() -> None:
+    assert shell_blocks(ROOT / "README.md")[0] == ["make demo", "make test"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_quick_start_of_the_readme_works(users_folder: Path) -> None:
+    said = {command: run(command, users_folder) for command in shell_blocks(ROOT / "README.md")[1]}
+    told = "\n".join(said.values())
+    assert "wrote tumours.onnx and history.parquet" in told
+    assert "pushed tumours version 1 (champion)" in told
+    assert "patient-1: benign" in told
+    assert "told the truth of 2 patients" in told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_demo_of_one_month_keeps_its_promises(tmp_path: Path) -> None:
+    said = run("homeostat demo flights --months 1 --json figures.json", tmp_path, seconds=280)
+    found = json.loads((tmp_path / "figures.json").read_text())
+    assert found["predictions"] == found["outcomes_sent"] == found["outcomes_joined"] == 24_951
+    assert found["checksum_joined"] == found["checksum_sent"]
+    assert found["failed_requests"] == 0
+    assert "no human step" in said
+    report = (tmp_path / "flights-report.html").read_text()
+    assert not re.search(r'(src|href)="https?://', report)
