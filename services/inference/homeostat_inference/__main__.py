@@ -1,0 +1,5 @@
+"""Starts the service."""
+
+from homeostat_inference.main import main
+
+main()

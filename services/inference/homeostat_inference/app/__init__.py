@@ -1,0 +1,1 @@
+"""Serving, batching, keeping: use cases over ports."""

@@ -1,0 +1,81 @@
+"""What serving needs from the world."""
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from homeostat_inference.domain.tensors import Array
+
+# Called once, from any thread: with None when the record is kept, with the reason when it is not.
+Done = Callable[[Exception | None], None]
+
+
+class Call(Protocol):
+    """One ModelInfer call on its way; `respond` or `fail` is called once, from any thread."""
+
+    @property
+    def payload(self) -> bytes:
+        """The serialized request."""
+
+    @property
+    def received_ns(self) -> int:
+        """When it came in, monotonic."""
+
+    def respond(self, payload: bytes) -> None:
+        """Sends the serialized response."""
+
+    def fail(self, error: Exception) -> None:
+        """Answers with the error's status; the text of unknown errors is not sent."""
+
+
+class Model(Protocol):
+    """A loaded model; safe to run from several threads."""
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """All outputs, in the signature's order, for inputs in the signature's order."""
+
+
+class Kind(enum.IntEnum):
+    """What a journal record holds."""
+
+    # Consecutive rows of one block.
+    ROWS = 1
+    # Nothing more comes for a block.
+    SEAL = 2
+    OUTCOMES = 3
+    # A promise by the server's clock.
+    CLOCK_MARK = 4
+    # A promise by the caller.
+    CALLER_MARK = 5
+    ACTIVATION = 6
+
+
+class Chain:
+    """Records that need those before them: after one is lost, the rest is refused."""
+
+    __slots__ = ("is_broken",)
+
+    def __init__(self) -> None:
+        self.is_broken = False
+
+
+class Journal(Protocol):
+    """Keeps records in the order in which they were appended."""
+
+    def append(
+        self,
+        kind: Kind,
+        payload: bytes,
+        *,
+        done: Done | None = None,
+        chain: Chain | None = None,
+        must: bool = False,
+    ) -> None:
+        """Takes the record; returns at once. ``must``: tried again until it is kept."""
+
+
+class Clock(Protocol):
+    """Wall time."""
+
+    def now_us(self) -> int:
+        """Microseconds since the Unix epoch, UTC."""

@@ -1,0 +1,207 @@
+"""Which version answers which request, and where its runs take place."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Generic, Protocol, TypeVar
+
+from homeostat.events.v1.column_pb2 import ARM_CHAMPION, ARM_PINNED
+from homeostat_inference.app.ports import Model
+from homeostat_inference.domain.errors import NotServed, Overloaded
+from homeostat_inference.domain.schema import Schema
+
+
+class HasRows(Protocol):
+    """Whatever waits for a run."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+
+
+Waiting = TypeVar("Waiting", bound=HasRows)
+
+
+class NotLoaded(Exception):
+    """The request names a version that has to be fetched first."""
+
+    def __init__(self, model_name: str, version: int) -> None:
+        super().__init__(f"model {model_name!r} version {version} is not loaded")
+        self.model_name = model_name
+        self.version = version
+
+
+class Served:
+    """A loaded version and the rows that it has taken on."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        model: Model,
+        *,
+        run_seconds: Callable[[int], float],
+        inline_seconds: float,
+        queue_rows: int,
+    ) -> None:
+        """``run_seconds``: expected time of a run of so many rows. Runs that take longer than
+        ``inline_seconds`` go to a thread of their own. ``queue_rows`` bounds what may wait."""
+        self.schema = schema
+        self.model = model
+        self.runner: Runner[Any] | None = None
+        self.run_seconds = run_seconds
+        self._inline_seconds = inline_seconds
+        self._queue_rows = queue_rows
+        self._rows = 0
+        self._is_retired = False
+        self._lock = threading.Lock()
+
+    def runner_for(self, run: "Callable[[list[Any]], None]", max_rows: int) -> "Runner[Any] | None":
+        """The thread that runs this version, started when it is first needed; None once retired."""
+        with self._lock:
+            if self.runner is None and not self._is_retired:
+                name = f"run-{self.schema.model_name}-{self.schema.version}"
+                self.runner = Runner(name, run, max_rows)
+            return self.runner
+
+    def retire(self) -> None:
+        """Another version took over: what waits is still answered, then the thread ends."""
+        with self._lock:
+            self._is_retired = True
+            if self.runner is not None:
+                self.runner.close()
+
+    @property
+    def rows_in_hand(self) -> int:
+        """Rows taken on and not yet answered."""
+        return self._rows
+
+    def is_inline(self, rows: int) -> bool:
+        """Whether a run of so many rows may take place in the receiving loop."""
+        return self.run_seconds(rows) <= self._inline_seconds
+
+    def admit(self, rows: int) -> None:
+        """Takes rows on; Overloaded if too many wait. A large request alone is let in."""
+        with self._lock:
+            if self._rows and self._rows + rows > self._queue_rows:
+                raise Overloaded(
+                    f"model {self.schema.model_name!r} version {self.schema.version}: "
+                    f"{self._rows} rows wait, at most {self._queue_rows} may; try again later"
+                )
+            self._rows += rows
+
+    def release(self, rows: int) -> None:
+        """Rows were answered, one way or the other."""
+        with self._lock:
+            self._rows -= rows
+
+
+class Runner(Generic[Waiting]):
+    """A thread that runs whatever waits for one version, all of it at once."""
+
+    def __init__(self, name: str, run: Callable[[list[Waiting]], None], max_rows: int) -> None:
+        self._run = run
+        self._max_rows = max_rows
+        self._waiting: deque[Waiting] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, waiting: list[Waiting]) -> bool:
+        """False if the runner has been closed: the version was swapped out."""
+        with self._changed:
+            if self._is_closed:
+                return False
+            self._waiting.extend(waiting)
+            self._changed.notify()
+            return True
+
+    def close(self) -> None:
+        """Runs what waits, then ends."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def _loop(self) -> None:
+        while batch := self._take():
+            self._run(batch)
+
+    def _take(self) -> list[Waiting]:
+        with self._changed:
+            while not self._waiting and not self._is_closed:
+                self._changed.wait()
+            batch: list[Waiting] = []
+            rows = 0
+            while self._waiting and (not batch or rows + self._waiting[0].rows <= self._max_rows):
+                batch.append(self._waiting.popleft())
+                rows += batch[-1].rows
+            return batch
+
+
+class Table:
+    """The versions that serve. Reading takes no lock: a swap replaces one reference."""
+
+    def __init__(self, pinned_versions: int) -> None:
+        """``pinned_versions``: how many versions that are nobody's champion stay loaded."""
+        self._pinned_limit = pinned_versions
+        self._champions: Mapping[str, Served] = MappingProxyType({})
+        self._pinned: Mapping[tuple[str, int], Served] = MappingProxyType({})
+
+    @property
+    def champions(self) -> Mapping[str, Served]:
+        """Model name to its champion."""
+        return self._champions
+
+    @property
+    def loaded(self) -> list[Served]:
+        """Champions and pinned versions."""
+        return [*self._champions.values(), *self._pinned.values()]
+
+    def route(self, model_name: str, version: str) -> tuple[Served, int]:
+        """Who answers, and the arm; NotServed if nobody does, NotLoaded if somebody might."""
+        champion = self._champions.get(model_name)
+        if not version:
+            if champion is None:
+                raise NotServed(
+                    f"unknown model {model_name[:128]!r}: expected one of {self._names()}"
+                )
+            return champion, ARM_CHAMPION
+        if not version.isdecimal() or not 0 < len(version) < 10 or int(version) == 0:
+            raise NotServed(
+                f"model {model_name[:128]!r}: expected a version number from 1, "
+                f"got {version[:32]!r}"
+            )
+        number = int(version)
+        if champion is not None and champion.schema.version == number:
+            return champion, ARM_PINNED
+        pinned = self._pinned.get((model_name, number))
+        if pinned is None:
+            raise NotLoaded(model_name, number)
+        return pinned, ARM_PINNED
+
+    def _names(self) -> str:
+        names = sorted(self._champions)
+        return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "none so far"
+
+    def swap(self, served: Served) -> Served | None:
+        """Makes it the champion of its model; returns the one before."""
+        name = served.schema.model_name
+        before = self._champions.get(name)
+        self._champions = MappingProxyType({**self._champions, name: served})
+        return before
+
+    def drop(self, model_name: str) -> Served | None:
+        """The model has no champion any longer."""
+        before = self._champions.get(model_name)
+        self._champions = MappingProxyType(
+            {name: each for name, each in self._champions.items() if name != model_name}
+        )
+        return before
+
+    def pin(self, served: Served) -> Served | None:
+        """Keeps a version for those who ask for it; returns the one that had to go."""
+        pinned = {**self._pinned, (served.schema.model_name, served.schema.version): served}
+        evicted = pinned.pop(next(iter(pinned))) if len(pinned) > self._pinned_limit else None
+        self._pinned = MappingProxyType(pinned)
+        return evicted

@@ -1,0 +1,1 @@
+"""Doors to the world: gRPC, files, the broker, the registry, onnxruntime."""

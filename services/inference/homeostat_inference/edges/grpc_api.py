@@ -1,0 +1,196 @@
+"""Everything but the hot path: who serves what, truth, promises, and how far we are."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from homeostat import __version__
+from homeostat.inference.v1.truth_pb2 import (
+    AdvanceWatermarkRequest,
+    AdvanceWatermarkResponse,
+    RecordOutcomesRequest,
+    RecordOutcomesResponse,
+)
+from homeostat.inference.v1.truth_pb2_grpc import TruthServiceServicer
+from homeostat.inference.v2.open_inference_pb2 import (
+    ModelMetadataRequest,
+    ModelMetadataResponse,
+    ModelReadyRequest,
+    ModelReadyResponse,
+    ServerLiveRequest,
+    ServerLiveResponse,
+    ServerMetadataRequest,
+    ServerMetadataResponse,
+    ServerReadyRequest,
+    ServerReadyResponse,
+)
+from homeostat_inference.app.book import BlockBook
+from homeostat_inference.app.ports import Clock, Done, Journal
+from homeostat_inference.app.serving import NotLoaded, Served, Table
+from homeostat_inference.app.truth import CallerMarks, outcome_block, record_outcomes
+from homeostat_inference.domain.errors import Leaving, NotServed
+from homeostat_inference.domain.schema import Tensor
+from homeostat_inference.domain.times import TimeBounds
+
+INFERENCE_SERVICE = "inference.GRPCInferenceService"
+TRUTH_SERVICE = "homeostat.inference.v1.TruthService"
+PLATFORM = "onnxruntime_onnx"
+Context = Any
+Pin = Callable[[str, int], Awaitable[Served]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """Whether the server takes requests."""
+
+    is_ready: Callable[[], bool]
+    is_leaving: Callable[[], bool]
+
+
+class InferenceApi:
+    """The Open Inference Protocol, except ModelInfer."""
+
+    def __init__(self, table: Table, state: ServerState, pin: Pin) -> None:
+        self._table = table
+        self._state = state
+        self._pin = pin
+
+    async def live(self, request: ServerLiveRequest, context: Context) -> ServerLiveResponse:
+        """The process answers."""
+        return ServerLiveResponse(live=True)
+
+    async def ready(self, request: ServerReadyRequest, context: Context) -> ServerReadyResponse:
+        """Every champion that we know of is loaded."""
+        return ServerReadyResponse(ready=self._state.is_ready())
+
+    async def server_metadata(
+        self, request: ServerMetadataRequest, context: Context
+    ) -> ServerMetadataResponse:
+        """Name and version."""
+        return ServerMetadataResponse(name="homeostat", version=__version__)
+
+    async def model_ready(self, request: ModelReadyRequest, context: Context) -> ModelReadyResponse:
+        """Whether the model, or the named version of it, could answer now."""
+        try:
+            await self._served(request.name, request.version)
+        except NotServed:
+            return ModelReadyResponse(ready=False)
+        return ModelReadyResponse(ready=True)
+
+    async def model_metadata(
+        self, request: ModelMetadataRequest, context: Context
+    ) -> ModelMetadataResponse:
+        """Inputs and outputs; the reserved inputs are every model's and are not listed."""
+        schema = (await self._served(request.name, request.version)).schema
+        versions = sorted(
+            each.schema.version
+            for each in self._table.loaded
+            if each.schema.model_name == request.name
+        )
+        return ModelMetadataResponse(
+            name=request.name,
+            versions=[str(each) for each in versions],
+            platform=PLATFORM,
+            inputs=[_metadata(each) for each in schema.inputs],
+            outputs=[_metadata(each) for each in schema.outputs],
+        )
+
+    async def _served(self, model_name: str, version: str) -> Served:
+        try:
+            return self._table.route(model_name, version)[0]
+        except NotLoaded as missing:
+            return await self._pin(missing.model_name, missing.version)
+
+    def handlers(self, infer: Any) -> Any:
+        """Handlers for a grpc.aio server; ``infer`` answers ModelInfer in serialized messages."""
+        methods = {
+            "ServerLive": _unary(self.live, ServerLiveRequest),
+            "ServerReady": _unary(self.ready, ServerReadyRequest),
+            "ServerMetadata": _unary(self.server_metadata, ServerMetadataRequest),
+            "ModelReady": _unary(self.model_ready, ModelReadyRequest),
+            "ModelMetadata": _unary(self.model_metadata, ModelMetadataRequest),
+        }
+        if infer is not None:
+            methods["ModelInfer"] = grpc.unary_unary_rpc_method_handler(infer)
+        return grpc.method_handlers_generic_handler(INFERENCE_SERVICE, methods)
+
+
+def _unary(call: Any, request: Any) -> Any:
+    return grpc.unary_unary_rpc_method_handler(
+        call,
+        request_deserializer=request.FromString,
+        response_serializer=lambda message: message.SerializeToString(),
+    )
+
+
+def _metadata(tensor: Tensor) -> ModelMetadataResponse.TensorMetadata:
+    return ModelMetadataResponse.TensorMetadata(
+        name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TruthApi(TruthServiceServicer):
+    """Truth and promises about time."""
+
+    table: Table
+    journal: Journal
+    book: BlockBook
+    marks: CallerMarks
+    clock: Clock
+    times: Callable[[int], TimeBounds]
+    secret: bytes
+    durability: str
+    state: ServerState
+
+    async def RecordOutcomes(  # noqa: N802 - the contract's name
+        self, request: RecordOutcomesRequest, context: Context
+    ) -> RecordOutcomesResponse:
+        """Answers once the truths are kept."""
+        self._refuse_leaving()
+        now_us = self.clock.now_us()
+        block = outcome_block(
+            request,
+            self.table.champions,
+            secret=self.secret,
+            now_us=now_us,
+            times=self.times(now_us),
+        )
+        await _kept(lambda done: record_outcomes(block, self.journal, done))
+        return RecordOutcomesResponse(recorded_count=block.row_count, durability=self.durability)
+
+    async def AdvanceWatermark(  # noqa: N802 - the contract's name
+        self, request: AdvanceWatermarkRequest, context: Context
+    ) -> AdvanceWatermarkResponse:
+        """Answers once the promise is kept, behind everything that was answered before."""
+        self._refuse_leaving()
+        await _kept(lambda done: self.marks.advance(request.watermark_us, self.book, done))
+        return AdvanceWatermarkResponse()
+
+    def _refuse_leaving(self) -> None:
+        if self.state.is_leaving():
+            raise Leaving("the server is shutting down; try another one or again later")
+
+
+async def _kept(begin: Callable[[Done], None]) -> None:
+    """Waits for the journal, which answers from its own thread."""
+    loop = asyncio.get_running_loop()
+    kept: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: Exception | None) -> None:
+        if kept.done():
+            return
+        if error is None:
+            kept.set_result(None)
+        else:
+            kept.set_exception(error)
+
+    def done(error: Exception | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(finish, error)
+
+    begin(done)
+    await kept

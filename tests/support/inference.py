@@ -1,0 +1,344 @@
+"""An inference service for tests: small models, a stand-in for the registry, the real process."""
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from onnx import TensorProto, helper
+from tests.support.waiting import eventually
+
+from homeostat.events.v1.column_pb2 import TASK_BINARY
+from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
+from homeostat.events.v1.version_changed_pb2 import VERSION_CHANGE_PROMOTED, VersionChanged
+from homeostat.inference.v1.truth_pb2_grpc import TruthServiceStub
+from homeostat.inference.v2.open_inference_pb2 import ServerReadyRequest
+from homeostat.inference.v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from homeostat.progress.v1.progress_pb2 import GetProgressRequest, GetProgressResponse
+from homeostat.progress.v1.progress_pb2_grpc import ProgressServiceStub
+from homeostat.registry.v1.registry_pb2 import (
+    DownloadArtifactResponse,
+    GetSnapshotResponse,
+    GetVersionResponse,
+    Model,
+    Signature,
+    TensorSpec,
+    Version,
+)
+from homeostat.registry.v1.registry_pb2_grpc import (
+    RegistryServiceServicer,
+    add_RegistryServiceServicer_to_server,
+)
+from homeostat.topics import VERSIONS, Topic
+from homeostat_kit.kafka import Bus
+
+MODEL = "risk"
+
+
+def a_model(weight: float = 1.0) -> bytes:
+    """Probability of "late" = sigmoid(weight * amount (or 0 where it is null) + kind's number)."""
+    f32, i64, text = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
+    nodes = [
+        helper.make_node("IsNaN", ["amount"], ["is_null"]),
+        helper.make_node("Where", ["is_null", "zero", "amount"], ["known"]),
+        helper.make_node("Mul", ["known", "weight"], ["weighted"]),
+        helper.make_node(
+            "LabelEncoder",
+            ["kind"],
+            ["number"],
+            domain="ai.onnx.ml",
+            keys_strings=["red", "blue", "grün"],
+            values_floats=[1.0, -1.0, 2.0],
+            default_float=0.0,
+        ),
+        helper.make_node("Cast", ["count"], ["counted"], to=f32),
+        helper.make_node("Mul", ["counted", "zero"], ["nothing"]),
+        helper.make_node("Sum", ["weighted", "number", "nothing"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["late"]),
+        helper.make_node("Sub", ["one", "late"], ["in_time"]),
+        helper.make_node("Concat", ["in_time", "late"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "risk",
+        [
+            helper.make_tensor_value_info("amount", f32, [None, 1]),
+            helper.make_tensor_value_info("kind", text, [None, 1]),
+            helper.make_tensor_value_info("count", i64, [None, 1]),
+        ],
+        [
+            helper.make_tensor_value_info("label", i64, [None]),
+            helper.make_tensor_value_info("probabilities", f32, [None, 2]),
+        ],
+        [
+            helper.make_tensor("zero", f32, [], [0.0]),
+            helper.make_tensor("one", f32, [], [1.0]),
+            helper.make_tensor("weight", f32, [], [weight]),
+        ],
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)],
+        ir_version=9,
+    )
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def a_signature(**changes: Any) -> Signature:
+    """What `a_model` accepts: `amount` and `kind` are nullable, `count` is not."""
+    fields: dict[str, Any] = {
+        "task": TASK_BINARY,
+        "inputs": [
+            TensorSpec(name="amount", datatype="FP32", shape=[-1, 1], is_nullable=True),
+            TensorSpec(name="kind", datatype="BYTES", shape=[-1, 1], is_nullable=True),
+            TensorSpec(name="count", datatype="INT64", shape=[-1, 1]),
+        ],
+        "outputs": [
+            TensorSpec(name="label", datatype="INT64", shape=[-1]),
+            TensorSpec(name="probabilities", datatype="FP32", shape=[-1, 2]),
+        ],
+        "classes": ["in time", "late"],
+        "score_output": "probabilities",
+        "decision_threshold": 0.5,
+    }
+    return Signature(**{**fields, **changes})
+
+
+def expected_probability(amount: float, kind: str, weight: float = 1.0) -> float:
+    """What `a_model` answers."""
+    number = {"red": 1.0, "blue": -1.0, "grün": 2.0}.get(kind, 0.0)
+    logit = (0.0 if np.isnan(amount) else weight * amount) + number
+    return float(1 / (1 + np.exp(-logit)))
+
+
+def columns(amounts: list[float], kinds: list[str]) -> dict[str, np.ndarray]:
+    """Rows for `a_model`."""
+    return {
+        "amount": np.array(amounts, np.float32),
+        "kind": np.array(kinds, dtype=object),
+        "count": np.arange(len(amounts), dtype=np.int64),
+    }
+
+
+@dataclass(slots=True)
+class StandInRegistry(RegistryServiceServicer):
+    """Answers what inference asks a registry; the rest is not implemented."""
+
+    address: str = ""
+    champions: dict[str, int] = field(default_factory=dict)
+    revisions: dict[str, int] = field(default_factory=dict)
+    versions: dict[tuple[str, int], Version] = field(default_factory=dict)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+
+    def add(
+        self, version: int, content: bytes, signature: Signature, *, model_name: str = MODEL
+    ) -> None:
+        """A registered version."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.artifacts[sha256] = content
+        self.versions[model_name, version] = Version(
+            model_name=model_name, version=version, model_sha256=sha256, signature=signature
+        )
+
+    def promote(self, version: int, *, model_name: str = MODEL) -> VersionChanged:
+        """Makes it champion; the event that says so."""
+        before = self.champions.get(model_name)
+        self.champions[model_name] = version
+        self.revisions[model_name] = self.revisions.get(model_name, 0) + 1
+        return VersionChanged(
+            model_name=model_name,
+            version=version,
+            change=VERSION_CHANGE_PROMOTED,
+            revision=self.revisions[model_name],
+            champion_version=version,
+            previous_champion_version=before,
+        )
+
+    async def GetSnapshot(self, request: Any, context: Any) -> GetSnapshotResponse:  # noqa: N802
+        return GetSnapshotResponse(
+            models=[
+                Model(name=name, champion_version=version, revision=self.revisions[name])
+                for name, version in self.champions.items()
+            ],
+            champions=[self.versions[each] for each in self.champions.items()],
+        )
+
+    async def GetVersion(self, request: Any, context: Any) -> GetVersionResponse:  # noqa: N802
+        found = self.versions.get((request.model_name, request.version))
+        if found is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such version")
+        return GetVersionResponse(version=found)
+
+    async def DownloadArtifact(self, request: Any, context: Any) -> Any:  # noqa: N802
+        content = self.artifacts[request.sha256]
+        for first in range(0, len(content), 1000):
+            yield DownloadArtifactResponse(chunk=content[first : first + 1000])
+
+
+@asynccontextmanager
+async def a_registry(port: int = 0) -> AsyncIterator[StandInRegistry]:
+    """Serves a registry with version 1 of `MODEL` as champion."""
+    registry = StandInRegistry()
+    registry.add(1, a_model(), a_signature())
+    registry.promote(1)
+    server = grpc.aio.server()
+    add_RegistryServiceServicer_to_server(registry, server)
+    registry.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    await server.start()
+    try:
+        yield registry
+    finally:
+        await server.stop(None)
+
+
+@dataclass(slots=True)
+class RunningInference:
+    """A process of `python -m homeostat_inference`, and stubs to talk to it."""
+
+    environment: dict[str, str]
+    log_file: Path
+    process: "subprocess.Popen[bytes]"
+    address: str
+    channel: grpc.aio.Channel
+
+    @property
+    def inference(self) -> Any:
+        return GRPCInferenceServiceStub(self.channel)
+
+    @property
+    def truth(self) -> Any:
+        return TruthServiceStub(self.channel)
+
+    async def progress(self) -> GetProgressResponse:
+        """Where it says it is."""
+        answer: GetProgressResponse = await ProgressServiceStub(self.channel).GetProgress(
+            GetProgressRequest(), timeout=5
+        )
+        return answer
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    async def kill(self) -> None:
+        """Kill -9."""
+        self.process.kill()
+        await asyncio.to_thread(self.process.wait)
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.terminate()
+        return await asyncio.to_thread(self.process.wait, 12)
+
+    async def restart(self) -> None:
+        """Starts the same again."""
+        self.process = _started(self.environment, self.log_file)
+        await self.until_ready()
+
+    async def until_ready(self, seconds: float = 20.0) -> None:
+        async def is_ready() -> bool:
+            assert self.process.poll() is None, self.log()
+            try:
+                answer = await self.inference.ServerReady(ServerReadyRequest(), timeout=1)
+            except grpc.aio.AioRpcError:
+                return False
+            return bool(answer.ready)
+
+        await eventually(is_ready, seconds=seconds, what="inference ready")
+
+
+def _started(environment: Mapping[str, str], log_file: Path) -> "subprocess.Popen[bytes]":
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "homeostat_inference"],
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+@asynccontextmanager
+async def an_inference(
+    *,
+    port: int,
+    broker: str,
+    registry: str,
+    folder: Path,
+    is_waited_for: bool = True,
+    **settings: Any,
+) -> AsyncIterator[RunningInference]:
+    """Runs the service; ``settings`` are its own, without the prefix."""
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    address = f"127.0.0.1:{port}"
+    given = {
+        "grpc_address": address,
+        "kafka_bootstrap_servers": broker,
+        "registry_address": registry,
+        "data_folder": str(folder / "data"),
+        "client_key_secret": "a secret of the tests",
+        "snapshot_interval_seconds": "0.5",
+        **{name: str(value) for name, value in settings.items()},
+    }
+    environment = {f"HOMEOSTAT_INFERENCE_{name.upper()}": value for name, value in given.items()}
+    log_file = folder / "inference.log"
+    async with grpc.aio.insecure_channel(
+        address, options=[("grpc.max_reconnect_backoff_ms", 200)]
+    ) as channel:
+        running = RunningInference(
+            environment, log_file, _started(environment, log_file), address, channel
+        )
+        try:
+            if is_waited_for:
+                await running.until_ready()
+            yield running
+        finally:
+            if running.process.poll() is None:
+                await running.kill()
+
+
+async def tell(broker: str, *changes: VersionChanged) -> None:
+    """Puts changes on the registry's topic."""
+    async with Bus(broker, client_id="registry") as bus:
+        await bus.ensure_topics((VERSIONS,))
+        for each in changes:
+            await bus.produce(VERSIONS, each.model_name.encode(), each.SerializeToString())
+
+
+async def read_topic(broker: str, topic: Topic, until: Any) -> list[tuple[str, Any]]:
+    """(ce_id, message) of each record from the start, once ``until`` of them is true."""
+    from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: PLC0415
+
+    found: list[tuple[str, Any]] = []
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+        consumer.assign(places)
+        for place in places:
+            consumer.seek(place, 0)
+
+        async def is_enough() -> bool:
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                for each in records:
+                    headers = {name: value.decode() for name, value in each.headers}
+                    found.append((headers["ce_id"], topic.message.FromString(each.value)))
+            return bool(until(found))
+
+        await eventually(is_enough, what=f"records on {topic.name}")
+    finally:
+        await consumer.stop()
+    return found
+
+
+def rows_of(records: list[tuple[str, PredictionBlock]]) -> int:
+    """Rows of distinct blocks."""
+    return sum(each.row_count for each in dict(records).values())
