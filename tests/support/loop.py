@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from tests.support.world import MODEL_NAME
 from homeostat.checksum import of_client_keys
 from homeostat.client import Client
 from homeostat.ids import client_keys
+from homeostat.ledger.v1.ledger_pb2 import LookUpPredictionRequest, Prediction
+from homeostat.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from homeostat.push import Push, prepare, send
 from homeostat.quiet import Loop
 from homeostat.registry.v1.registry_pb2 import AuditEntry, ListAuditRequest
@@ -60,8 +62,10 @@ async def play(
     push: Push,
     flights: Flights,
     at_midnight: Callable[[Midnight], Awaitable[None]] | None = None,
+    beside: Callable[[Stack, Tally], Coroutine[None, None, None]] | None = None,
 ) -> Played:
-    """Pushes, waits until it is served, plays all days, reads the story."""
+    """Pushes, waits until it is served, plays all days with ``beside`` at its side, reads the
+    story."""
     prepared = prepare(push)
     addresses = stack.addresses
     await send(prepared, registry_address=addresses["registry"], ledger_address=addresses["ledger"])
@@ -70,7 +74,10 @@ async def play(
         await wait_until_served(client)
         model = PlayedModel(MODEL_NAME, prepared.signature.score_output)
         player = Player(flights, model, client=client, loop=loop, tally=tally)
-        await player.play(at_midnight or _nothing)
+        async with asyncio.TaskGroup() as tasks:
+            if beside is not None:
+                tasks.create_task(beside(stack, tally))
+            await player.play(at_midnight or _nothing)
     return Played(
         flights,
         tally,
@@ -106,3 +113,16 @@ async def audit_entries(stack: Stack) -> list[AuditEntry]:
             ListAuditRequest(limit=10_000), timeout=10
         )
     return list(answer.entries)
+
+
+async def look_up(stack: Stack, client_ids: list[str]) -> list[list[Prediction]]:
+    """What the ledger holds under each of the clients' own ids."""
+    async with grpc.aio.insecure_channel(stack.addresses["ledger"]) as channel:
+        ledger = LedgerServiceStub(channel)
+        answers = [
+            await ledger.LookUpPrediction(
+                LookUpPredictionRequest(client_id=each, model_name=MODEL_NAME), timeout=10
+            )
+            for each in client_ids
+        ]
+    return [list(each.predictions) for each in answers]

@@ -9,8 +9,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -29,6 +30,10 @@ _CONCURRENT_REQUESTS = 24
 _OUTCOMES_PER_CALL = 1_000
 # A retraining on all history takes seconds; this only ends a run that hangs.
 _QUIET_SECONDS = 600.0
+_RECEIVER_AWAY_SECONDS = 30.0
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class Player:
             await self._depart(hour)
             await self._arrive(hour)
         began = time.monotonic()
-        await self._client.advance_watermark(start + DAY_US)
+        await _patiently(partial(self._client.advance_watermark, start + DAY_US))
         await self._loop.wait_until_quiet(
             timeout_seconds=_QUIET_SECONDS, watermark_us=start + DAY_US
         )
@@ -161,6 +166,19 @@ class Player:
         recorded = await self._client.record_outcomes(self._model.name, outcomes, source="arrivals")
         tally.outcomes_sent += recorded
         tally.told[rows] = True
+
+
+async def _patiently(call: Callable[[], Awaitable[Result]]) -> Result:
+    """What a feed does while its receiver is away: it tries again. Telling a truth or a watermark
+    twice has the effect of once."""
+    deadline = time.monotonic() + _RECEIVER_AWAY_SECONDS
+    while True:
+        try:
+            return await call()
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _AWAY or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.1)
 
 
 def _arrays(flights: Flights) -> dict[str, NDArray[Any]]:
