@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.support.loop import Played, a_stack, audit_entries, look_up, play
+from tests.support.waiting import eventually
 from tests.support.world import World, a_world, first_push
 
 from homeostat.audit import verify
@@ -34,18 +36,20 @@ def killing(kills: Sequence[Kill]):
 
     async def kill_in_time(stack: Stack, tally: Tally) -> None:
         for kill in kills:
-            while tally.requests < kill.day * ROWS_PER_DAY:
-                await asyncio.sleep(0.005)
+            await eventually(partial(_has_come_to, tally, kill.day), seconds=240)
             await asyncio.to_thread(stack.kill, kill.victim)
 
     return kill_in_time
 
 
+def _has_come_to(tally: Tally, day: float) -> bool:
+    return tally.requests >= day * ROWS_PER_DAY
+
+
 async def kill_the_retrainer_in_its_first_two_runs(stack: Stack, _: Tally) -> None:
     for _kill in range(2):
         async with Loop({"retrainer": stack.addresses["retrainer"]}) as loop:
-            while not await _has_open_work(loop):
-                await asyncio.sleep(0.005)
+            await eventually(partial(_has_open_work, loop), seconds=240)
         await asyncio.to_thread(stack.kill, "retrainer")
         await asyncio.to_thread(stack.wait_ready, "retrainer")
 
