@@ -12,8 +12,8 @@ from homeostat import cloudevents
 from homeostat.topics import Topic
 from homeostat.topics import topic as topic_named
 from homeostat_kit import logs
-from homeostat_kit.kafka.bus import BrokerAway, Bus, first_of, require_fit
-from homeostat_kit.kafka.records import Outgoing, Place
+from homeostat_kit.kafka.bus import BrokerAway, Bus, first_of
+from homeostat_kit.kafka.records import Outgoing, Place, require_fit
 from homeostat_kit.postgres import Connection, Pool, queries
 
 _SQL = queries("homeostat_kit")

@@ -308,5 +308,3 @@ async def test_a_stored_offset_that_was_moved_by_another_is_read_again(
         await bus.produce_many([outgoing(topic, 3, partition=0)])
         await eventually(lambda: len(reading.seen) >= 6)
     assert reading.seen == [0, 1, 2, 1, 2, 3]
-
-

@@ -1,8 +1,15 @@
-"""Kafka: producing with deadlines, and reading with our own offsets over every life of the broker."""
+"""Kafka: producing with deadlines, reading with our own offsets over every life of a broker."""
 
-from homeostat_kit.kafka.bus import BrokerAway, Bus, RecordTooLarge
+from homeostat_kit.kafka.bus import BrokerAway, Bus
 from homeostat_kit.kafka.consumer import Handler, OffsetReader, consume, from_the_start
-from homeostat_kit.kafka.records import Batch, Headers, Outgoing, Received, Unreadable
+from homeostat_kit.kafka.records import (
+    Batch,
+    Headers,
+    Outgoing,
+    Received,
+    RecordTooLarge,
+    Unreadable,
+)
 
 __all__ = [
     "Batch",

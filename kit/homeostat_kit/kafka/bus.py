@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from homeostat.topics import Topic
 from homeostat_kit import logs
-from homeostat_kit.kafka.records import Headers, Outgoing, Place, header_list
+from homeostat_kit.kafka.producer import OneLifeProducer, close_within
+from homeostat_kit.kafka.records import MAX_RECORD_BYTES, Headers, Outgoing, Place, require_fit
 
 # How soon a new life of the broker is seen.
 _WATCH_SECONDS = 0.5
@@ -20,11 +20,6 @@ _START_SECONDS = 1.0
 # After a gap this long readers start anew: aiokafka's own recovery is not to be relied upon.
 _GAP_SECONDS = 3.0
 _PRODUCE_SECONDS = 5.0
-_CLOSE_SECONDS = 0.5
-# A request's rows stay together in one block, so a record may be large.
-MAX_RECORD_BYTES = 16 * 1024 * 1024
-# What one request carries per partition; pipelining lives from it.
-_BATCH_BYTES = 1024 * 1024
 
 # Where there are so many brokers.
 _REPLICAS = 3
@@ -32,10 +27,6 @@ _REPLICAS = 3
 _AWAY = (KafkaError, OSError, TimeoutError)
 
 _log = logs.get_logger("homeostat_kit.kafka")
-
-
-class RecordTooLarge(ValueError):
-    """More than 16 MiB in one record: no broker of ours takes it, however often it is tried."""
 
 
 class BrokerAway(Exception):
@@ -58,7 +49,7 @@ class Bus:
         self._topics: dict[str, Topic] = {}
         self._admin: Any = None
         self._asking = asyncio.Lock()
-        self._producer: Any = None
+        self._producer: OneLifeProducer | None = None
         self._starting_producer = asyncio.Lock()
         self._produced: dict[Place, int] = {}
         self._watcher: asyncio.Task[None] | None = None
@@ -142,23 +133,18 @@ class Bus:
         for each in outgoing:
             require_fit(each.topic, each.value)
         epoch = self._epoch
-        producer: Any = None
-        pending: list[asyncio.Future[Any]] = []
         try:
             async with asyncio.timeout(_PRODUCE_SECONDS):
-                producer = await self._started_producer()
-                for each in outgoing:
-                    pending.append(await _send(producer, each))
-                acknowledged = await asyncio.gather(*pending)
-        except BaseException as error:
-            for future in pending:
-                future.cancel()
-            if isinstance(error, _AWAY):
-                if producer is self._producer:
-                    await self._drop_producer()
-                raise BrokerAway(f"{len(outgoing)} records were not acknowledged") from error
-            raise
-        if epoch == self._epoch:
+                producer = await self._living_producer()
+                if epoch and epoch != self._epoch:
+                    # Whoever noted the old one must see the new one first.
+                    raise BrokerAway("the broker's epoch has changed")
+                acknowledged = await producer.send(outgoing)
+        except _AWAY as error:
+            # What it still holds would be sent behind what is now sent again.
+            await self._drop_producer()
+            raise BrokerAway(f"{len(outgoing)} records were not acknowledged") from error
+        if producer is self._producer:
             for each in acknowledged:
                 self._note_produced(each.topic, each.partition, each.offset + 1)
         return [(each.partition, each.offset) for each in acknowledged]
@@ -171,30 +157,28 @@ class Bus:
         place = (topic, partition)
         self._produced[place] = max(next_offset, self._produced.get(place, 0))
 
-    async def _started_producer(self) -> Any:
+    async def _living_producer(self) -> OneLifeProducer:
+        """Only ever connected to a life of the broker that was seen and has its topics."""
         async with self._starting_producer:
-            if self._producer is None:
-                producer = AIOKafkaProducer(
-                    bootstrap_servers=self.bootstrap_servers,
-                    client_id=self.client_id,
-                    acks="all",
-                    max_batch_size=_BATCH_BYTES,
-                    max_request_size=MAX_RECORD_BYTES,
-                    request_timeout_ms=int(_PRODUCE_SECONDS * 1000),
-                )
-                try:
-                    await producer.start()
-                except BaseException:
-                    await _abandon(producer)
-                    raise
-                self._producer = producer
-        return self._producer
+            if self._producer is not None and not self._producer.is_over:
+                return self._producer
+            await self._drop_producer()
+            await self._look()
+            producer = OneLifeProducer(
+                self.bootstrap_servers, client_id=self.client_id, timeout_seconds=_PRODUCE_SECONDS
+            )
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.close()
+                raise
+            self._producer = producer
+            return producer
 
     async def _drop_producer(self) -> None:
-        """What it still holds is not sent: whoever waited for it was told so."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _abandon(producer)
+            await producer.close()
 
     async def _watch(self) -> None:
         while True:
@@ -280,15 +264,6 @@ class Bus:
                 raise error(f"creating {name}")
 
 
-def require_fit(topic: str, value: bytes) -> None:
-    """RecordTooLarge if the record could never be produced."""
-    # Room for key and headers.
-    if len(value) > MAX_RECORD_BYTES - 65_536:
-        raise RecordTooLarge(
-            f"a record of {len(value)} bytes for {topic} exceeds {MAX_RECORD_BYTES}"
-        )
-
-
 async def first_of(*events: asyncio.Event, timeout: float | None = None) -> None:
     """Returns when one of the events is set, or after ``timeout`` seconds."""
     waits = [asyncio.ensure_future(each.wait()) for each in events]
@@ -297,17 +272,6 @@ async def first_of(*events: asyncio.Event, timeout: float | None = None) -> None
     finally:
         for each in waits:
             each.cancel()
-
-
-async def _send(producer: Any, record: Outgoing) -> "asyncio.Future[Any]":
-    sent: asyncio.Future[Any] = await producer.send(
-        record.topic,
-        value=record.value,
-        key=record.key,
-        partition=record.partition,
-        headers=header_list(record.headers),
-    )
-    return sent
 
 
 def _new_topic(name: str, partitions: int, replicas: int, retention_seconds: int | None) -> Any:
@@ -321,29 +285,6 @@ def _new_topic(name: str, partitions: int, replicas: int, retention_seconds: int
             "max.message.bytes": str(MAX_RECORD_BYTES),
         },
     )
-
-
-async def _abandon(producer: Any) -> None:
-    """Ends a producer without waiting for what it holds: its own stop may hang for ever."""
-    sender = producer._sender
-    task = None if sender is None else sender.sender_task
-    if task is not None:
-        producer._message_accumulator.fail_all(KafkaError("abandoned"))
-        task.cancel()
-    await close_within(producer.client.close)
-    await close_within(producer.stop)
-
-
-async def close_within(close: Any, seconds: float = _CLOSE_SECONDS) -> None:
-    """Closes something of aiokafka's in a task of its own: that may hang, may fail, and may raise the
-    CancelledError of a task that it has cancelled itself.
-    """
-    closing = asyncio.ensure_future(close())
-    done, _ = await asyncio.wait([closing], timeout=seconds)
-    if not done:
-        closing.cancel()
-    elif not closing.cancelled() and closing.exception() is not None:
-        _log.debug("close_failed", error=repr(closing.exception()))
 
 
 def _now() -> float:

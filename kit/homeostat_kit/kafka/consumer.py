@@ -11,8 +11,10 @@ from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 
 from homeostat.topics import Topic
 from homeostat_kit import logs
-from homeostat_kit.kafka.bus import MAX_RECORD_BYTES, BrokerAway, Bus, close_within, first_of
+from homeostat_kit.kafka.bus import BrokerAway, Bus, first_of
+from homeostat_kit.kafka.producer import close_within
 from homeostat_kit.kafka.records import (
+    MAX_RECORD_BYTES,
     Batch,
     Place,
     Received,

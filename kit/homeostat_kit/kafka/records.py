@@ -10,8 +10,17 @@ from homeostat.ids import event_id
 from homeostat.topics import Topic
 
 Headers = Mapping[str, bytes] | Iterable[tuple[str, bytes]]
+# A request's rows stay together in one block, so a record may be large.
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+# Room for key and headers.
+_ROOM_BYTES = 64 * 1024
+
 # (topic, partition)
 Place = tuple[str, int]
+
+
+class RecordTooLarge(ValueError):
+    """More than 16 MiB in one record: no broker of ours takes it, however often it is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +133,11 @@ def dead_letter(unreadable: Unreadable, *, topic: Topic, epoch: str, client_id: 
 def header_list(headers: Headers) -> list[tuple[str, bytes]]:
     """As aiokafka wants them."""
     return list(headers.items() if isinstance(headers, Mapping) else headers)
+
+
+def require_fit(topic: str, value: bytes) -> None:
+    """RecordTooLarge if the record could never be produced."""
+    if len(value) > MAX_RECORD_BYTES - _ROOM_BYTES:
+        raise RecordTooLarge(
+            f"a record of {len(value)} bytes for {topic} exceeds {MAX_RECORD_BYTES}"
+        )

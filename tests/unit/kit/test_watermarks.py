@@ -52,9 +52,7 @@ def test_the_last_source_to_leave_keeps_its_promise() -> None:
 
 
 def test_a_mark_from_before_the_leaving_does_not_bring_a_source_back() -> None:
-    marks = observed(
-        (0, a_mark("a", 8, is_closed=True)), (0, a_mark("a", 5)), (0, a_mark("b", 20))
-    )
+    marks = observed((0, a_mark("a", 8, is_closed=True)), (0, a_mark("a", 5)), (0, a_mark("b", 20)))
     assert marks.current(PREDICTIONS, 1) == 20
 
 
@@ -68,9 +66,7 @@ def test_a_source_that_came_back_holds_back_again() -> None:
 MARKS = st.lists(
     st.tuples(
         st.integers(0, 1),
-        st.builds(
-            a_mark, st.sampled_from("abc"), st.integers(-5, 50), is_closed=st.booleans()
-        ),
+        st.builds(a_mark, st.sampled_from("abc"), st.integers(-5, 50), is_closed=st.booleans()),
     ),
     max_size=30,
 )
