@@ -45,7 +45,7 @@ def total(each: Words) -> int:
 
 
 def of_client_keys(keys: bytes, truths: ArrayLike, known_at_us: ArrayLike) -> int:
-    """Checksum of truths by client key: 16 bytes, one truth and one known-at (us) per prediction."""
+    """Checksum of truths by client key: 16 bytes, a truth and a known-at (us) per prediction."""
     halves = np.frombuffer(keys, dtype="<u8").reshape(-1, 2).astype(np.uint64)
     rows = np.full(len(halves), _CLIENT_ROW)
     return total(

@@ -1,0 +1,1 @@
+"""Use cases of the ledger; the world comes in as ports."""

@@ -1,0 +1,1 @@
+"""The topics' edge: records in."""

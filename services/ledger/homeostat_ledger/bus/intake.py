@@ -1,0 +1,177 @@
+"""One poll of the topics: read, refuse what can't be, take in the rest."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from opentelemetry import trace
+
+from homeostat.events.v1.outcome_block_pb2 import OutcomeBlock
+from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
+from homeostat.topics import OUTCOMES, PREDICTIONS, topic
+from homeostat_kit import logs, telemetry
+from homeostat_kit.clock import Clock
+from homeostat_kit.kafka import Batch, Outgoing, Received
+from homeostat_kit.kafka import Unreadable as Refused
+from homeostat_kit.kafka.records import dead_letter
+from homeostat_kit.watermarks import Watermarks
+from homeostat_ledger.app.ports import Archive, Index, Intake, Marks
+from homeostat_ledger.app.take_in import take_in
+from homeostat_ledger.bus.messages import Bounds, read_block, read_outcomes
+from homeostat_ledger.domain.blocks import Block, OutcomeBatch
+from homeostat_ledger.domain.errors import Unreadable
+from homeostat_ledger.metrics import Metrics
+
+_log = logs.get_logger("homeostat_ledger.intake")
+Produce = Callable[[Sequence[Outgoing]], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused, and the secret of clients' ids."""
+
+    event_time_ahead_us: int
+    known_at_ahead_us: int
+    client_key_secret: bytes
+
+
+class Sources:
+    """How far the sources have promised in the present life of the broker."""
+
+    def __init__(self, epoch: str = "", text: str = "[]") -> None:
+        self.epoch = epoch
+        self.marks = Watermarks.from_json(text)
+
+    def after(self, batch: Batch) -> "Sources":
+        """A copy that has seen the batch's marks: until the batch is committed they don't count."""
+        is_same = batch.epoch == self.epoch
+        seen = [
+            (received, message.watermark)
+            for received, message in batch.records
+            if message.HasField("watermark")
+        ]
+        if is_same and not seen:
+            return self
+        after = Sources(batch.epoch, self.marks.to_json() if is_same else "[]")
+        for received, mark in seen:
+            after.marks.observe(received.topic, received.partition, mark)
+        return after
+
+    @property
+    def outcomes_us(self) -> int | None:
+        """Everything known before this has come."""
+        return self.marks.current(OUTCOMES, OUTCOMES.partitions)
+
+    def marked(self) -> Marks:
+        """For the store."""
+        reached = [self.marks.current(each, each.partitions) for each in (PREDICTIONS, OUTCOMES)]
+        known = [each for each in reached if each is not None]
+        watermark = min(known) if len(known) == len(reached) else None
+        return Marks(self.epoch, self.marks.to_json(), watermark)
+
+
+class Intaker:
+    """Handles batches, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        index: Index,
+        archive: Archive,
+        produce: Produce,
+        limits: Limits,
+        clock: Clock,
+        sources: Sources,
+        metrics: Metrics,
+        tracer: trace.Tracer,
+        client_id: str = "ledger",
+    ) -> None:
+        self._index = index
+        self._archive = archive
+        self._produce = produce
+        self._limits = limits
+        self._clock = clock
+        self._metrics = metrics
+        self._tracer = tracer
+        self._client_id = client_id
+        self.sources = sources
+        self.is_busy = False
+
+    async def handle(self, batch: Batch) -> None:
+        """Raises where the world is away; then nothing of the batch has happened."""
+        self.is_busy = True
+        try:
+            links = telemetry.links([received.headers for received, _ in batch.records])
+            with self._tracer.start_as_current_span("take_in", links=links):
+                await self._handle(batch)
+        finally:
+            self.is_busy = False
+
+    async def _handle(self, batch: Batch) -> None:
+        read = _Reading(self._limits, self._clock.now_us())
+        for received, message in batch.records:
+            read.take(received, message)
+        await self._refuse(batch, read.refused)
+        sources = self.sources.after(batch)
+        intake = Intake(
+            batch, read.blocks, read.outcomes, sources.marked(), telemetry.traceparent()
+        )
+        taken = await take_in(intake, index=self._index, archive=self._archive)
+        self.sources = sources
+        self._metrics.taken_in(taken)
+
+    async def _refuse(self, batch: Batch, refused: Sequence[Refused]) -> None:
+        """Dead letters first: a crash before the commit repeats them under the same id."""
+        if not refused:
+            return
+        await self._produce(
+            [
+                dead_letter(
+                    each,
+                    topic=topic(each.received.topic),
+                    epoch=batch.epoch,
+                    client_id=self._client_id,
+                )
+                for each in refused
+            ]
+        )
+        self._metrics.refused(len(refused) + len(batch.unreadable))
+        for each in refused:
+            _log.warning(
+                "record_refused",
+                topic=each.received.topic,
+                partition=each.received.partition,
+                offset=each.received.offset,
+                reason=each.reason,
+            )
+
+
+class _Reading:
+    """What was read of one batch so far."""
+
+    def __init__(self, limits: Limits, now_us: int) -> None:
+        self._limits = limits
+        self._bounds = Bounds(
+            now_us + limits.event_time_ahead_us, now_us + limits.known_at_ahead_us
+        )
+        self.blocks: list[Block] = []
+        self.outcomes: list[OutcomeBatch] = []
+        self.refused: list[Refused] = []
+
+    def take(self, received: Received, message: PredictionBlock | OutcomeBlock) -> None:
+        """A mark without rows is neither taken nor refused."""
+        if not message.row_count and message.HasField("watermark"):
+            return
+        try:
+            if isinstance(message, PredictionBlock):
+                self.blocks.append(read_block(message, self._bounds))
+            else:
+                self._take_outcomes(received, message)
+        except Unreadable as reason:
+            self.refused.append(Refused(received, str(reason)))
+
+    def _take_outcomes(self, received: Received, message: OutcomeBlock) -> None:
+        read = read_outcomes(message, self._bounds, self._limits.client_key_secret)
+        self.outcomes.append(read.batch)
+        if read.refused:
+            reasons = ", ".join(f"{count} rows: {reason}" for reason, count in read.refused.items())
+            self.refused.append(Refused(received, reasons))

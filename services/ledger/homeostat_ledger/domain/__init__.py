@@ -1,0 +1,1 @@
+"""What the ledger remembers and how truth settles; no I/O."""

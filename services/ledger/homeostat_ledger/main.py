@@ -1,0 +1,195 @@
+"""Wires the ledger and runs it."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import grpc
+
+from homeostat.progress.v1.progress_pb2 import GetProgressResponse
+from homeostat.topics import JOINED, OUTCOMES, PREDICTIONS
+from homeostat_kit import lifetime, logs, telemetry
+from homeostat_kit.clock import SystemClock
+from homeostat_kit.grpc_server import serve as serve_grpc
+from homeostat_kit.kafka import Bus, consume
+from homeostat_kit.kafka.bus import first_of
+from homeostat_kit.offsets import read_offsets, stored_offsets
+from homeostat_kit.outbox import OutboxRelay
+from homeostat_kit.postgres import Pool, migrate, open_pool
+from homeostat_kit.progress import SERVICE_NAME as PROGRESS
+from homeostat_kit.progress import ProgressServicer, progress_response
+from homeostat_ledger.app.compact import compact
+from homeostat_ledger.app.expire import expire
+from homeostat_ledger.archive.files import ParquetArchive
+from homeostat_ledger.bus.dead import teller
+from homeostat_ledger.bus.intake import Intaker, Limits, Sources
+from homeostat_ledger.grpc_api import ERRORS, SERVICE_NAME, LedgerApi
+from homeostat_ledger.metrics import Metrics
+from homeostat_ledger.settings import LedgerSettings
+from homeostat_ledger.store.finding import PostgresFinder
+from homeostat_ledger.store.index import PostgresIndex, become_writer
+from homeostat_ledger.store.memory import SQL
+
+_CARE_SECONDS = 1.0
+# Readers may still have a merged file open; it stays so many rounds of care.
+_FORGET_AFTER_ROUNDS = 30
+_MICROS = 1_000_000
+
+_log = logs.get_logger("homeostat_ledger")
+
+
+def main() -> None:
+    """The process."""
+    settings = LedgerSettings()
+    lifetime.run(lambda stop: serve(settings, stop), name="ledger")
+
+
+async def serve(settings: LedgerSettings, stop: asyncio.Event) -> None:
+    """Runs until ``stop``; a part that fails takes the whole down."""
+    async with AsyncExitStack() as stack:
+        observed = telemetry.setup("ledger", settings.otlp_endpoint)
+        stack.callback(observed.close)
+        pool = await open_pool(settings.database_url.get_secret_value())
+        stack.push_async_callback(pool.close)
+        await migrate(pool, "homeostat_ledger")
+        metrics, clock = Metrics(observed.meter), SystemClock()
+        bus = Bus(settings.kafka_bootstrap_servers, client_id="ledger")
+        relay = OutboxRelay(
+            pool, bus, "homeostat/ledger", retained_rows=settings.outbox_retained_rows
+        )
+        index = PostgresIndex(pool, await become_writer(pool), clock, relay.wake)
+        archive = ParquetArchive(settings.data_folder / "archive", cache_bytes=settings.cache_bytes)
+        await _clean(pool, archive)
+        intaker = Intaker(
+            index=index,
+            archive=archive,
+            produce=bus.produce_many,
+            limits=_limits(settings),
+            clock=clock,
+            sources=await _sources(pool, index),
+            metrics=metrics,
+            tracer=observed.tracer,
+        )
+        api = LedgerApi(
+            index=index,
+            archive=archive,
+            finder=PostgresFinder(pool),
+            client_key_secret=_limits(settings).client_key_secret,
+            known_at_ahead_us=_limits(settings).known_at_ahead_us,
+            clock=clock,
+            metrics=metrics,
+        )
+
+        async def collect() -> GetProgressResponse:
+            return progress_response(
+                "ledger",
+                bus.epoch,
+                produced=await relay.produced_positions(),
+                applied=await read_offsets(pool, bus.epoch),
+                unsent_count=await relay.unsent_count(),
+                open_work_count=int(intaker.is_busy),
+                watermark_us=index.forwarded_us,
+            )
+
+        def add(server: grpc.aio.Server) -> None:
+            api.add_to(server)
+            ProgressServicer(collect).add_to(server)
+
+        await bus.ensure_topics((PREDICTIONS, OUTCOMES, JOINED))
+        await stack.enter_async_context(bus)
+        await stack.enter_async_context(
+            await serve_grpc(
+                settings.grpc_address,
+                add,
+                errors=ERRORS,
+                service_names=(SERVICE_NAME, PROGRESS),
+            )
+        )
+        _log.info("ledger_serving", address=settings.grpc_address)
+        care = _Care(settings, index, archive, intaker, bus, metrics)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(relay.run(stop), name="relay")
+            tasks.create_task(care.run(stop), name="care")
+            tasks.create_task(
+                consume(
+                    bus,
+                    (PREDICTIONS, OUTCOMES),
+                    offsets=stored_offsets(pool),
+                    handle=intaker.handle,
+                    stop=stop,
+                    max_records=settings.poll_records,
+                ),
+                name="consumer",
+            )
+
+
+class _Care:
+    """What is done once a second beside the stream: merging files, giving up parked truth."""
+
+    def __init__(
+        self,
+        settings: LedgerSettings,
+        index: PostgresIndex,
+        archive: ParquetArchive,
+        intaker: Intaker,
+        bus: Bus,
+        metrics: Metrics,
+    ) -> None:
+        self._retention_us = settings.parked_retention_seconds * _MICROS
+        self._index = index
+        self._archive = archive
+        self._intaker = intaker
+        self._tell = teller(bus.produce_many)
+        self._metrics = metrics
+        self._expired_us: int | None = None
+        self._replaced: list[list[str]] = []
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``; what the world does not allow now is tried again."""
+        while not stop.is_set():
+            await first_of(stop, timeout=_CARE_SECONDS)
+            try:
+                await self._merge()
+                await self._expire()
+            except Exception:
+                _log.exception("care_interrupted")
+
+    async def _merge(self) -> None:
+        replaced = await compact(index=self._index, archive=self._archive)
+        self._metrics.merged(len(replaced))
+        self._replaced.append(replaced)
+        if len(self._replaced) > _FORGET_AFTER_ROUNDS:
+            self._archive.forget(self._replaced.pop(0))
+
+    async def _expire(self) -> None:
+        watermark = self._intaker.sources.outcomes_us
+        if watermark is None or watermark == self._expired_us:
+            return
+        before_us = watermark - self._retention_us
+        while count := await expire(before_us, index=self._index, tell=self._tell):
+            self._metrics.expired(count)
+            _log.warning("parked_truth_given_up", rows=count)
+        self._expired_us = watermark
+
+
+def _limits(settings: LedgerSettings) -> Limits:
+    return Limits(
+        event_time_ahead_us=settings.event_time_ahead_seconds * _MICROS,
+        known_at_ahead_us=settings.known_at_ahead_seconds * _MICROS,
+        client_key_secret=settings.client_key_secret.get_secret_value().encode(),
+    )
+
+
+async def _clean(pool: Pool, archive: ParquetArchive) -> None:
+    """After becoming the writer: no other process can still commit a file that is not named yet."""
+    rows = await pool.fetch(SQL["all_files"])
+    strays = await asyncio.to_thread(archive.clean, [row["file_name"] for row in rows])
+    if strays:
+        _log.info("stray_files_removed", files=strays)
+
+
+async def _sources(pool: Pool, index: PostgresIndex) -> Sources:
+    row = await pool.fetchrow(SQL["read_watermark"])
+    if row is None:
+        return Sources()
+    index.forwarded_us = row["forwarded_us"]
+    return Sources(row["epoch"], row["marks"])

@@ -1,0 +1,217 @@
+"""The index: transactions that change it and questions that don't."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_kit.clock import Clock
+from homeostat_kit.postgres import Connection, Pool, retrying
+from homeostat_ledger.app.ports import (
+    Answered,
+    ArchiveFile,
+    HistoryBlock,
+    Memory,
+    MergeCandidate,
+    PartPlace,
+    Question,
+)
+from homeostat_ledger.domain.blocks import StoredBlock
+from homeostat_ledger.domain.errors import Superseded, UnknownModel
+from homeostat_ledger.domain.truths import TRUTH, Truths, holding
+from homeostat_ledger.store.copying import copy_out
+from homeostat_ledger.store.memory import SQL, PostgresMemory
+
+T = TypeVar("T")
+# Lists of keys against large tables: the planner does not know how short the lists are.
+_PLAN = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"
+_RECENT_ROWS = 1_000_000
+_ANSWER = {
+    "block_number": "i8",
+    "row_index": "i4",
+    "truth": "f8",
+    "known_at_us": "i8",
+    "event_high": "u8",
+    "event_low": "u8",
+    "event_row": "u4",
+    "event_time_us": "i8",
+    "part_id": "i8",
+    "part_row": "i4",
+}
+
+
+class RecentBlocks(OrderedDict[int, StoredBlock]):
+    """Blocks that were last used in committed transactions, up to a number of rows."""
+
+    def __init__(self, max_rows: int = _RECENT_ROWS) -> None:
+        super().__init__()
+        self._max_rows = max_rows
+        self._rows = 0
+
+    def keep(self, blocks: Mapping[int, StoredBlock]) -> None:
+        """Those are now the most recent."""
+        for number, block in blocks.items():
+            if number not in self:
+                self._rows += block.row_count
+            self[number] = block
+            self.move_to_end(number)
+        while self._rows > self._max_rows:
+            _, oldest = self.popitem(last=False)
+            self._rows -= oldest.row_count
+
+
+class PostgresIndex:
+    """One process's view of the database. It alone may change it: see ``become_writer``."""
+
+    def __init__(self, pool: Pool, token: int, clock: Clock, wake: Callable[[], None]) -> None:
+        """``wake`` is called after each commit that may have filled the outbox."""
+        self._pool = pool
+        self._token = token
+        self._clock = clock
+        self._wake = wake
+        self._recent = RecentBlocks()
+        self.forwarded_us: int | None = None
+
+    async def change(self, work: Callable[[Memory], Awaitable[T]]) -> T:
+        memories: list[PostgresMemory] = []
+
+        async def in_transaction(connection: Connection) -> T:
+            await connection.execute(_PLAN)
+            memory = PostgresMemory(connection, self._token, self._recent, self._clock.now_us())
+            memories.append(memory)
+            result = await work(memory)
+            await memory.close()
+            return result
+
+        result = await retrying(self._pool, in_transaction)
+        committed = memories[-1]
+        self._recent.keep(committed.touched)
+        if committed.forwarded_us is not None:
+            self.forwarded_us = committed.forwarded_us
+        self._wake()
+        return result
+
+    async def known_blocks(self, block_ids: Sequence[bytes]) -> set[bytes]:
+        rows = await self._pool.fetch(SQL["known_blocks"], list(block_ids))
+        return {row["block_id"] for row in rows}
+
+    async def has_history(self, model_name: str, history_id: str) -> bool:
+        model = await self._pool.fetchrow(SQL["read_model"], model_name)
+        if model is None:
+            return False
+        rows = await self._pool.fetchval(SQL["has_history"], model["model_id"], history_id)
+        return rows is not None
+
+    async def answer(self, question: Question) -> Answered:
+        model_id = await self._model(question.model_name)
+        async with self._pool.acquire() as connection:
+            wanted = question.newest_rows
+            taken = None if wanted is None else wanted + wanted // 20 + 1000
+            while True:
+                least = await self._least(connection, model_id, question, taken)
+                rows = await copy_out(connection, _answer_query(model_id, question, least), _ANSWER)
+                held = holding(_as_truths(rows))
+                if least is None or taken is None or len(held) >= (wanted or 0):
+                    break
+                taken *= 2
+        rows = rows[held]
+        return Answered(
+            truths=_as_truths(rows),
+            event_times_us=np.ascontiguousarray(rows["event_time_us"]),
+            part_ids=np.ascontiguousarray(rows["part_id"]),
+            part_rows=rows["part_row"].astype(np.int64),
+        )
+
+    async def _least(
+        self, connection: Connection, model_id: int, question: Question, taken: int | None
+    ) -> int | None:
+        if taken is None:
+            return None
+        least: int | None = await connection.fetchval(
+            SQL["least_of_newest"],
+            model_id,
+            question.known_at_most_us,
+            taken,
+            list(question.arms),
+            question.event_from_us,
+            question.event_before_us,
+        )
+        return least
+
+    async def history_blocks(self, model_name: str) -> Sequence[HistoryBlock]:
+        rows = await self._pool.fetch(SQL["history_blocks"], await self._model(model_name))
+        return [HistoryBlock(row["part_id"], row["part_row"], row["row_count"]) for row in rows]
+
+    async def parts(self, model_name: str) -> Mapping[int, PartPlace]:
+        rows = await self._pool.fetch(SQL["parts_of_model"], await self._model(model_name))
+        return {row["part_id"]: PartPlace(row["file_name"], row["first_row"]) for row in rows}
+
+    async def merge_candidates(self, below_rows: int) -> Sequence[MergeCandidate]:
+        rows = await self._pool.fetch(SQL["files_to_merge"], below_rows)
+        return [
+            MergeCandidate(
+                row["file_id"],
+                row["model_id"],
+                row["layout"],
+                row["file_name"],
+                row["row_count"],
+            )
+            for row in rows
+        ]
+
+    async def replace_files(self, old: Sequence[MergeCandidate], new: ArchiveFile) -> None:
+        async def work(connection: Connection) -> None:
+            if await connection.fetchrow(SQL["hold_writer"], self._token, 0, 0) is None:
+                raise Superseded("a newer ledger process writes this database")
+            file_id = await connection.fetchval(
+                SQL["add_file"],
+                old[0].model_id,
+                old[0].layout,
+                new.name,
+                new.row_count,
+                new.byte_count,
+            )
+            first_row = 0
+            for file in old:
+                await connection.execute(SQL["move_parts"], file.file_id, file_id, first_row)
+                await connection.execute(SQL["drop_file"], file.file_id)
+                first_row += file.row_count
+
+        await retrying(self._pool, work)
+
+    async def _model(self, model_name: str) -> int:
+        row = await self._pool.fetchrow(SQL["read_model"], model_name)
+        if row is None:
+            raise UnknownModel(
+                f"the ledger has nothing of model {model_name!r}; import its history or send "
+                "predictions first"
+            )
+        return int(row["model_id"])
+
+
+async def become_writer(pool: Pool) -> int:
+    """The token of this process; whoever had the last one can't change anything any longer."""
+    token: int = await pool.fetchval(SQL["become_writer"])
+    return token
+
+
+def _answer_query(model_id: int, question: Question, least: int | None) -> str:
+    arms = ",".join(str(int(arm)) for arm in question.arms)
+    since = "" if least is None else f" AND known_at_us >= {int(least)}"
+    return (
+        f"SELECT {', '.join(_ANSWER)} FROM truth"
+        f" WHERE model_id = {int(model_id)} AND known_at_us <= {int(question.known_at_most_us)}"
+        f"{since} AND arm = ANY('{{{arms}}}'::smallint[])"
+        f" AND event_time_us >= {int(question.event_from_us)}"
+        f" AND event_time_us < {int(question.event_before_us)}"
+    )
+
+
+def _as_truths(rows: NDArray[np.void]) -> Truths:
+    truths = np.zeros(len(rows), dtype=TRUTH)
+    truths["block"], truths["row"] = rows["block_number"], rows["row_index"]
+    for name in ("truth", "known_at_us", "event_high", "event_low", "event_row"):
+        truths[name] = rows[name]
+    return truths
