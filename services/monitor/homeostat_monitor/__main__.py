@@ -1,0 +1,5 @@
+"""python -m homeostat_monitor"""
+
+from homeostat_monitor.main import main
+
+main()

@@ -1,0 +1,97 @@
+"""Hearing registry and retrainer: who serves now, and which tries found nothing better."""
+
+from dataclasses import dataclass, replace
+
+from homeostat_monitor.domain.alerts import (
+    Alert,
+    Moment,
+    Resolution,
+    accepted_levels,
+    after_run_without_candidate,
+    superseded,
+)
+from homeostat_monitor.domain.judges import Rule
+from homeostat_monitor.domain.losses import LossWatch
+from homeostat_monitor.ports import Transaction
+
+_RUN_REMEMBER_US = 400 * 86_400_000_000
+# An accepted level may be exceeded by a quarter before it is news.
+_ACCEPTED_MARGIN = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class VersionNews:
+    """What became of a version, as the registry tells."""
+
+    model_name: str
+    revision: int
+    # Set where another version may serve now.
+    champion_version: int | None
+    occurred_us: int
+
+
+async def hear_version(news: VersionNews, *, tx: Transaction) -> list[Alert]:
+    """A new champion is watched afresh; alerts of other versions end. Old news changes nothing."""
+    await tx.add_models([news.model_name])
+    model = await tx.lock_model(news.model_name)
+    if news.revision <= model.revision:
+        return []
+    champion = news.champion_version
+    if champion is None or champion == model.champion_version:
+        await tx.raise_revision(news.model_name, news.revision)
+        return []
+    await tx.promote(news.model_name, champion, news.revision)
+    watermark = max(model.windows_until_us or 0, model.losses_until_us or 0)
+    moment = Moment(watermark, news.occurred_us)
+    ended = [
+        superseded(alert, by_version=champion, moment=moment)
+        for alert in await tx.open_alerts_of_others(news.model_name, champion)
+    ]
+    await tx.save_alerts(ended)
+    await tx.tell(ended)
+    return ended
+
+
+@dataclass(frozen=True, slots=True)
+class RunNews:
+    """A retraining that an alert caused has ended without a better model."""
+
+    run_id: str
+    alert_id: str
+    occurred_us: int
+
+
+async def hear_run(news: RunNews, *, runs_until_accepted: int, tx: Transaction) -> list[Alert]:
+    """Counts the tries of an open alert; after enough of them its level is the new normal."""
+    alert = await tx.open_alert(news.alert_id)
+    if alert is None:
+        return []
+    model = await tx.lock_model(alert.subject.model_name)
+    alert = await tx.open_alert(news.alert_id)
+    event = b"run:" + news.run_id.encode()
+    if alert is None or not await tx.hear([event], [news.occurred_us + _RUN_REMEMBER_US]):
+        return []
+    watermark = max(model.windows_until_us or 0, model.losses_until_us or 0)
+    moment = Moment(watermark, news.occurred_us)
+    after = after_run_without_candidate(alert, enough=runs_until_accepted, moment=moment)
+    await tx.save_alerts([after])
+    if after.resolution is not Resolution.ACCEPTED:
+        return []
+    await _rebase(after, tx)
+    await tx.tell([after])
+    return [after]
+
+
+async def _rebase(alert: Alert, tx: Transaction) -> None:
+    standing = await tx.standing(alert.subject)
+    if alert.rule is Rule.PERFORMANCE:
+        if standing.loss_state is not None:
+            watch = LossWatch.from_json(standing.loss_state)
+            watch.rebase()
+            await tx.save_standing(replace(standing, loss_state=watch.to_json()))
+        return
+    levels = {
+        f"{alert.rule}:{feature}": level * _ACCEPTED_MARGIN
+        for feature, level in accepted_levels(alert).items()
+    }
+    await tx.save_standing(replace(standing, accepted={**standing.accepted, **levels}))

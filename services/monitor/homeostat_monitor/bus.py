@@ -1,0 +1,257 @@
+"""What comes from the topics: blocks, marks, news. One transaction per poll."""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+
+from homeostat.events.v1.joined_block_pb2 import JoinedBlock
+from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
+from homeostat.events.v1.retraining_run_pb2 import (
+    RUN_OUTCOME_NO_CANDIDATE,
+    RUN_OUTCOME_REJECTED,
+    RUN_STATE_ENDED,
+    RetrainingRun,
+)
+from homeostat.events.v1.version_changed_pb2 import VersionChanged
+from homeostat.topics import JOINED, PREDICTIONS, RUNS, VERSIONS, Topic
+from homeostat_kit import logs, telemetry
+from homeostat_kit.kafka import Batch, Bus, Received, Unreadable
+from homeostat_kit.kafka.records import dead_letter
+from homeostat_kit.offsets import advance_offsets
+from homeostat_kit.postgres import Connection, Pool, retrying
+from homeostat_monitor.app.hearing import RunNews, VersionNews, hear_run, hear_version
+from homeostat_monitor.app.taking import TakenRows, take_losses, take_predictions
+from homeostat_monitor.blocks import check, first_truths, is_judged, taken_rows
+from homeostat_monitor.domain.alerts import Subject
+from homeostat_monitor.domain.errors import UnreadableBlock
+from homeostat_monitor.metrics import Metrics
+from homeostat_monitor.ports import BlockOfLosses
+from homeostat_monitor.store import StoreTransaction
+from homeostat_monitor.versions import Versions
+
+_FRUITLESS = frozenset({RUN_OUTCOME_NO_CANDIDATE, RUN_OUTCOME_REJECTED})
+# Spans of the newest polls, for the span of what they lead to.
+_MOST_LINKS = 32
+
+_log = logs.get_logger("homeostat_monitor.bus")
+
+
+class Listener:
+    """Handlers for each topic; each stores its effect and its offsets together."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        bus: Bus,
+        versions: Versions,
+        *,
+        wake: Callable[[], None],
+        runs_until_accepted: int,
+        metrics: Metrics,
+        traces: telemetry.Telemetry,
+    ) -> None:
+        """``wake`` is called after every commit: there may be something to judge or to send."""
+        self._pool = pool
+        self._bus = bus
+        self._versions = versions
+        self._wake = wake
+        self._runs_until_accepted = runs_until_accepted
+        self._metrics = metrics
+        self._traces = traces
+        self.recent_spans: deque[Any] = deque(maxlen=_MOST_LINKS)
+
+    async def on_predictions(self, batch: Batch) -> None:
+        """Sums of new blocks, and the marks behind them."""
+        by_subject: dict[Subject, list[tuple[Received, PredictionBlock]]] = {}
+        unjudged: dict[Subject, int] = {}
+        for record, block in batch.records:
+            if not block.row_count:
+                continue
+            subject = Subject(block.model_name, block.version)
+            if is_judged(block.arm):
+                by_subject.setdefault(subject, []).append((record, block))
+            else:
+                unjudged[subject] = unjudged.get(subject, 0) + block.row_count
+        taken, unreadable = await self._taken(by_subject)
+        for subject in unjudged:
+            await self._versions.get(subject)
+        await self._bury(batch, PREDICTIONS, unreadable)
+
+        async def effect(tx: StoreTransaction) -> int:
+            for subject, rows in unjudged.items():
+                await tx.tally(subject, {"unjudged_arm_rows": rows})
+            return await take_predictions(taken, tx=tx) if taken else 0
+
+        rows = await self._apply(batch, PREDICTIONS, effect)
+        self._metrics.predictions.add(rows)
+
+    async def _taken(
+        self, by_subject: dict[Subject, list[tuple[Received, PredictionBlock]]]
+    ) -> tuple[list[TakenRows], list[Unreadable]]:
+        taken: list[TakenRows] = []
+        unreadable: list[Unreadable] = []
+        for subject, blocks in by_subject.items():
+            watched = await self._versions.get(subject)
+            if watched.schema is None:
+                unreadable += [Unreadable(each, "no such version") for each, _ in blocks]
+                continue
+            good: list[tuple[int, PredictionBlock]] = []
+            for record, block in blocks:
+                try:
+                    check(block, watched.schema)
+                except UnreadableBlock as error:
+                    unreadable.append(Unreadable(record, str(error)))
+                else:
+                    good.append((record.partition, block))
+            if good:
+                taken.append(taken_rows(subject, watched.known.profile, watched.schema, good))
+        return taken, unreadable
+
+    async def on_joined(self, batch: Batch) -> None:
+        """First truths wait for the marks that pass them."""
+        blocks: list[BlockOfLosses] = []
+        tallies: list[tuple[Subject, dict[str, int]]] = []
+        unreadable: list[Unreadable] = []
+        for record, block in batch.records:
+            if not block.row_count:
+                continue
+            await self._versions.get(Subject(block.model_name, block.version))
+            try:
+                firsts, counts = _losses_of(record, block)
+            except UnreadableBlock as error:
+                unreadable.append(Unreadable(record, str(error)))
+                continue
+            tallies.append((firsts.subject, counts))
+            if len(firsts.losses) and is_judged(block.arm):
+                blocks.append(firsts)
+        await self._bury(batch, JOINED, unreadable)
+
+        async def effect(tx: StoreTransaction) -> int:
+            for subject, counts in tallies:
+                await tx.tally(subject, counts)
+            return await take_losses(blocks, tx=tx) if blocks else 0
+
+        await self._apply(batch, JOINED, effect)
+
+    async def on_news(self, batch: Batch) -> None:
+        """What registry and retrainer tell, in order."""
+
+        async def effect(tx: StoreTransaction) -> int:
+            for record, message in batch.records:
+                if record.topic == VERSIONS.name:
+                    await hear_version(_version_news(message), tx=tx)
+                elif record.topic == RUNS.name and _is_fruitless(message):
+                    await hear_run(
+                        _run_news(message), runs_until_accepted=self._runs_until_accepted, tx=tx
+                    )
+            return 0
+
+        await self._apply(batch, None, effect)
+
+    async def _apply(self, batch: Batch, marked: Topic | None, effect: Any) -> int:
+        """The effect, the marks and the offsets, all or none."""
+        begun = time.perf_counter()
+
+        async def work(connection: Connection) -> int:
+            await advance_offsets(connection, batch)
+            tx = StoreTransaction(connection)
+            done: int = await effect(tx)
+            if marked is not None:
+                await _observe_marks(tx, marked, batch)
+            return done
+
+        with self._span(batch):
+            done = await retrying(self._pool, work)
+        self._metrics.take_seconds.record(time.perf_counter() - begun)
+        self._wake()
+        return done
+
+    def _span(self, batch: Batch) -> Any:
+        links = telemetry.links([each.headers for each, _ in batch.records])
+        span = self._traces.tracer.start_as_current_span("monitor.take", links=links)
+        return _Remembered(span, self.recent_spans)
+
+    async def _bury(self, batch: Batch, topic: Topic, unreadable: Sequence[Unreadable]) -> None:
+        """Says in the dead-letter topic which blocks were none, before their offsets are passed."""
+        if not unreadable:
+            return
+        self._metrics.unreadable.add(len(unreadable))
+        await self._bus.produce_many(
+            [
+                dead_letter(each, topic=topic, epoch=batch.epoch, client_id=self._bus.client_id)
+                for each in unreadable
+            ]
+        )
+        for each in unreadable:
+            record = each.received
+            _log.warning(
+                "block_dead_lettered",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                reason=each.reason,
+            )
+
+
+class _Remembered:
+    """A span whose context is kept for links from what follows."""
+
+    def __init__(self, span: Any, into: deque[Any]) -> None:
+        self._span = span
+        self._into = into
+
+    def __enter__(self) -> None:
+        context = self._span.__enter__().get_span_context()
+        if context.is_valid:
+            self._into.append(context)
+
+    def __exit__(self, *error: Any) -> None:
+        self._span.__exit__(*error)
+
+
+async def _observe_marks(tx: StoreTransaction, topic: Topic, batch: Batch) -> None:
+    """Every value that the topic's watermark takes on the way is judged by itself."""
+    marks, current = await tx.watermarks(topic.name)
+    passed: list[int] = []
+    seen = False
+    for record, message in batch.records:
+        if not message.HasField("watermark"):
+            continue
+        seen = True
+        marks.observe(topic, record.partition, message.watermark)
+        reached = marks.current(topic, topic.partitions)
+        if reached is not None and (current is None or reached > current):
+            current = reached
+            passed.append(reached)
+    if seen:
+        await tx.save_watermarks(topic.name, marks, current, passed)
+
+
+def _losses_of(record: Received, block: JoinedBlock) -> tuple[BlockOfLosses, dict[str, int]]:
+    event = record.headers.get("ce_id") or hashlib.sha256(record.value).digest()
+    firsts, corrections, not_finite = first_truths(block, event)
+    return firsts, {"corrections": corrections, "losses_not_finite": not_finite}
+
+
+def _version_news(message: VersionChanged) -> VersionNews:
+    champion = message.champion_version if message.HasField("champion_version") else None
+    return VersionNews(
+        message.model_name, message.revision, champion, _micros(message, "occurred_at")
+    )
+
+
+def _is_fruitless(run: RetrainingRun) -> bool:
+    return run.state == RUN_STATE_ENDED and run.outcome in _FRUITLESS and bool(run.alert_id)
+
+
+def _run_news(run: RetrainingRun) -> RunNews:
+    return RunNews(run.run_id, run.alert_id, _micros(run, "occurred_at"))
+
+
+def _micros(message: Message, field: str) -> int:
+    stamp: int = getattr(message, field).ToMicroseconds()
+    return stamp

@@ -1,0 +1,1 @@
+"""What the monitor decides: windows, sums, judges, losses, alerts. No I/O."""

@@ -1,0 +1,21 @@
+"""What can go wrong in the monitor, by what a caller can do about it."""
+
+
+class MonitorError(Exception):
+    """Root of the monitor's errors."""
+
+
+class UnknownModel(MonitorError):
+    """Nothing is known of this model: nobody predicted with it and no version was announced."""
+
+
+class UnusableReference(MonitorError):
+    """A version's reference profile cannot be judged against; the message says why."""
+
+
+class UnreadableBlock(MonitorError):
+    """A block's columns do not fit its row count or its signature."""
+
+
+class CorruptState(MonitorError):
+    """A stored detector state is not what was written; it must be rebuilt."""

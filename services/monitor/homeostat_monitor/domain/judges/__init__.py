@@ -1,0 +1,61 @@
+"""Judges of closed windows: one file per judge, all of one form.
+
+A judge is calibrated on a version's reference once and then says of every window, per feature,
+what it measured and whether that is more than the reference explains.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from homeostat_monitor.domain.sums import Layout
+from homeostat_monitor.domain.windows import Window
+
+
+class Rule(StrEnum):
+    """Which judge speaks. The names are stored."""
+
+    PERFORMANCE = "performance"
+    COVARIATE = "covariate"
+    MISSING_VALUES = "missing_values"
+    UNSEEN_VALUES = "unseen_values"
+    PREDICTION = "prediction"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one judge measured of one feature in one window."""
+
+    rule: Rule
+    feature: str
+    # For example "js_distance", "null_rate".
+    statistic: str
+    observed: float
+    # What the reference shows typically, and the most that it explains.
+    reference: float
+    threshold: float
+    is_breach: bool
+    # Share of rows outside of the range of numbers that the reference knows.
+    out_of_range: float = 0.0
+
+    @property
+    def excess(self) -> float:
+        """Observed over threshold: which of several findings matters most."""
+        return self.observed / self.threshold if self.threshold > 0 else float(self.observed > 0)
+
+
+class Judge(Protocol):
+    """Says what it thinks of a window; the same window gives the same findings."""
+
+    @property
+    def rule(self) -> Rule: ...
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What could not be calibrated as it should, one sentence each."""
+        ...
+
+    def judge(self, layout: Layout, window: Window) -> list[Finding]:
+        """A finding for every feature that this window can be judged on."""
+        ...

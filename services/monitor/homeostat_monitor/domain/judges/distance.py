@@ -1,0 +1,109 @@
+"""Jensen-Shannon distance between a window and the reference, and how much of it is natural.
+
+Real streams move: in their natural order every test for identical distribution alarms all the
+time. A threshold is therefore what contiguous blocks of the reference itself show, with a margin.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.domain.sums import Counts
+
+Floats = NDArray[np.float64]
+
+# A distance below this is of no consequence, whatever its significance.
+FLOOR = 0.1
+# Where the reference is too short to show its own movement.
+STRICT_FLOOR = 0.25
+# Fewer blocks than this say too little of the worst one.
+_FEWEST_BLOCKS = 7
+_MARGIN_OVER_WORST = 1.25
+_DEVIATIONS = 3.0
+# Bins expected to hold fewer rows are pooled: thin bins make any distance large.
+_THIN = 5.0
+# Fewer present values than this are not judged: an almost empty column has no distribution.
+FEWEST_VALUES = 50
+
+
+def distances(reference: Counts, windows: Counts) -> tuple[Floats, Floats]:
+    """Distance (base 2, 0..1) of every window (rows of ``windows``) from its reference (a row, or
+    one row per window), and the distance that chance alone would hardly exceed."""
+    base = np.broadcast_to(reference, windows.shape).astype(np.float64)
+    base_rows = np.maximum(base.sum(axis=1, keepdims=True), 1)
+    rows = np.maximum(windows.sum(axis=1, keepdims=True), 1)
+    p, q = base / base_rows, windows / rows
+    thin = p * rows < _THIN
+    p, q = _pooled(p, thin), _pooled(q, thin)
+    middle = (p + q) / 2
+    divergence = (_terms(p, middle) + _terms(q, middle)).sum(axis=1) / 2
+    measured = np.sqrt(np.clip(divergence, 0.0, 1.0))
+    return measured, _noise((p > 0).sum(axis=1), rows[:, 0], base_rows[:, 0])
+
+
+def _pooled(shares: Floats, thin: NDArray[np.bool_]) -> Floats:
+    rest = np.where(thin, shares, 0.0).sum(axis=1, keepdims=True)
+    return np.concatenate([np.where(thin, 0.0, shares), rest], axis=1)
+
+
+def _terms(p: Floats, middle: Floats) -> Floats:
+    ratio = np.divide(p, middle, out=np.ones_like(p), where=p > 0)
+    terms: Floats = p * np.log2(ratio)
+    return terms
+
+
+def _noise(bins: NDArray[np.intp], rows: Floats, base_rows: Floats) -> Floats:
+    """Mean plus three deviations of the divergence of two samples of one distribution: it is
+    chi-squared with bins - 1 degrees of freedom over 8 ln 2, to first order."""
+    freedom = np.maximum(bins - 1, 1)
+    spread = freedom + _DEVIATIONS * np.sqrt(2.0 * freedom)
+    noise: Floats = np.sqrt(spread * (1 / rows + 1 / base_rows) / (8 * np.log(2)))
+    return noise
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Thresholds of one feature by the row count of the window."""
+
+    rows: tuple[int, ...]
+    thresholds: tuple[float, ...]
+    typical: tuple[float, ...]
+
+    def at(self, rows: int) -> tuple[float, float]:
+        """Threshold and typical distance for a window of so many rows."""
+        if not self.rows:
+            return STRICT_FLOOR, 0.0
+        place = max(int(np.searchsorted(self.rows, rows, side="right")) - 1, 0)
+        return self.thresholds[place], self.typical[place]
+
+
+def limits(reference: Counts, blocks: Iterable[tuple[int, Counts]]) -> Limits:
+    """Thresholds from the reference's own blocks, each compared with the rest of the reference."""
+    sizes: list[int] = []
+    thresholds: list[float] = []
+    typical: list[float] = []
+    for rows, histograms in blocks:
+        full = histograms[histograms.sum(axis=1) >= FEWEST_VALUES]
+        if len(full) < _FEWEST_BLOCKS:
+            continue
+        measured, _ = distances(reference[None, :] - full, full)
+        natural = max(
+            _MARGIN_OVER_WORST * float(measured.max()),
+            float(measured.mean() + _DEVIATIONS * measured.std()),
+        )
+        sizes.append(rows)
+        thresholds.append(max(FLOOR, natural))
+        typical.append(float(measured.mean()))
+    return Limits(tuple(sizes), tuple(thresholds), tuple(typical))
+
+
+def measure(reference: Counts, window: Counts, limits: Limits) -> tuple[float, float, float] | None:
+    """Distance, typical distance and threshold; None where there are too few values to judge."""
+    rows = int(window.sum())
+    if rows < FEWEST_VALUES or int(reference.sum()) < FEWEST_VALUES:
+        return None
+    measured, noise = distances(reference[None, :], window[None, :])
+    threshold, typical = limits.at(rows)
+    return float(measured[0]), typical, max(threshold, float(noise[0]))

@@ -1,0 +1,42 @@
+"""Have the scores left the distribution that the version had on honest rows?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.judges.distance import Limits, limits, measure
+from homeostat_monitor.domain.reference import ReferenceCounts
+from homeostat_monitor.domain.sums import SCORE, Counts, Layout
+from homeostat_monitor.domain.windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionJudge:
+    """Jensen-Shannon distance of the scores."""
+
+    reference: Counts
+    limits: Limits
+    remarks: Sequence[str]
+    rule: Rule = Rule.PREDICTION
+
+    def judge(self, layout: Layout, window: Window) -> list[Finding]:
+        """One finding, under no feature: it is about the whole model."""
+        measured = measure(self.reference, layout.histogram(SCORE, window.sums), self.limits)
+        if measured is None:
+            return []
+        distance, typical, threshold = measured
+        breach = distance > threshold
+        return [Finding(self.rule, "", "js_distance", distance, typical, threshold, breach)]
+
+
+def prediction_judge(counts: ReferenceCounts) -> PredictionJudge:
+    """Calibrated on contiguous blocks of the reference's scores."""
+    calibrated = limits(
+        counts.score_sums, ((each.rows, each.sums) for each in counts.score_blocks())
+    )
+    remarks = []
+    if not calibrated.rows:
+        remarks.append("the reference is too short to calibrate drift of the scores")
+    if not counts.scores_are_honest:
+        remarks.append("too few hold-out rows: scores are compared with those on training rows")
+    return PredictionJudge(counts.score_sums, calibrated, tuple(remarks))

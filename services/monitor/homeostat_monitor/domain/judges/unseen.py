@@ -1,0 +1,88 @@
+"""Do more texts come that the reference never had than it leads to expect?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.judges.rates import critical_count, explained_rate
+from homeostat_monitor.domain.reference import ReferenceCounts
+from homeostat_monitor.domain.sums import Layout
+from homeostat_monitor.domain.windows import Window
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenValuesJudge:
+    """Exact binomial test of the rate of never-seen texts, Bonferroni over the features."""
+
+    # Typical and highest explained rate per category feature.
+    rates: Mapping[str, tuple[float, float]]
+    remarks: Sequence[str] = ()
+    rule: Rule = Rule.UNSEEN_VALUES
+
+    def judge(self, layout: Layout, window: Window) -> list[Finding]:
+        """A finding per category feature that has any value in this window."""
+        found = []
+        for name, (typical, explained) in self.rates.items():
+            present = window.rows - int(layout.nulls(name, window.sums))
+            if not present:
+                continue
+            unseen = int(layout.unseen(name, window.sums))
+            limit = critical_count(present, explained, len(self.rates))
+            found.append(
+                Finding(
+                    self.rule,
+                    name,
+                    "unseen_rate",
+                    unseen / present,
+                    typical,
+                    limit / present,
+                    is_breach=unseen >= limit,
+                )
+            )
+        return found
+
+
+def unseen_values_judge(counts: ReferenceCounts) -> UnseenValuesJudge:
+    """The explained rate: Good-Turing over the whole, and each block against all the others."""
+    rates = {}
+    for name, codes, present in counts.categories():
+        typical, expected = good_turing(np.bincount(codes[present]))
+        shares = [
+            unseen_elsewhere(codes, present, rows) for rows in counts.block_sizes(counts.rows)
+        ]
+        rates[name] = (typical, explained_rate(expected, shares))
+    return UnseenValuesJudge(rates)
+
+
+def good_turing(value_counts: NDArray[np.int64]) -> tuple[float, float]:
+    """The probability that the next value is one never seen, estimated as the share of values
+    seen once; and its upper bound, two deviations higher. Not 1/n: a column where every second
+    value is new will go on like that."""
+    total = int(value_counts.sum())
+    once = int((value_counts == 1).sum())
+    bound = (once + 2 * np.sqrt(once) + 1) / (total + 2)
+    return once / max(total, 1), float(min(bound, 1.0))
+
+
+def unseen_elsewhere(codes: NDArray[np.int64], present: NDArray[np.bool_], rows: int) -> Floats:
+    """Per whole block of so many rows: the share of its values that no other block has."""
+    whole = len(codes) // rows
+    if not whole:
+        return np.empty(0)
+    blocks = np.arange(len(codes)) // rows
+    kept, at = codes[present], blocks[present]
+    kinds = int(codes.max()) + 1
+    first = np.full(kinds, np.iinfo(np.int64).max)
+    last = np.full(kinds, -1)
+    np.minimum.at(first, kept, at)
+    np.maximum.at(last, kept, at)
+    alone = first[kept] == last[kept]
+    own = np.bincount(at[alone], minlength=whole + 1)[:whole]
+    values = np.bincount(at, minlength=whole + 1)[:whole]
+    shares: Floats = own / np.maximum(values, 1)
+    return shares

@@ -1,0 +1,125 @@
+"""The reference of a version: its rows in time order, and what can be counted of them in blocks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.domain.bins import (
+    CategoryColumn,
+    ColumnValues,
+    NumberColumn,
+    bins_of,
+    known_codes,
+    number_bins,
+)
+from homeostat_monitor.domain.sums import SCORE, Counts, Layout, Rows, count, layout_of
+
+Floats = NDArray[np.float64]
+Micros = NDArray[np.int64]
+
+# Fewer hold-out rows than this say too little of the scores' distribution.
+_FEWEST_HOLDOUT_SCORES = 500
+# Block sizes are tried by doubling from here, up to a quarter of the reference.
+_SMALLEST_BLOCK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Holdout:
+    """Losses on rows that the version was not trained on, in the order their truth became known."""
+
+    losses: Floats
+    known_at_us: Micros
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRows:
+    """The reference profile's rows, oldest first."""
+
+    event_times_us: Micros
+    features: Mapping[str, ColumnValues]
+    scores: Floats
+    is_holdout: NDArray[np.bool_]
+    holdout: Holdout
+
+    @property
+    def rows(self) -> int:
+        return len(self.event_times_us)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Sums of contiguous blocks of the reference, half overlapping, all of ``rows`` rows."""
+
+    rows: int
+    sums: Counts
+
+
+class ReferenceCounts:
+    """Everything the judges calibrate on, counted once."""
+
+    def __init__(self, reference: ReferenceRows) -> None:
+        self.rows = reference.rows
+        self.features = tuple(reference.features)
+        # A model is surer of rows it was trained on: scores are compared with honest ones.
+        honest = reference.is_holdout & np.isfinite(reference.scores)
+        self.score_rows = int(honest.sum())
+        if self.score_rows < _FEWEST_HOLDOUT_SCORES:
+            honest = np.isfinite(reference.scores)
+            self.score_rows = int(honest.sum())
+        self.scores_are_honest = bool(reference.is_holdout[honest].all())
+        scores = reference.scores[honest]
+        bins = {name: bins_of(column) for name, column in reference.features.items()}
+        self.layout: Layout = layout_of(bins, number_bins(NumberColumn(scores)))
+        self._reference = reference
+        self._scores = scores
+        self.sums = self._in_blocks(max(self.rows, 1))[0]
+        self.score_sums = self._score_blocks(max(self.score_rows, 1))[0]
+
+    def block_sizes(self, rows: int) -> Iterator[int]:
+        """Row counts at which ``rows`` rows give at least seven half-overlapping blocks."""
+        size = _SMALLEST_BLOCK
+        while size * 4 <= rows:
+            yield size
+            size *= 2
+
+    def blocks(self) -> Iterator[Blocks]:
+        """Blocks of all features, by growing size."""
+        for size in self.block_sizes(self.rows):
+            halves = self._in_blocks(size // 2)
+            yield Blocks(size, halves[:-1] + halves[1:])
+
+    def score_blocks(self) -> Iterator[Blocks]:
+        """Blocks of the scores."""
+        for size in self.block_sizes(self.score_rows):
+            halves = self._score_blocks(size // 2)
+            yield Blocks(size, halves[:-1] + halves[1:])
+
+    def categories(self) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.bool_]]]:
+        """Each category feature with its codes and which rows are present."""
+        for name, column in self._reference.features.items():
+            if isinstance(column, CategoryColumn):
+                yield name, *known_codes(column)
+
+    def _in_blocks(self, rows: int) -> Counts:
+        """Sums of whole blocks of so many rows (one block where there are fewer)."""
+        groups, whole = _whole_blocks(self.rows, rows)
+        columns = tuple(self._reference.features.values())
+        empty = np.zeros(self.rows)
+        return count(self.layout, Rows(groups, whole + 1, columns, empty))[: max(whole, 1)]
+
+    def _score_blocks(self, rows: int) -> Counts:
+        groups, whole = _whole_blocks(self.score_rows, rows)
+        bins = self.layout.bins[self.layout.names.index(SCORE)]
+        places = bins.assign(NumberColumn(self._scores)) + groups * (bins.width + 1)
+        shape = (whole + 1, bins.width + 1)
+        flat = np.bincount(places, minlength=shape[0] * shape[1])
+        histogram: Counts = flat.reshape(shape)[: max(whole, 1), : bins.width].astype(np.int64)
+        return histogram
+
+
+def _whole_blocks(total: int, rows: int) -> tuple[NDArray[np.intp], int]:
+    """Each row's block, and how many blocks are whole; what is left over is one block more."""
+    whole = total // rows
+    return np.minimum(np.arange(total) // rows, whole).astype(np.intp), whole

@@ -1,0 +1,89 @@
+"""The monitor's RPCs: message in, one question, message out."""
+
+import math
+
+import grpc
+
+from homeostat.monitor.v1.monitor_pb2 import (
+    GetModelHealthRequest,
+    GetModelHealthResponse,
+    ListAlertsRequest,
+    ListAlertsResponse,
+)
+from homeostat.monitor.v1.monitor_pb2_grpc import (
+    MonitorServiceServicer,
+    add_MonitorServiceServicer_to_server,
+)
+from homeostat_monitor.alert_messages import message_of
+from homeostat_monitor.domain.errors import CorruptState
+from homeostat_monitor.domain.losses import LossWatch
+from homeostat_monitor.ports import Standing
+from homeostat_monitor.store import Reader
+
+SERVICE_NAME = "homeostat.monitor.v1.MonitorService"
+# Tallies worth a sentence, and how it begins.
+_REMARKED = {
+    "late_rows": "predictions came after their window was closed and were not judged",
+    "late_losses": "truths came after their watermark and were not fed",
+    "corrections": "corrections were not fed: only the first truth is",
+    "superseded_rows": "predictions came after another version took over",
+    "superseded_losses": "truths came after another version took over",
+    "skipped_rows": "predictions were in spans too thin to judge",
+    "losses_not_finite": "losses were not finite",
+}
+
+
+class MonitorServicer(MonitorServiceServicer):
+    """Answers from the database."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Registers it with a server that is not started yet."""
+        add_MonitorServiceServicer_to_server(self, server)
+
+    async def ListAlerts(  # noqa: N802 - the contract's name
+        self,
+        request: ListAlertsRequest,
+        context: grpc.aio.ServicerContext[ListAlertsRequest, ListAlertsResponse],
+    ) -> ListAlertsResponse:
+        """The last event of each alert, newest first."""
+        alerts = await self._reader.list_alerts(request.model_name, open_only=request.open_only)
+        return ListAlertsResponse(alerts=[message_of(each) for each in alerts])
+
+    async def GetModelHealth(  # noqa: N802 - the contract's name
+        self,
+        request: GetModelHealthRequest,
+        context: grpc.aio.ServicerContext[GetModelHealthRequest, GetModelHealthResponse],
+    ) -> GetModelHealthResponse:
+        """How the version in service does; NOT_FOUND for a model that nobody has heard of."""
+        name = request.model_name
+        standing = await self._reader.champion(name)
+        response = GetModelHealthResponse(
+            model_name=name, open_alerts=await self._reader.open_alert_count(name)
+        )
+        if standing is not None:
+            await self._fill(response, standing)
+        return response
+
+    async def _fill(self, response: GetModelHealthResponse, standing: Standing) -> None:
+        tallies = await self._reader.tallies(standing.subject)
+        response.version = standing.subject.version
+        response.predictions = tallies.get("predictions", 0)
+        response.windows = standing.windows_judged
+        response.window_seconds = (standing.window_us or 0) / 1e6
+        response.remarks.extend(await self._reader.remarks(standing.subject))
+        response.remarks.extend(
+            f"{tallies[name]} {text}" for name, text in _REMARKED.items() if tallies.get(name)
+        )
+        if standing.loss_state is None:
+            return
+        try:
+            watch = LossWatch.from_json(standing.loss_state)
+        except CorruptState as error:
+            response.remarks.append(str(error))
+            return
+        response.losses = watch.live
+        response.mean_loss = 0.0 if math.isnan(watch.mean) else watch.mean
+        response.reference_loss = 0.0 if watch.is_learning else watch.reference

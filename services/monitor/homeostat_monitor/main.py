@@ -1,0 +1,130 @@
+"""Wires the monitor: settings to edges, edges to use cases, and runs until it is told to leave."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import grpc
+
+from homeostat.progress.v1.progress_pb2 import GetProgressResponse
+from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
+from homeostat.topics import JOINED, PREDICTIONS, RUNS, TOPICS, VERSIONS
+from homeostat_kit import grpc_client, grpc_server, lifetime, logs, postgres, progress, telemetry
+from homeostat_kit.kafka import Bus, consume
+from homeostat_kit.offsets import read_offsets, stored_offsets
+from homeostat_kit.outbox import OutboxRelay
+from homeostat_monitor import grpc_api
+from homeostat_monitor.bus import Listener
+from homeostat_monitor.domain.errors import UnknownModel
+from homeostat_monitor.judge_loop import JudgeLoop
+from homeostat_monitor.metrics import Metrics
+from homeostat_monitor.settings import MonitorSettings
+from homeostat_monitor.store import Reader
+from homeostat_monitor.versions import Versions
+
+_log = logs.get_logger("homeostat_monitor")
+
+
+def main() -> None:
+    """Serves until SIGTERM."""
+    lifetime.run(lambda stop: serve(MonitorSettings(), stop), name="monitor")
+
+
+async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
+    """Everything up, in the order in which it is needed; down in the opposite one."""
+    async with AsyncExitStack() as stack:
+        traces = telemetry.setup("monitor", settings.otlp_endpoint)
+        stack.callback(traces.close)
+        metrics = Metrics(traces.meter)
+        pool = await postgres.open_pool(settings.database_url.get_secret_value())
+        stack.push_async_callback(pool.close)
+        await postgres.migrate(pool, "homeostat_monitor")
+        bus = await stack.enter_async_context(
+            Bus(settings.kafka_bootstrap_servers, client_id="monitor")
+        )
+        await bus.ensure_topics(TOPICS)
+        channel = await stack.enter_async_context(grpc_client.connect(settings.registry_address))
+        versions = Versions(
+            pool,
+            RegistryServiceStub(channel),
+            settings.data_folder / "references",
+            window_us=None if settings.window_seconds is None else settings.window_seconds * 10**6,
+        )
+        relay = OutboxRelay(pool, bus, "homeostat/monitor")
+        loop = JudgeLoop(
+            pool,
+            versions,
+            instance=settings.instance,
+            lease_seconds=settings.lease_seconds,
+            told=relay.wake,
+            spans=lambda: list(listener.recent_spans),
+            metrics=metrics,
+            traces=traces,
+        )
+
+        def wake() -> None:
+            loop.wake()
+            relay.wake()
+
+        listener = Listener(
+            pool,
+            bus,
+            versions,
+            wake=wake,
+            runs_until_accepted=settings.runs_until_accepted,
+            metrics=metrics,
+            traces=traces,
+        )
+        await stack.enter_async_context(await _serve_grpc(settings, pool, bus, relay))
+        _log.info("monitor_serving", address=settings.grpc_address)
+        offsets = stored_offsets(pool)
+        most = settings.poll_records
+        async with asyncio.TaskGroup() as group:
+            group.create_task(relay.run(stop))
+            group.create_task(loop.run(stop))
+            for topics, handle in (
+                ((VERSIONS, RUNS), listener.on_news),
+                ((PREDICTIONS,), listener.on_predictions),
+                ((JOINED,), listener.on_joined),
+            ):
+                group.create_task(
+                    consume(
+                        bus, topics, offsets=offsets, handle=handle, stop=stop, max_records=most
+                    )
+                )
+
+
+async def _serve_grpc(
+    settings: MonitorSettings, pool: postgres.Pool, bus: Bus, relay: OutboxRelay
+) -> grpc_server.RunningServer:
+    reader = Reader(pool)
+
+    async def collect() -> GetProgressResponse:
+        # Work before outbox before positions: what one of them still holds, no later one hides.
+        epoch = bus.epoch
+        open_work = await reader.open_work()
+        unsent = await relay.unsent_count()
+        reached = [await reader.current_us(each.name) for each in (PREDICTIONS, JOINED)]
+        known = [each for each in reached if each is not None]
+        return progress.progress_response(
+            "monitor",
+            epoch,
+            produced=await relay.produced_positions(),
+            applied=await read_offsets(pool, epoch),
+            unsent_count=unsent,
+            open_work_count=open_work,
+            watermark_us=min(known) if len(known) == len(reached) else None,
+        )
+
+    monitor = grpc_api.MonitorServicer(reader)
+    answers = progress.ProgressServicer(collect)
+
+    def add(server: grpc.aio.Server) -> None:
+        monitor.add_to(server)
+        answers.add_to(server)
+
+    return await grpc_server.serve(
+        settings.grpc_address,
+        add,
+        errors={UnknownModel: grpc.StatusCode.NOT_FOUND},
+        service_names=[grpc_api.SERVICE_NAME, progress.SERVICE_NAME],
+    )

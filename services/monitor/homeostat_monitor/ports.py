@@ -1,0 +1,145 @@
+"""What the use cases need from the world."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.domain.alerts import Alert, Subject
+from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.domain.sums import Counts
+
+ID_BYTES = 20
+
+
+class SumKey(NamedTuple):
+    """Which total: replaced whole, never added to in place."""
+
+    subject: Subject
+    window_start_us: int
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a version has been judged, and the state of its judges."""
+
+    subject: Subject
+    is_watched: bool = True
+    closed_until_us: int | None = None
+    judge_from_us: int | None = None
+    windows_judged: int = 0
+    # The mark at which the first window was judged.
+    first_judged_us: int | None = None
+    window_us: int | None = None
+    loss_state: str | None = None
+    accepted: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStanding:
+    """A model's champion and up to which marks it has been judged."""
+
+    model_name: str
+    champion_version: int | None
+    revision: int
+    windows_until_us: int | None
+    losses_until_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOfLosses:
+    """First truths of one version, as one event told them."""
+
+    subject: Subject
+    event_id: bytes
+    known_at_us: NDArray[np.int64]
+    event_times_us: NDArray[np.int64]
+    losses: NDArray[np.float64]
+    # 20 bytes each.
+    prediction_ids: NDArray[np.bytes_]
+
+    def after(self, until_us: int | None) -> "BlockOfLosses":
+        """Only what became known at or after that time."""
+        if until_us is None or not (self.known_at_us < until_us).any():
+            return self
+        return self.only(self.known_at_us >= until_us)
+
+    def only(self, keep: NDArray[np.bool_]) -> "BlockOfLosses":
+        """Only those rows."""
+        return BlockOfLosses(
+            self.subject,
+            self.event_id,
+            self.known_at_us[keep],
+            self.event_times_us[keep],
+            self.losses[keep],
+            self.prediction_ids[keep],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVersion:
+    """What the registry says of a version."""
+
+    subject: Subject
+    is_classification: bool
+    # None: there is no usable reference.
+    profile: VersionProfile | None
+    remarks: tuple[str, ...] = ()
+
+
+class Transaction(Protocol):
+    """State, offsets and events of one transaction."""
+
+    async def add_models(self, names: Sequence[str]) -> None: ...
+    async def share_models(self, names: Sequence[str]) -> None: ...
+    async def lock_model(self, name: str) -> ModelStanding: ...
+    async def save_model(self, model: ModelStanding) -> None: ...
+    async def raise_revision(self, model_name: str, revision: int) -> None: ...
+    async def promote(self, model_name: str, version: int, revision: int) -> None:
+        """Watches this version only; the others' unjudged sums and losses are dropped."""
+        ...
+
+    async def standing(self, subject: Subject) -> Standing: ...
+    async def watched(self, model_name: str) -> list[Standing]: ...
+    async def save_standing(self, standing: Standing) -> None: ...
+
+    async def hear(self, event_ids: Sequence[bytes], forget_after_us: Sequence[int]) -> list[bytes]:
+        """Those that were not heard before, each once."""
+        ...
+
+    async def add_sums(self, sums: Mapping[SumKey, tuple[str, Counts]]) -> None:
+        """Replaces each total by itself plus these; sums of another layout are given up."""
+        ...
+
+    async def sums_before(
+        self, subject: Subject, before_us: int
+    ) -> list[tuple[int, str, NDArray[np.int64]]]:
+        """Window start, layout and sums of every partition's total that starts before."""
+        ...
+
+    async def drop_sums(self, subject: Subject, before_us: int) -> None: ...
+    async def losses_until(self, model_name: str) -> int | None: ...
+    async def add_losses(self, blocks: Sequence[BlockOfLosses]) -> None: ...
+    async def losses_before(self, subject: Subject, before_us: int) -> list[BlockOfLosses]: ...
+    async def drop_losses(self, subject: Subject, before_us: int) -> None: ...
+    async def due_marks(self, model: ModelStanding, *, most: int) -> tuple[list[int], list[int]]:
+        """Marks at which windows, and marks at which losses are to be judged, in order."""
+        ...
+
+    async def open_alerts(self, subject: Subject) -> list[Alert]: ...
+    async def alerts_at(self, subject: Subject, watermark_us: int) -> list[Alert]: ...
+    async def open_alerts_of_others(self, model_name: str, version: int) -> list[Alert]: ...
+    async def open_alert(self, alert_id: str) -> Alert | None: ...
+    async def save_alerts(self, alerts: Sequence[Alert]) -> None:
+        """Stores the state; says nothing."""
+        ...
+
+    async def tell(self, alerts: Sequence[Alert]) -> None:
+        """Puts the alerts into the outbox, one event each."""
+        ...
+
+    async def tally(self, subject: Subject, counts: Mapping[str, int]) -> None: ...
+    async def remark(self, subject: Subject, texts: Sequence[str]) -> None: ...

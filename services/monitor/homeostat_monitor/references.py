@@ -1,0 +1,75 @@
+"""A reference profile's Parquet to the rows that the domain calibrates on."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from homeostat import reference
+from homeostat.columns import DTYPES
+from homeostat_monitor.blocks import InputSpec, Schema
+from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.errors import UnusableReference
+from homeostat_monitor.domain.reference import Holdout, ReferenceRows
+
+
+def reference_rows(parquet: bytes, schema: Schema) -> ReferenceRows:
+    """The profile's rows with the signature's scalar inputs, in the types that traffic has.
+
+    UnusableReference where it is no profile or lacks an input.
+    """
+    try:
+        table = reference.read(parquet)
+    except reference.BadReference as error:
+        raise UnusableReference(str(error)) from error
+    missing = [each.name for each in schema.inputs if each.name not in table.column_names]
+    if missing:
+        raise UnusableReference(f"the reference profile lacks the inputs {', '.join(missing)}")
+    features = {each.name: _column(table[each.name], each) for each in schema.inputs}
+    return ReferenceRows(
+        event_times_us=table[reference.EVENT_TIME].to_numpy(),
+        features=features,
+        scores=_floats(table[reference.SCORE]),
+        is_holdout=pc.fill_null(table[reference.IS_HOLDOUT], False).to_numpy(),
+        holdout=_holdout(table),
+    )
+
+
+def _holdout(table: pa.Table) -> Holdout:
+    """Honest losses in the order in which their truth became known."""
+    honest = pc.fill_null(table[reference.IS_HOLDOUT], False).to_numpy()
+    losses = _floats(table[reference.LOSS])[honest]
+    known_at = table[reference.KNOWN_AT].to_numpy()[honest]
+    events = table[reference.EVENT_TIME].to_numpy()[honest]
+    order = np.lexsort((losses, events, known_at))
+    order = order[np.isfinite(losses[order])]
+    return Holdout(losses[order], known_at[order])
+
+
+def _column(values: Any, spec: InputSpec) -> ColumnValues:
+    if spec.datatype == "BYTES":
+        return _texts(values, spec)
+    nulls = values.is_null().to_numpy()
+    try:
+        numbers = values.cast(pa.float64()).fill_null(0.0).to_numpy()
+        return NumberColumn(numbers.astype(DTYPES[spec.datatype]), nulls if nulls.any() else None)
+    except (pa.ArrowException, KeyError) as error:
+        raise UnusableReference(f"{spec.name} has no numbers of {spec.datatype}") from error
+
+
+def _texts(values: Any, spec: InputSpec) -> CategoryColumn:
+    try:
+        encoded = values.cast(pa.string()).combine_chunks().dictionary_encode()
+    except pa.ArrowException as error:
+        raise UnusableReference(f"{spec.name} has no texts") from error
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    nulls = encoded.indices.is_null().to_numpy(zero_copy_only=False)
+    codes = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int32)
+    dictionary = encoded.dictionary.to_pylist() or [""]
+    return CategoryColumn(codes, dictionary, nulls if nulls.any() else None)
+
+
+def _floats(values: Any) -> Any:
+    return values.cast(pa.float64()).fill_null(float("nan")).to_numpy()

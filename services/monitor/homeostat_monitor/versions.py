@@ -1,0 +1,180 @@
+"""What the registry knows of versions: signature and reference, cached on disk by sha256."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from homeostat.events.v1.column_pb2 import TASK_REGRESSION
+from homeostat.registry.v1.registry_pb2 import (
+    DownloadArtifactRequest,
+    GetVersionRequest,
+    Version,
+)
+from homeostat.schema import fingerprint
+from homeostat_kit import logs
+from homeostat_kit.postgres import Connection, Pool, retrying
+from homeostat_monitor.blocks import Schema, schema_of
+from homeostat_monitor.domain.alerts import Subject
+from homeostat_monitor.domain.errors import MonitorError, UnusableReference
+from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.ports import KnownVersion
+from homeostat_monitor.store import StoreTransaction
+
+if TYPE_CHECKING:
+    from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
+
+# A profile takes about a megabyte.
+_MOST_CACHED = 256
+_CALL_SECONDS = 5.0
+_DOWNLOAD_SECONDS = 60.0
+
+_log = logs.get_logger("homeostat_monitor.versions")
+
+
+class RegistryAway(MonitorError, ConnectionError):
+    """The registry does not answer; what needs it must wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A version with the shape of its blocks; no schema: the registry does not know it."""
+
+    known: KnownVersion
+    schema: Schema | None
+
+
+class Versions:
+    """Gives versions, each calibrated once per process."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        registry: "RegistryServiceAsyncStub",
+        folder: Path,
+        *,
+        window_us: int | None = None,
+    ) -> None:
+        """``folder`` holds profiles by sha256; ``window_us`` fixes the windows' length."""
+        self._pool = pool
+        self._registry = registry
+        self._folder = folder
+        self._window_us = window_us
+        self._cache: OrderedDict[Subject, Watched] = OrderedDict()
+        self._turns: dict[Subject, asyncio.Lock] = {}
+
+    async def get(self, subject: Subject) -> Watched:
+        """The version; RegistryAway if it is not cached and the registry does not answer."""
+        found = self._cache.get(subject)
+        if found is None:
+            async with self._turns.setdefault(subject, asyncio.Lock()):
+                found = self._cache.get(subject) or await self._load(subject)
+                self._cache[subject] = found
+                while len(self._cache) > _MOST_CACHED:
+                    self._turns.pop(self._cache.popitem(last=False)[0], None)
+        self._cache.move_to_end(subject)
+        return found
+
+    async def _load(self, subject: Subject) -> Watched:
+        version = await self._ask(subject)
+        if version is None:
+            remark = "the registry does not know this version; its rows are not judged"
+            watched = Watched(KnownVersion(subject, True, None, (remark,)), None)
+        else:
+            watched = await self._calibrate(subject, version)
+        await self._note(watched.known)
+        return watched
+
+    async def _ask(self, subject: Subject) -> Version | None:
+        request = GetVersionRequest(model_name=subject.model_name, version=subject.version)
+        try:
+            answer = await self._registry.GetVersion(request, timeout=_CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise RegistryAway(f"the registry does not answer: {error.code().name}") from error
+        version: Version = answer.version
+        return version
+
+    async def _calibrate(self, subject: Subject, version: Version) -> Watched:
+        signature = version.signature
+        schema = schema_of(
+            fingerprint(signature.inputs),
+            [(each.name, each.datatype, list(each.shape)) for each in signature.inputs],
+        )
+        profile: VersionProfile | None = None
+        remarks: tuple[str, ...] = ()
+        if not version.reference_sha256:
+            remarks = ("the version has no reference profile: its inputs are not judged",)
+        else:
+            data = await self._artifact(version.reference_sha256)
+            try:
+                profile = await asyncio.to_thread(_profile, data, schema, self._window_us)
+                remarks = profile.remarks
+            except UnusableReference as error:
+                remarks = (f"inputs are not judged: {error}",)
+        _log.info(
+            "version_known",
+            model_name=subject.model_name,
+            version=subject.version,
+            window_seconds=profile.length_us / 1e6 if profile else None,
+            remarks=list(remarks),
+        )
+        is_classification = signature.task != TASK_REGRESSION
+        return Watched(KnownVersion(subject, is_classification, profile, remarks), schema)
+
+    async def _artifact(self, sha256: str) -> bytes:
+        path = self._folder / sha256
+        data = await asyncio.to_thread(_read_verified, path, sha256)
+        if data is None:
+            data = await self._download(sha256)
+            await asyncio.to_thread(_write, path, data)
+        return data
+
+    async def _download(self, sha256: str) -> bytes:
+        try:
+            stream = self._registry.DownloadArtifact(
+                DownloadArtifactRequest(sha256=sha256), timeout=_DOWNLOAD_SECONDS
+            )
+            data = b"".join([each.chunk async for each in stream])
+        except grpc.aio.AioRpcError as error:
+            raise RegistryAway(f"no reference profile: {error.code().name}") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise RegistryAway("the reference profile came with another sha256")
+        return data
+
+    async def _note(self, known: KnownVersion) -> None:
+        async def work(connection: Connection) -> None:
+            tx = StoreTransaction(connection)
+            await tx.add_models([known.subject.model_name])
+            await tx.standing(known.subject)
+            await tx.remark(known.subject, known.remarks)
+
+        await retrying(self._pool, work)
+
+
+def _profile(data: bytes, schema: Schema, window_us: int | None) -> VersionProfile:
+    # scipy and the Parquet reader take a second to import: not at start.
+    from homeostat_monitor.domain.profile import profile_of  # noqa: PLC0415
+    from homeostat_monitor.references import reference_rows  # noqa: PLC0415
+
+    return profile_of(reference_rows(data, schema), length_us=window_us)
+
+
+def _read_verified(path: Path, sha256: str) -> bytes | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == sha256 else None
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(data)
+    part.replace(path)
