@@ -1,0 +1,1 @@
+"""Facts and decisions of the registry; no I/O."""

@@ -1,0 +1,321 @@
+"""Models, versions and what is said of them: immutable facts. Times are microseconds UTC."""
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from homeostat_registry.domain.errors import Invalid
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+RESERVED_PREFIX = "homeostat."
+
+NULLABLE_DATATYPES = frozenset({"FP16", "FP32", "FP64", "BYTES"})
+FLOAT_DATATYPES = frozenset({"FP16", "FP32", "FP64"})
+DATATYPES = NULLABLE_DATATYPES | {
+    "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64",
+}  # fmt: skip
+_MAX_TENSORS = 4096
+_MAX_CLASSES = 10_000
+_MAX_TEXT = 20_000
+
+
+class Autonomy(IntEnum):
+    """How far the gate may go without a person; numbers as in the contract."""
+
+    OBSERVE = 1
+    RECOMMEND = 2
+    APPROVE = 3
+    AUTO = 4
+
+
+class Stage(IntEnum):
+    """Where a version stands; numbers as in the contract."""
+
+    REGISTERED = 1
+    CHAMPION = 2
+    AWAITS_APPROVAL = 3
+    REJECTED = 4
+    RETIRED = 5
+
+
+class Task(IntEnum):
+    """What a model predicts; numbers as in the contract."""
+
+    BINARY = 1
+    MULTICLASS = 2
+    REGRESSION = 3
+
+
+class Change(IntEnum):
+    """What became of a version; numbers as in the contract."""
+
+    REGISTERED = 1
+    PROMOTED = 2
+    REJECTED = 3
+    ROLLED_BACK = 4
+    RETIRED = 5
+    AWAITS_APPROVAL = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One named input or output. ``shape[0]`` is the batch, -1; other -1 are unknown widths."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    is_nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a version takes and gives."""
+
+    task: Task
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    classes: tuple[str, ...]
+    score_output: str
+    decision_threshold: float
+    request_id_is_client_id: bool = False
+
+    def widths(self) -> frozenset[int]:
+        """Columns that the score output may have; binary may give class 1 alone."""
+        if self.task is Task.REGRESSION:
+            return frozenset({1})
+        if self.task is Task.BINARY:
+            return frozenset({1, 2})
+        return frozenset({len(self.classes)})
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a candidate did on truth that neither it nor the champion was trained on."""
+
+    candidate_sha256: str
+    champion_sha256: str
+    champion_version: int
+    champion_etag: str
+    holdout_sha256: str
+    holdout_rows: int
+    holdout_from_us: int
+    holdout_to_us: int
+    mean_gain: float
+    gain_deviation: float
+    candidate_count: int
+    candidate_loss: float
+    champion_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a version comes from."""
+
+    recipe: str = ""
+    recipe_parameters: str = ""
+    data_set_sha256: str = ""
+    training_rows: int = 0
+    trained_to_us: int = 0
+    parent_version: int = 0
+    cause: str = ""
+    alert_id: str = ""
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Bytes by their hash."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What somebody wants to be a version."""
+
+    model_name: str
+    signature: Signature
+    lineage: Lineage
+    evidence: Evidence | None
+    model: Artifact
+    reference: Artifact | None
+    author: str
+    fencing_token: int
+    # The promotion's event time; None means now.
+    occurred_at_us: int | None
+
+    @property
+    def is_by_hand(self) -> bool:
+        """No run made it."""
+        return not self.lineage.run_id
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model. ``revision`` counts the changes of champion or autonomy, from 1."""
+
+    name: str
+    autonomy: Autonomy
+    champion_version: int | None
+    revision: int
+    created_at_us: int
+    highest_fencing_token: int = 0
+
+    @property
+    def etag(self) -> str:
+        """Changes with every revision; never the same for two models."""
+        return hashlib.sha256(f"{self.name}\0{self.revision}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One registered version; all but stage and reasons never changes."""
+
+    model_name: str
+    version: int
+    stage: Stage
+    model: Artifact
+    reference: Artifact | None
+    signature: Signature
+    lineage: Lineage
+    evidence: Evidence | None
+    author: str
+    reasons: tuple[str, ...]
+    registered_at_us: int
+    # What the jailed judge found, as JSON.
+    admission: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reign:
+    """From when on a version was champion: one line of the model's history of champions."""
+
+    revision: int
+    version: int
+    since_us: int
+    change: Change = field(default=Change.PROMOTED)
+
+
+def require_model_name(name: str) -> str:
+    """The name itself; Invalid if it can't be one."""
+    if not _MODEL_NAME.fullmatch(name):
+        raise Invalid(
+            f"{name[:100]!r} is no model name: use 1 to 100 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def require_sha256(sha256: str, what: str) -> str:
+    """The hash itself; Invalid if it is not 64 lower-case hex digits."""
+    if not _SHA256.fullmatch(sha256):
+        raise Invalid(f"{what} must be a sha256 as 64 lower-case hex digits, not {sha256[:70]!r}")
+    return sha256
+
+
+def require_person(name: str, role: str) -> str:
+    """Who acts, without surrounding blanks; Invalid if nobody is named."""
+    stripped = name.strip()
+    if not stripped or len(stripped) > 200:
+        raise Invalid(f"say who acts: {role} must be a name of 1 to 200 characters")
+    return stripped
+
+
+def check_registration(said: Registration, *, now_us: int, future_bound_seconds: float) -> None:
+    """Invalid, with the cure, if the header can't be right whatever the files hold."""
+    require_model_name(said.model_name)
+    require_person(said.author, "author")
+    require_sha256(said.model.sha256, "model_sha256")
+    if said.reference is not None:
+        require_sha256(said.reference.sha256, "reference_sha256")
+    for name, text in (
+        ("lineage.cause", said.lineage.cause),
+        ("lineage.recipe_parameters", said.lineage.recipe_parameters),
+        ("lineage.run_id", said.lineage.run_id),
+    ):
+        if len(text) > _MAX_TEXT:
+            raise Invalid(f"{name} has {len(text)} characters; {_MAX_TEXT} is the limit")
+    _require_time(said.occurred_at_us, now_us, future_bound_seconds)
+    check_signature(said.signature)
+
+
+def _require_time(at_us: int | None, now_us: int, future_bound_seconds: float) -> None:
+    if at_us is None:
+        return
+    if at_us <= 0:
+        raise Invalid("occurred_at lies before 1970; leave it out for now")
+    if at_us > now_us + future_bound_seconds * 1e6:
+        raise Invalid(
+            f"occurred_at lies more than {future_bound_seconds:.0f} s in the future; "
+            "check the sender's clock and unit"
+        )
+
+
+def check_signature(signature: Signature) -> None:
+    """Invalid, with the cure, if no model could have this signature."""
+    _require_tensors(signature.inputs, "inputs")
+    _require_tensors(signature.outputs, "outputs")
+    if any(each.is_nullable for each in signature.outputs):
+        raise Invalid("signature: outputs can't be nullable; clear is_nullable there")
+    score = [each for each in signature.outputs if each.name == signature.score_output]
+    if not score:
+        names = ", ".join(each.name for each in signature.outputs)
+        raise Invalid(
+            f"signature: score_output {signature.score_output!r} is none of the outputs ({names})"
+        )
+    if score[0].datatype not in FLOAT_DATATYPES:
+        raise Invalid(
+            f"signature: score output {score[0].name!r} is {score[0].datatype}; "
+            "name the output that holds probabilities or values (FP32 or FP64)"
+        )
+    _require_classes(signature)
+
+
+def _require_tensors(tensors: Sequence[Tensor], what: str) -> None:
+    names = [each.name for each in tensors]
+    if not 1 <= len(names) <= _MAX_TENSORS:
+        raise Invalid(f"signature: {len(names)} {what}; there must be 1 to {_MAX_TENSORS}")
+    if len(set(names)) != len(names):
+        raise Invalid(f"signature: two {what} have one name; names must differ")
+    for each in tensors:
+        _require_tensor(each, what)
+
+
+def _require_tensor(tensor: Tensor, what: str) -> None:
+    where = f"signature: {what}: {tensor.name[:100]!r}"
+    if not 1 <= len(tensor.name) <= 200 or tensor.name.startswith(RESERVED_PREFIX):
+        raise Invalid(
+            f"{where}: a name has 1 to 200 characters and does not begin with {RESERVED_PREFIX!r}"
+        )
+    if tensor.datatype not in DATATYPES:
+        raise Invalid(f"{where}: {tensor.datatype!r} is no Open Inference datatype")
+    if not tensor.shape or tensor.shape[0] != -1 or len(tensor.shape) > 8:
+        raise Invalid(f"{where}: the shape must begin with the batch dimension, -1")
+    if any(size != -1 and not 1 <= size <= 1_000_000 for size in tensor.shape[1:]):
+        raise Invalid(f"{where}: sizes behind the batch are 1 to 1,000,000, or -1 if unknown")
+    if tensor.is_nullable and tensor.datatype not in NULLABLE_DATATYPES:
+        raise Invalid(f"{where}: {tensor.datatype} can't hold nulls; only floats and BYTES can")
+
+
+def _require_classes(signature: Signature) -> None:
+    classes = signature.classes
+    if len(set(classes)) != len(classes) or len(classes) > _MAX_CLASSES:
+        raise Invalid(f"signature: classes must differ and be at most {_MAX_CLASSES}")
+    wanted = {Task.BINARY: "exactly 2", Task.MULTICLASS: "3 or more", Task.REGRESSION: "no"}
+    fits = {
+        Task.BINARY: len(classes) == 2,
+        Task.MULTICLASS: len(classes) >= 3,
+        Task.REGRESSION: not classes,
+    }
+    if not fits[signature.task]:
+        raise Invalid(
+            f"signature: {signature.task.name.lower()} needs {wanted[signature.task]} classes, "
+            f"not {len(classes)}"
+        )
+    if not (math.isfinite(signature.decision_threshold) and 0 <= signature.decision_threshold <= 1):
+        raise Invalid("signature: decision_threshold must lie between 0 and 1")

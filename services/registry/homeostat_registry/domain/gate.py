@@ -1,0 +1,152 @@
+"""The gate: recomputes from the evidence whether a candidate may replace the champion."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from homeostat_registry.domain.facts import Artifact, Evidence, Lineage, Model, Version
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MICROS_PER_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class GateRule:
+    """What counts as proof."""
+
+    # Below this many hold-out rows the mean's distribution is too far from normal to be tested so.
+    min_holdout_rows: int = 300
+    # One-sided, over all candidates of the run together.
+    error_probability: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """What the gate says, and why: one sentence each."""
+
+    passes: bool
+    reasons: tuple[str, ...]
+
+
+def judge(
+    evidence: Evidence | None,
+    *,
+    candidate: Artifact,
+    lineage: Lineage,
+    model: Model,
+    champion: Version | None,
+    rule: GateRule,
+) -> GateVerdict:
+    """Whether the evidence proves the candidate better than the present champion.
+
+    All faults of the evidence are told at once; the gain is judged only where there are none.
+    """
+    if evidence is None:
+        return GateVerdict(False, ("There is no evidence: evaluate it beside the champion.",))
+    faults = tuple(_faults(evidence, candidate, lineage, model, champion, rule))
+    if faults:
+        return GateVerdict(False, faults)
+    return _judge_gain(evidence, rule)
+
+
+def required_z(candidate_count: int, error_probability: float) -> float:
+    """The one-sided critical value for the best of so many candidates (Bonferroni)."""
+    return -NormalDist().inv_cdf(error_probability / candidate_count)
+
+
+def _judge_gain(evidence: Evidence, rule: GateRule) -> GateVerdict:
+    z = evidence.mean_gain * math.sqrt(evidence.holdout_rows) / evidence.gain_deviation
+    needed = required_z(evidence.candidate_count, rule.error_probability)
+    told = (
+        f"gain {evidence.mean_gain:.6g} per row on {evidence.holdout_rows} hold-out rows, "
+        f"z = {z:.2f} where {needed:.2f} is needed for the best of {evidence.candidate_count} "
+        f"at {100 * (1 - rule.error_probability):.0f} %."
+    )
+    passes = z >= needed
+    return GateVerdict(passes, (f"{'Proven better' if passes else 'Not proven better'}: {told}",))
+
+
+def _faults(
+    evidence: Evidence,
+    candidate: Artifact,
+    lineage: Lineage,
+    model: Model,
+    champion: Version | None,
+    rule: GateRule,
+) -> Iterator[str]:
+    yield from _stale(evidence, model, champion)
+    yield from _misfits(evidence, candidate)
+    yield from _unsound_numbers(evidence, rule)
+    yield from _peeking(evidence, lineage, champion)
+
+
+def _stale(evidence: Evidence, model: Model, champion: Version | None) -> Iterator[str]:
+    yield from stale_champion(evidence, champion)
+    if evidence.champion_etag != model.etag:
+        yield "Stale: the model changed since the comparison began; compare again."
+
+
+def stale_champion(evidence: Evidence | None, champion: Version | None) -> Iterator[str]:
+    """Why the evidence's champion is not the present one; nothing where it is."""
+    if evidence is None:
+        if champion is not None:
+            yield f"There is no evidence against the present champion {champion.version}."
+        return
+    if champion is None:
+        yield f"Stale: it was compared with version {evidence.champion_version}; none serves now."
+    elif evidence.champion_version != champion.version:
+        yield (
+            f"Stale: it was compared with version {evidence.champion_version}, "
+            f"but version {champion.version} is champion now; compare again."
+        )
+    elif evidence.champion_sha256 != champion.model.sha256:
+        yield "Stale: the champion's artifact is not the one that it was compared with."
+
+
+def _misfits(evidence: Evidence, candidate: Artifact) -> Iterator[str]:
+    if evidence.candidate_sha256 != candidate.sha256:
+        yield "The evidence is for another artifact: candidate_sha256 is not that of the model."
+    if not _SHA256.fullmatch(evidence.holdout_sha256):
+        yield "The evidence does not name its hold-out: holdout_sha256 must be 64 hex digits."
+
+
+def _unsound_numbers(evidence: Evidence, rule: GateRule) -> Iterator[str]:
+    numbers = (
+        evidence.mean_gain,
+        evidence.gain_deviation,
+        evidence.candidate_loss,
+        evidence.champion_loss,
+    )
+    if not all(math.isfinite(each) for each in numbers):
+        yield "The evidence holds a number that is not finite."
+    if evidence.gain_deviation < 0:
+        yield "The deviation of the gain is negative."
+    if evidence.gain_deviation == 0:
+        yield "The gain does not vary from row to row: that is no comparison."
+    if evidence.holdout_rows < rule.min_holdout_rows:
+        yield (
+            f"Too few hold-out rows: {evidence.holdout_rows}, "
+            f"at least {rule.min_holdout_rows} are needed; wait for more truth."
+        )
+    if evidence.candidate_count < 1:
+        yield "The evidence does not say how many candidates were tried."
+
+
+def _peeking(evidence: Evidence, lineage: Lineage, champion: Version | None) -> Iterator[str]:
+    """All times are known-at times: truth known before may have been trained on."""
+    if evidence.holdout_from_us > evidence.holdout_to_us:
+        yield "The hold-out ends before it begins."
+    if lineage.trained_to_us <= 0:
+        yield "The lineage does not say up to when the candidate was trained (trained_to_us)."
+    trained = [("candidate", lineage)]
+    if champion is not None:
+        trained.append(("champion", champion.lineage))
+    for who, of in trained:
+        peeked = of.trained_to_us - evidence.holdout_from_us
+        if peeked > 0:
+            yield (
+                f"Peeking: the {who} was trained on truth known up to "
+                f"{peeked / _MICROS_PER_DAY:.2f} days into the hold-out; use later truth."
+            )
