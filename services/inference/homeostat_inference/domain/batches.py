@@ -80,6 +80,6 @@ def present(values: Array) -> Valid:
     if values.dtype == object:
         is_present = np.not_equal(rows, "").astype(bool)
     elif values.dtype.kind == "f":
-        is_present = ~np.isnan(rows)
+        is_present = np.asarray(~np.isnan(rows), dtype=bool)
     any_present: Valid = is_present.any(axis=1)
     return any_present

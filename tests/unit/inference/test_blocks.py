@@ -1,0 +1,157 @@
+"""Rows find their blocks, and blocks come out of the journal as they went in."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homeostat.columns import pack, unpack
+from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
+from homeostat_inference.app.assembly import Assembler, Mark, Sealed
+from homeostat_inference.app.book import BlockBook, Placed
+from homeostat_inference.app.ports import Chain, Done, Kind
+from homeostat_inference.app.records import RowsRecord, pack_rows
+from homeostat_inference.domain.blocks import merge
+from homeostat_inference.domain.times import ClockMarks
+from homeostat_kit.clock import FixedClock
+
+BLOCK_ROWS = 20
+
+
+class MemoryJournal:
+    """Keeps records in a list."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[Kind, bytes]] = []
+
+    def append(
+        self,
+        kind: Kind,
+        payload: bytes,
+        *,
+        done: Done | None = None,
+        chain: Chain | None = None,
+        must: bool = False,
+    ) -> None:
+        self.records.append((kind, payload))
+
+
+def a_slice(block_id: bytes, numbers: list[int], texts: list[str]) -> PredictionBlock:
+    values = np.array(numbers, dtype=np.int64)
+    words = np.array(texts, dtype=object)
+    return PredictionBlock(
+        block_id=block_id,
+        row_count=len(numbers),
+        inputs=[pack("n", values), pack("t", words, words != "")],
+        scores=values.astype("<f8").tobytes(),
+        event_times_us=values.tobytes(),
+    )
+
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 1000), st.sampled_from(["", "a", "b", "ü"])), min_size=1, max_size=30
+)
+
+
+@given(parts=st.lists(ROWS, min_size=1, max_size=6))
+def test_a_block_merged_from_slices_has_their_rows_in_order(
+    parts: list[list[tuple[int, str]]],
+) -> None:
+    slices = [a_slice(b"x" * 16, [n for n, _ in part], [t for _, t in part]) for part in parts]
+    block = merge(slices, 5)
+    rows = [row for part in parts for row in part]
+    numbers, _ = unpack(block.inputs[0], block.row_count)
+    texts, present = unpack(block.inputs[1], block.row_count)
+    assert list(zip(numbers.tolist(), texts.tolist(), strict=True)) == rows
+    assert present.tolist() == [text != "" for _, text in rows]
+    assert np.frombuffer(block.scores).tolist() == [float(number) for number, _ in rows]
+
+
+def kept_by_book(batches: list[list[int]]) -> tuple[MemoryJournal, list[tuple[bytes, int, int]]]:
+    """Journals batches of requests of so many rows; gives (block, first row, rows) per request."""
+    journal = MemoryJournal()
+    book = BlockBook(journal, FixedClock(0), block_rows=BLOCK_ROWS)
+    answered: list[tuple[bytes, int, int]] = []
+    number = 0
+    for batch in batches:
+
+        def write(placed: Placed, batch: list[int] = batch) -> tuple[bytes, Done]:
+            nonlocal number
+            row = placed.first_row
+            for rows in batch[placed.first : placed.after]:
+                answered.append((placed.block_id, row, rows))
+                row += rows
+            numbers = list(range(number, number + placed.row_count))
+            number += placed.row_count
+            message = a_slice(placed.block_id, numbers, ["a"] * placed.row_count)
+            record = RowsRecord(
+                placed.block_id,
+                placed.first_row,
+                placed.row_count,
+                "",
+                message.SerializeToString(),
+            )
+            return pack_rows(record), lambda error: None
+
+        book.keep(("model",), batch, write)
+    book.mark(Kind.CALLER_MARK, 7)
+    return journal, answered
+
+
+BATCHES = st.lists(
+    st.lists(st.integers(1, 2 * BLOCK_ROWS), min_size=1, max_size=8), min_size=1, max_size=6
+)
+
+
+@given(batches=BATCHES)
+def test_a_requests_rows_stay_together_and_every_row_has_its_place(
+    batches: list[list[int]],
+) -> None:
+    journal, answered = kept_by_book(batches)
+    assembler = Assembler()
+    made = [assembler.feed(at, kind, payload) for at, (kind, payload) in enumerate(journal.records)]
+    blocks = [each.block() for each in made if isinstance(each, Sealed)]
+    assert isinstance(made[-1], Mark)
+    assert assembler.needed_from is None
+    numbers = [unpack(each.inputs[0], each.row_count)[0].tolist() for each in blocks]
+    assert sorted(sum(numbers, [])) == list(range(sum(map(sum, batches))))
+    assert [rows for _, _, rows in answered] == sum(batches, [])
+    by_id = {each.block_id: each for each in blocks}
+    places = {(block_id, row + index) for block_id, row, rows in answered for index in range(rows)}
+    assert places == {(each.block_id, row) for each in blocks for row in range(each.row_count)}
+    for each in blocks:
+        requests = [rows for block_id, _, rows in answered if block_id == each.block_id]
+        assert each.row_count <= BLOCK_ROWS or len(requests) == 1
+    assert len(by_id) == len(blocks)
+
+
+@given(batches=BATCHES, data=st.data())
+def test_reading_from_the_position_that_is_needed_gives_every_block_that_was_not_acknowledged(
+    batches: list[list[int]], data: st.DataObject
+) -> None:
+    journal, _ = kept_by_book(batches)
+    stop = data.draw(st.integers(0, len(journal.records)))
+    first, second = Assembler(), Assembler()
+    whole = Assembler()
+    every = [whole.feed(at, *record) for at, record in enumerate(journal.records)]
+    sent = [first.feed(at, *record) for at, record in enumerate(journal.records[:stop])]
+    needed = first.needed_from
+    begin = stop if needed is None else needed
+    again = [second.feed(begin + at, *record) for at, record in enumerate(journal.records[begin:])]
+
+    def blocks(made: list[object]) -> dict[bytes, PredictionBlock]:
+        return {each.block_id: each.block() for each in made if isinstance(each, Sealed)}
+
+    assert blocks(every) == {**blocks(again), **blocks(sent)}
+    for block_id, block in blocks(again).items():
+        assert blocks(every)[block_id] == block
+
+
+def test_marks_follow_the_traffic_and_the_clock_when_idle_and_never_fall() -> None:
+    marks = ClockMarks(bound_us=5, idle_us=100)
+    assert marks.next_mark(1000) == 995
+    marks.see(500, 1001)
+    assert marks.next_mark(1002) is None
+    marks.see(1050, 1060)
+    assert marks.next_mark(1061) == 1045
+    assert marks.next_mark(1062) is None
+    assert marks.next_mark(1300) == 1295
