@@ -1,0 +1,25 @@
+"""Asks the service in this container by gRPC whether it serves; ends with 0 or 1."""
+
+import os
+import sys
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+ANSWER_SECONDS = 3.0
+
+
+def is_serving(address: str) -> bool:
+    """Whether the server at host:port answers that it serves."""
+    with grpc.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest()
+        try:
+            reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=ANSWER_SECONDS)
+        except grpc.RpcError:
+            return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+if __name__ == "__main__":
+    setting = os.environ[f"HOMEOSTAT_{os.environ['SERVICE'].upper()}_GRPC_ADDRESS"]
+    sys.exit(0 if is_serving(f"127.0.0.1:{setting.rpartition(':')[2]}") else 1)
