@@ -26,6 +26,11 @@ from homeostat_kit.kafka.records import (
 
 # FastStream sleeps as long again after a poll that gave nothing: half of what a record may wait.
 _POLL_MS = 10
+# The embedded broker answers a fetch only when its time is up (real Kafka at once when there is
+# data): short while records come, and less costly when none came for a while.
+_BUSY_WAIT_MS = 8
+_IDLE_WAIT_MS = 100
+_IDLE_AFTER_SECONDS = 1.0
 _START_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -119,6 +124,7 @@ class _Reader:
         self._connections: frozenset[Any] = frozenset()
         self._reported: set[tuple[str, int, int]] = set()
         self._pause = _Pause()
+        self._has_read = False
 
     @property
     def names(self) -> list[str]:
@@ -142,12 +148,22 @@ class _Reader:
                 # No await between start and seek: the poll loop has not run yet.
                 self._consumer = subscriber.consumer
                 self._seek()
-            await first_of(self._stop, self._changed, self._leaving)
+            await self._until_over()
         finally:
             self._leaving.set()
             await close_within(subscriber.stop, _STOP_SECONDS)
             if self._consumer is not None:
                 await close_within(self._consumer._client.close)
+
+    async def _until_over(self) -> None:
+        while not self._is_over():
+            self._has_read = False
+            await first_of(self._stop, self._changed, self._leaving, timeout=_IDLE_AFTER_SECONDS)
+            if not self._has_read:
+                self._consumer._fetcher._fetch_max_wait_ms = _IDLE_WAIT_MS
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or self._changed.is_set() or self._leaving.is_set()
 
     def _subscriber(self, broker: KafkaBroker) -> Any:
         subscriber = broker.subscriber(
@@ -161,6 +177,7 @@ class _Reader:
             max_records=self._max_records,
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
+            fetch_max_wait_ms=_BUSY_WAIT_MS,
             max_partition_fetch_bytes=MAX_RECORD_BYTES // 4,
             parser=_parse,
             decoder=_records_of,
@@ -181,8 +198,10 @@ class _Reader:
             self._consumer.seek(ClientPartition(*place), offset)
 
     async def _on_records(self, records: Sequence[Any]) -> None:
-        if self._leaving.is_set() or self._stop.is_set():
+        if self._is_over():
             return
+        self._has_read = True
+        self._consumer._fetcher._fetch_max_wait_ms = _BUSY_WAIT_MS
         try:
             if not await self._is_same_life():
                 self._leaving.set()
@@ -263,7 +282,7 @@ class _Reader:
         log("batch_failed", topics=self.names, error=repr(error), again_in_seconds=seconds)
         while True:
             await first_of(self._stop, self._changed, self._leaving, timeout=seconds)
-            if self._stop.is_set() or self._changed.is_set() or self._leaving.is_set():
+            if self._is_over():
                 return
             try:
                 await self._read_stored()
