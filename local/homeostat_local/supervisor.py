@@ -75,11 +75,10 @@ class Supervisor:
             for child in below:
                 tasks.create_task(child.run())
             await _ready_or(stop, below)
-            if not stop.is_set():
-                await self._prepare_services()
+            if self._broker is None:
+                self._cluster_id = await asyncio.to_thread(broker.read_cluster_id, self._kafka)
         except LocalError as error:
-            # Whoever stops a stack that is starting takes the database away from under us.
-            self._failure = None if stop.is_set() else error
+            self._failure = error
             stop.set()
         if not stop.is_set():
             for child in self._services:
@@ -87,12 +86,17 @@ class Supervisor:
             if is_new:
                 tasks.create_task(self._settle(stop))
 
-    async def _prepare_services(self) -> None:
-        if self._broker is None:
-            self._cluster_id = await asyncio.to_thread(broker.read_cluster_id, self._kafka)
-        self._database_urls = await asyncio.to_thread(
-            database.create_service_databases, self._folder, self._ports["database"]
-        )
+    def _database_answers(self) -> bool:
+        """It does once every service has its role and database there."""
+        port = self._ports["database"]
+        if not database.answers(port):
+            return False
+        try:
+            self._database_urls = database.create_service_databases(self._folder, port)
+        except LocalError as error:
+            _log.warning("database_not_usable", reason=str(error))
+            return False
+        return True
 
     async def _settle(self, stop: asyncio.Event) -> None:
         await _ready_or(stop, self._services)
@@ -138,7 +142,7 @@ class Supervisor:
         port = self._ports["database"]
 
         async def answers() -> bool:
-            return await asyncio.to_thread(database.answers, port)
+            return await asyncio.to_thread(self._database_answers)
 
         return Child(
             "database", f"{LOOPBACK}:{port}",
