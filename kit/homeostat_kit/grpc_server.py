@@ -66,8 +66,8 @@ async def serve(
 ) -> RunningServer:
     """Starts a server on ``address`` ("127.0.0.1:0" takes a free port) with what ``add`` registers.
 
-    ``errors`` maps exceptions of the domain to status codes and sends their text; any other exception
-    is logged, and answered INTERNAL without its text. OSError if the address is taken.
+    ``errors`` maps exceptions of the domain to status codes and sends their text; any other one is
+    logged, and answered INTERNAL without its text. OSError if the address is taken.
     """
     server = grpc.aio.server(interceptors=[_ErrorMapping(errors)], options=_OPTIONS)
     add(server)

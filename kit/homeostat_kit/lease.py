@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, with a token that rises, so that a late former holder is refused."""
+"""Leases: one holder at a time, with a token that rises, so that a former one can be refused."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ class Lease:
     lost: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
 
     async def check(self, connection: Connection) -> None:
-        """LeaseLost if a newer token was given; holds newer holders off to the end of the transaction."""
+        """LeaseLost if a newer token was given; no newer one is until the transaction ends."""
         token = await connection.fetchval(_SQL["check_lease"], self.name)
         if token != self.token:
             raise LeaseLost(f"the lease {self.name} went from token {self.token} to {token}")

@@ -19,8 +19,8 @@ _log = logs.get_logger("homeostat_kit.lifetime")
 
 
 def run(serve: Callable[[asyncio.Event], Awaitable[None]], *, name: str) -> None:
-    """Runs ``serve(stop)`` until it returns. SIGTERM and SIGINT set ``stop``; a process that has not
-    left 9 s later is ended. Exits with status 1 if ``serve`` raised.
+    """Runs ``serve(stop)`` until it returns. SIGTERM and SIGINT set ``stop``; a process that has
+    not left 9 s later is ended. Exits with status 1 if ``serve`` raised.
     """
     logs.configure(name, os.environ.get("HOMEOSTAT_LOG_LEVEL", "INFO"))
     try:

@@ -8,7 +8,7 @@ _SQL = queries("homeostat_kit")
 
 
 class OffsetConflict(Exception):
-    """Somebody else moved an offset, or this batch was applied before. Nothing of it may be kept."""
+    """Somebody else moved an offset, or this batch was applied before: keep nothing of it."""
 
 
 async def read_offsets(pool: Pool, epoch: str) -> dict[Place, int]:

@@ -55,7 +55,7 @@ async def put(
     partition: int | None = None,
     traceparent: str | None = None,
 ) -> None:
-    """Puts one event into the outbox, in the caller's transaction; ``relay.wake()`` after the commit.
+    """Puts one event into the outbox, in the caller's transaction; ``relay.wake()`` after that.
 
     Put late in the transaction: from here on to its end no other one of this database can put.
     """

@@ -93,8 +93,8 @@ async def open_pool(url: str, *, max_size: int = 8) -> Pool:
 async def retrying(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
     """Runs ``work`` in one transaction, again after a conflict or a lost connection, with back-off.
 
-    A lost connection may have committed: ``work`` must be idempotent. Raises the last error after 20
-    conflicts, or when the server was away for 30 s.
+    A lost connection may have committed: ``work`` must be idempotent. Raises the last error after
+    20 conflicts, or when the server was away for 30 s.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _AWAY_SECONDS
@@ -127,7 +127,7 @@ def _pause(attempt: int) -> float:
 async def migrate(pool: Pool, package: str) -> None:
     """Applies what is new of the kit's own and then of ``package``'s ``sql/NNNN_name.sql`` files.
 
-    Safe to call from several processes at once. MigrationError if an applied file was changed or lost.
+    Safe to call from several processes at once. MigrationError if an applied file has changed.
     """
     async with pool.acquire() as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", _MIGRATE_LOCK)
@@ -152,8 +152,8 @@ async def _migrate_package(connection: Connection, package: str) -> None:
         file = files.pop(row["number"], None)
         if file is None or file.sha256 != row["sha256"]:
             raise MigrationError(
-                f"{package}: migration {row['number']:04d}_{row['name']} was applied and has changed "
-                "since; migrations are append-only: restore it and add a new one"
+                f"{package}: migration {row['number']:04d}_{row['name']} was applied and has "
+                "changed since; migrations are append-only: restore it and add a new one"
             )
     for _, file in sorted(files.items()):
         async with connection.transaction():

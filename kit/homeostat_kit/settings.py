@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ServiceSettings(BaseSettings):
-    """Read once, in ``main``. A subclass sets ``model_config = SettingsConfigDict(env_prefix=...)``."""
+    """Read once, in ``main``; a subclass gives its ``env_prefix`` in ``model_config``."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 

@@ -1,4 +1,4 @@
-"""Up to which event time everything has been read, from the marks of every source on every partition."""
+"""Up to which event time everything was read, by the marks of every source on every partition."""
 
 import json
 from collections.abc import Iterable
@@ -58,8 +58,8 @@ class Watermarks:
         self._partitions.setdefault((_name(topic), partition), _Partition()).observe(mark)
 
     def current(self, topic: Topic | str, partitions: int | Iterable[int]) -> int | None:
-        """Least over the partitions (a count, or their numbers), in microseconds UTC; None until each
-        of them has a mark.
+        """Least over the partitions (a count, or their numbers), in microseconds UTC; None until
+        each of them has a mark.
         """
         numbers = range(partitions) if isinstance(partitions, int) else partitions
         reached: list[int] = []

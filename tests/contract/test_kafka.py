@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from tests.support.broker import TestBroker
+from tests.support.waiting import eventually
 
 from homeostat.cloudevents import headers
 from homeostat.events.v1.outcome_block_pb2 import OutcomeBlock
 from homeostat.topics import ALERTS, OUTCOMES, Topic
 from homeostat_kit.kafka import Batch, BrokerAway, Bus, Outgoing, consume
-from tests.support.broker import TestBroker
-from tests.support.waiting import eventually
 
 
 def a_block(number: int) -> bytes:
@@ -176,8 +177,6 @@ async def test_headers_that_are_not_utf8_do_not_harm_a_readable_record(
 
 async def first_records(bus: Bus, topic: Topic, count: int) -> list[dict[str, bytes]]:
     """Headers of a topic's first records, read as dead letters are: by anyone's Kafka client."""
-    from aiokafka import AIOKafkaConsumer, TopicPartition
-
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bus.bootstrap_servers, auto_offset_reset="earliest"
     )

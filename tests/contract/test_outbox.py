@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.support.broker import TestBroker
+from tests.support.waiting import eventually
 
 from homeostat import topics
 from homeostat.events.v1.outcome_block_pb2 import OutcomeBlock
@@ -15,8 +17,6 @@ from homeostat_kit.lease import LeaseLost, held_lease
 from homeostat_kit.offsets import OffsetConflict, advance_offsets, read_offsets, stored_offsets
 from homeostat_kit.outbox import Event, OutboxRelay, put, put_many
 from homeostat_kit.postgres import Pool, migrate, open_pool, retrying
-from tests.support.broker import TestBroker
-from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -337,14 +337,16 @@ async def test_a_lease_has_one_holder_and_a_later_one_has_a_greater_token(pool: 
 
 
 async def test_a_former_holder_is_refused_by_its_token(pool: Pool) -> None:
-    async with held_lease(pool, "owner", "slot-1", 5.0) as old:
-        # The same slot after a crash takes over at once.
-        async with held_lease(pool, "owner", "slot-1", 5.0) as new:
-            async with pool.acquire() as connection, connection.transaction():
-                await new.check(connection)
-                with pytest.raises(LeaseLost):
-                    await old.check(connection)
-            await asyncio.wait_for(old.lost.wait(), 5)
+    # The same slot after a crash takes over at once.
+    async with (
+        held_lease(pool, "owner", "slot-1", 5.0) as old,
+        held_lease(pool, "owner", "slot-1", 5.0) as new,
+    ):
+        async with pool.acquire() as connection, connection.transaction():
+            await new.check(connection)
+            with pytest.raises(LeaseLost):
+                await old.check(connection)
+        await asyncio.wait_for(old.lost.wait(), 5)
 
 
 async def test_conflicting_transactions_are_tried_again(pool: Pool) -> None:

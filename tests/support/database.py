@@ -14,7 +14,7 @@ POSTGRES_VARIABLE = "HOMEOSTAT_TEST_POSTGRES"
 
 @pytest.fixture(scope="session")
 def postgres_admin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server's owner; the server is an embedded one unless HOMEOSTAT_TEST_POSTGRES names another."""
+    """A server's owner; an embedded server unless HOMEOSTAT_TEST_POSTGRES names another."""
     given = os.environ.get(POSTGRES_VARIABLE)
     if given:
         yield given

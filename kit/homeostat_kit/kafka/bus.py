@@ -57,8 +57,8 @@ class Bus:
 
     @property
     def epoch(self) -> str:
-        """The broker's cluster id, "" before it was seen. An offset belongs to the epoch that was read
-        here *before* producing: then it never claims a newer one.
+        """The broker's cluster id, "" before it was seen. An offset belongs to the epoch that was
+        read here *before* producing: then it never claims a newer one.
         """
         return self._epoch
 
@@ -101,8 +101,8 @@ class Bus:
         return self._epoch
 
     async def ensure_topics(self, topics: Sequence[Topic]) -> None:
-        """Creates what is missing of the topics and their dead-letter topics, now and in each new life
-        of the broker before anybody hears of that life. Waits for nothing if the broker is away.
+        """Creates what is missing of the topics and their dead-letter topics, now and in each new
+        life of the broker before anybody hears of that life. Does not wait for an absent broker.
         """
         self._topics.update({each.name: each for each in topics})
         try:

@@ -68,8 +68,8 @@ async def consume(
 ) -> None:
     """Reads all partitions of ``topics`` and gives ``handle`` one batch at a time, until ``stop``.
 
-    When ``handle`` raises, reading goes back to the stored offsets and tries again after 0.1 to 5 s.
-    In a new epoch of the broker it goes on from that epoch's stored offsets, that is from 0 at first.
+    When ``handle`` raises, reading goes back to the stored offsets and tries again after 0.1 to
+    5 s. In a new epoch of the broker it goes on from that epoch's stored offsets: at first from 0.
     A broker that is away is waited for.
     """
     pause = _Pause()
@@ -250,7 +250,7 @@ class _Reader:
         )
 
     async def _report(self, unreadable: Sequence[Unreadable]) -> None:
-        """Dead letters first, then the offsets: a crash between the two repeats them by the same id."""
+        """Dead letters come before offsets: a crash between the two repeats them by the same id."""
         fresh = [each for each in unreadable if _place(each) not in self._reported]
         if not fresh:
             return
@@ -300,8 +300,8 @@ def _place(unreadable: Unreadable) -> tuple[str, int, int]:
 
 
 async def _parse(records: tuple[Any, ...]) -> KafkaMessage:
-    """Takes the records as they are: FastStream's own parser drops a whole batch for one header that
-    is not UTF-8.
+    """Takes the records as they are: FastStream's own parser drops a whole batch for one header
+    that is not UTF-8.
     """
     return KafkaMessage(
         body=list(records),

@@ -20,8 +20,8 @@ _log = logs.get_logger("homeostat_kit.kafka")
 class OneLifeProducer:
     """Sends with acks=all while its connections last.
 
-    A client that reconnects by itself would send what it holds to a broker that has lost everything,
-    before anybody made the topics there.
+    A client that reconnects by itself would send what it holds to a broker that has lost all of
+    its topics, before anybody made them anew.
     """
 
     def __init__(self, bootstrap_servers: str, *, client_id: str, timeout_seconds: float) -> None:

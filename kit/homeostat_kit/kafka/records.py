@@ -106,7 +106,7 @@ def read(topic: Topic, record: Received) -> Message | Unreadable:
 
 
 def dead_letter(unreadable: Unreadable, *, topic: Topic, epoch: str, client_id: str) -> Outgoing:
-    """The record that says so in the dead-letter topic: where it was and why, and no value of it."""
+    """What tells of it in the dead-letter topic: where it was and why, and none of its values."""
     record = unreadable.received
     place = (epoch, record.topic, str(record.partition), str(record.offset))
     headers = {
