@@ -29,8 +29,8 @@ inputs = [(name, FloatTensorType([None, 1])) for name in table.columns]
 onnx = to_onnx(model, initial_types=inputs, options={"zipmap": False}, target_opset=18)
 Path("tumours.onnx").write_bytes(onnx.SerializeToString())
 
-seen = datetime.now(UTC) - timedelta(hours=len(table))
-times = [seen + timedelta(hours=row) for row in range(len(table))]
+first = datetime.now(UTC) - timedelta(hours=len(table), days=3)
+times = [first + timedelta(hours=row) for row in range(len(table))]
 history = pa.Table.from_pandas(table.astype("float32"), preserve_index=False)
 history = history.append_column("diagnosis", pa.array(labels))
 history = history.append_column("examined", pa.array(times, pa.timestamp("us", "UTC")))
