@@ -156,6 +156,8 @@ class _Care:
     async def _merge(self) -> None:
         replaced = await compact(index=self._index, archive=self._archive)
         self._metrics.merged(len(replaced))
+        if replaced:
+            _log.info("files_merged", files=len(replaced))
         self._replaced.append(replaced)
         if len(self._replaced) > _FORGET_AFTER_ROUNDS:
             self._archive.forget(self._replaced.pop(0))

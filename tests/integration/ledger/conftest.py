@@ -12,15 +12,28 @@ from homeostat_kit.kafka import Bus
 
 
 @pytest.fixture
-async def ledger(
+async def stopped_ledger(
     embedded_broker: TestBroker, postgres_url: str, tmp_path: Path
 ) -> AsyncIterator[LedgerUnderTest]:
-    """Running, on an embedded broker and a real database."""
+    """An embedded broker and a real database; the ledger is not started yet."""
     bus = Bus(embedded_broker.address, client_id="test")
     await bus.ensure_topics((PREDICTIONS, OUTCOMES, JOINED))
     async with bus:
         under_test = LedgerUnderTest(embedded_broker, postgres_url, tmp_path / "ledger", bus)
         under_test.folder.mkdir()
-        await under_test.start()
         yield under_test
         await stop_quietly(under_test)
+
+
+@pytest.fixture
+async def ledger(stopped_ledger: LedgerUnderTest) -> LedgerUnderTest:
+    """The whole service, in this process."""
+    await stopped_ledger.start_here()
+    return stopped_ledger
+
+
+@pytest.fixture
+async def ledger_process(stopped_ledger: LedgerUnderTest) -> LedgerUnderTest:
+    """The whole service as a process of its own."""
+    await stopped_ledger.start()
+    return stopped_ledger

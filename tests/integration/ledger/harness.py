@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import grpc
 import pyarrow as pa
 import pyarrow.parquet as pq
-from google.protobuf.message import Message
 from tests.support.broker import TestBroker
 from tests.support.ledger_events import MODEL, SECRET, mark
 from tests.support.ports import free_port
@@ -35,7 +35,10 @@ from homeostat.progress.v1.progress_pb2 import GetProgressRequest, GetProgressRe
 from homeostat.progress.v1.progress_pb2_grpc import ProgressServiceStub
 from homeostat.topics import JOINED, OUTCOMES, PREDICTIONS, Topic
 from homeostat_kit.kafka import Batch, Bus, Outgoing, Received, consume, from_the_start
+from homeostat_ledger.main import serve
+from homeostat_ledger.settings import LedgerSettings
 
+_PREFIX = "HOMEOSTAT_LEDGER_"
 _TOPICS = {PredictionBlock: PREDICTIONS, OutcomeBlock: OUTCOMES}
 
 
@@ -50,6 +53,8 @@ class LedgerUnderTest:
     settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    leave: asyncio.Event | None = None
+    task: asyncio.Task[None] | None = None
     channel: Any = None
     sent: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -58,21 +63,37 @@ class LedgerUnderTest:
         return self.folder / "ledger.log"
 
     async def start(self) -> None:
-        environment = {
-            "HOMEOSTAT_LEDGER_KAFKA_BOOTSTRAP_SERVERS": self.broker.address,
-            "HOMEOSTAT_LEDGER_DATABASE_URL": self.database_url,
-            "HOMEOSTAT_LEDGER_GRPC_ADDRESS": f"127.0.0.1:{self.port}",
-            "HOMEOSTAT_LEDGER_DATA_FOLDER": str(self.folder),
-            "HOMEOSTAT_LEDGER_CLIENT_KEY_SECRET": SECRET.decode(),
-            **self.settings,
-        }
+        """As a process of its own."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            # Waiting for it is done by asking it, not by its process.
+            self.process = subprocess.Popen(  # noqa: ASYNC220
                 [sys.executable, "-m", "homeostat_ledger"],
-                env={**os.environ, **environment},
+                env={**os.environ, **self._environment()},
                 stdout=log,
                 stderr=log,
             )
+        await self._connect()
+
+    async def start_here(self) -> None:
+        """In this process: quicker, and can't be killed."""
+        names = {name.removeprefix(_PREFIX).lower(): v for name, v in self._environment().items()}
+        settings = LedgerSettings.model_validate(names)
+        self.leave = asyncio.Event()
+        self.task = asyncio.create_task(serve(settings, self.leave))
+        await self._connect()
+
+    def _environment(self) -> dict[str, str]:
+        values = {
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.address,
+            "DATABASE_URL": self.database_url,
+            "GRPC_ADDRESS": f"127.0.0.1:{self.port}",
+            "DATA_FOLDER": str(self.folder),
+            "CLIENT_KEY_SECRET": SECRET.decode(),
+            **self.settings,
+        }
+        return {f"{_PREFIX}{name}": value for name, value in values.items()}
+
+    async def _connect(self) -> None:
         self.channel = grpc.aio.insecure_channel(
             f"127.0.0.1:{self.port}",
             options=[
@@ -81,11 +102,21 @@ class LedgerUnderTest:
                 ("grpc.max_reconnect_backoff_ms", 200),
             ],
         )
-        await eventually(self.is_serving, what="the ledger serves")
+        await eventually(self.is_serving, seconds=30, what="the ledger serves")
+
+    async def files(self) -> int:
+        """How many files the archive consists of."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            return int(await connection.fetchval("SELECT count(*) FROM archive_file"))
+        finally:
+            await connection.close()
 
     async def is_serving(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        if self.process is not None:
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+        if self.task is not None and self.task.done():
+            await self.task
         try:
             await self.progress()
         except grpc.aio.AioRpcError:
@@ -99,6 +130,9 @@ class LedgerUnderTest:
         await self.channel.close()
 
     async def stop(self) -> None:
+        if self.task is not None and self.leave is not None:
+            self.leave.set()
+            await self.task
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -199,21 +233,24 @@ class LedgerUnderTest:
         """Everything that is on the topic of joined blocks now, marks included."""
         return [message for _, message in await self.read(JOINED)]
 
-    async def read(self, topic: Topic) -> list[tuple[Received, Message]]:
+    async def read(self, topic: Topic) -> list[tuple[Received, Any]]:
         """A topic's records up to what the ledger says it has produced there."""
         progress = await self.progress()
         ends = {p.partition: p.next_offset for p in progress.produced if p.topic == topic.name}
-        seen: list[tuple[Received, Message]] = []
-        reached: dict[int, int] = {}
+        return await self.read_all(topic, sum(ends.values()))
+
+    async def read_all(self, topic: Topic, count: int) -> list[tuple[Received, Any]]:
+        """A topic's first ``count`` records, readable or not."""
+        seen: list[tuple[Received, Any]] = []
         stop = asyncio.Event()
 
         async def handle(batch: Batch) -> None:
             seen.extend(batch.records)
-            reached.update({partition: end for (_, partition), end in batch.next_offsets.items()})
-            if all(reached.get(partition, 0) >= end for partition, end in ends.items()):
+            seen.extend((each.received, None) for each in batch.unreadable)
+            if len(seen) >= count:
                 stop.set()
 
-        if ends:
+        if count:
             async with asyncio.timeout(20):
                 await consume(self.bus, [topic], offsets=from_the_start, handle=handle, stop=stop)
         return seen

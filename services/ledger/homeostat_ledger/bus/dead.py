@@ -46,7 +46,7 @@ def _letters(expired: Expired) -> Iterator[Outgoing]:
             "ce_specversion": "1.0",
             "ce_id": event_id("expired", expired.model_name, value, rows["event_row"].tobytes()),
             "ce_source": "homeostat/ledger",
-            "ce_type": "homeostat.DeadLetter.v1",
+            "ce_type": OUTCOMES.ce_type,
             "reason": _REASON,
         }
         encoded = {name: text.encode() for name, text in headers.items()}

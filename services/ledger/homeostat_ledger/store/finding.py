@@ -35,6 +35,8 @@ class PostgresFinder:
         numbers = list({place["block_number"] for place in places})
         rows = await self._pool.fetch(SQL["look_up_numbers"], numbers)
         blocks = {row["block_number"]: row for row in rows}
+        # Block ids begin with the time of their making.
+        places.sort(key=lambda each: (blocks[each["block_number"]]["block_id"], each["row_index"]))
         return [
             await self._found(blocks[place["block_number"]], place["row_index"]) for place in places
         ]
