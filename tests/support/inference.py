@@ -134,6 +134,7 @@ def columns(amounts: list[float], kinds: list[str]) -> dict[str, np.ndarray]:
 class StandInRegistry(RegistryServiceServicer):
     """Answers what inference asks a registry; the rest is not implemented."""
 
+    server: grpc.aio.Server
     address: str = ""
     champions: dict[str, int] = field(default_factory=dict)
     revisions: dict[str, int] = field(default_factory=dict)
@@ -188,10 +189,10 @@ class StandInRegistry(RegistryServiceServicer):
 @asynccontextmanager
 async def a_registry(port: int = 0) -> AsyncIterator[StandInRegistry]:
     """Serves a registry with version 1 of `MODEL` as champion."""
-    registry = StandInRegistry()
+    server = grpc.aio.server()
+    registry = StandInRegistry(server)
     registry.add(1, a_model(), a_signature())
     registry.promote(1)
-    server = grpc.aio.server()
     add_RegistryServiceServicer_to_server(registry, server)
     registry.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     await server.start()

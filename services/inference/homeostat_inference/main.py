@@ -326,12 +326,16 @@ class Worker:
     async def _leave(self, transport: Transport) -> None:
         """Answers what is in hand, then closes the door."""
         self._engine.is_leaving = True
-        deadline = self._loop.time() + _DRAIN_SECONDS
-        while self._rows_in_hand() and self._loop.time() < deadline:  # noqa: ASYNC110
-            # Answers come from other threads; a few looks cost less than being told of each.
-            await asyncio.sleep(0.01)
+        await self._until(lambda: not self._rows_in_hand())
         await transport.stop()
         self._book.seal_older_than(self._clock.now_us())
+        await self._until(lambda: not self._journal.unsettled_count)
+
+    async def _until(self, is_done: Callable[[], bool]) -> None:
+        """Answers come from other threads; a few looks cost less than being told of each."""
+        deadline = self._loop.time() + _DRAIN_SECONDS
+        while not is_done() and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
     def _rows_in_hand(self) -> int:
         return sum(each.rows_in_hand for each in self._table.loaded)

@@ -1,4 +1,4 @@
-"""Drives a server by NVIDIA's client; run by itself, as its stubs and ours can't share a process."""
+"""Drives a server by NVIDIA's client, in a process of its own: its stubs and ours clash."""
 
 import json
 import sys

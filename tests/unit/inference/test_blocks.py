@@ -1,5 +1,7 @@
 """Rows find their blocks, and blocks come out of the journal as they went in."""
 
+from itertools import chain
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,8 +115,8 @@ def test_a_requests_rows_stay_together_and_every_row_has_its_place(
     assert isinstance(made[-1], Mark)
     assert assembler.needed_from is None
     numbers = [unpack(each.inputs[0], each.row_count)[0].tolist() for each in blocks]
-    assert sorted(sum(numbers, [])) == list(range(sum(map(sum, batches))))
-    assert [rows for _, _, rows in answered] == sum(batches, [])
+    assert sorted(chain.from_iterable(numbers)) == list(range(sum(map(sum, batches))))
+    assert [rows for _, _, rows in answered] == list(chain.from_iterable(batches))
     by_id = {each.block_id: each for each in blocks}
     places = {(block_id, row + index) for block_id, row, rows in answered for index in range(rows)}
     assert places == {(each.block_id, row) for each in blocks for row in range(each.row_count)}

@@ -81,5 +81,4 @@ def present(values: Array) -> Valid:
         is_present = np.not_equal(rows, "").astype(bool)
     elif values.dtype.kind == "f":
         is_present = np.asarray(~np.isnan(rows), dtype=bool)
-    any_present: Valid = is_present.any(axis=1)
-    return any_present
+    return np.asarray(is_present.any(axis=1), dtype=bool)
