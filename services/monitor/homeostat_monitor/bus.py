@@ -34,6 +34,7 @@ from homeostat_monitor.store import StoreTransaction
 from homeostat_monitor.versions import Versions
 
 _FRUITLESS = frozenset({RUN_OUTCOME_NO_CANDIDATE, RUN_OUTCOME_REJECTED})
+_NO_VERSION = "the registry knows no such version"
 # Spans of the newest polls, for the span of what they lead to.
 _MOST_LINKS = 32
 
@@ -77,8 +78,6 @@ class Listener:
             else:
                 unjudged[subject] = unjudged.get(subject, 0) + block.row_count
         taken, unreadable = await self._taken(by_subject)
-        for subject in unjudged:
-            await self._versions.get(subject)
         await self._bury(batch, PREDICTIONS, unreadable)
 
         async def effect(tx: StoreTransaction) -> int:
@@ -97,7 +96,7 @@ class Listener:
         for subject, blocks in by_subject.items():
             watched = await self._versions.get(subject)
             if watched.schema is None:
-                unreadable += [Unreadable(each, "no such version") for each, _ in blocks]
+                unreadable += [Unreadable(each, _NO_VERSION) for each, _ in blocks]
                 continue
             good: list[tuple[int, PredictionBlock]] = []
             for record, block in blocks:
@@ -119,8 +118,10 @@ class Listener:
         for record, block in batch.records:
             if not block.row_count:
                 continue
-            await self._versions.get(Subject(block.model_name, block.version))
+            watched = await self._versions.get(Subject(block.model_name, block.version))
             try:
+                if watched.schema is None:
+                    raise UnreadableBlock(_NO_VERSION)
                 firsts, counts = _losses_of(record, block)
             except UnreadableBlock as error:
                 unreadable.append(Unreadable(record, str(error)))

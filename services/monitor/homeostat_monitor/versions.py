@@ -68,11 +68,16 @@ class Versions:
         self._turns: dict[Subject, asyncio.Lock] = {}
 
     async def get(self, subject: Subject) -> Watched:
-        """The version; RegistryAway if it is not cached and the registry does not answer."""
+        """The version; RegistryAway if it is not cached and the registry does not answer.
+
+        One that the registry does not know is asked for again the next time.
+        """
         found = self._cache.get(subject)
         if found is None:
             async with self._turns.setdefault(subject, asyncio.Lock()):
                 found = self._cache.get(subject) or await self._load(subject)
+                if found.schema is None:
+                    return found
                 self._cache[subject] = found
                 while len(self._cache) > _MOST_CACHED:
                     self._turns.pop(self._cache.popitem(last=False)[0], None)
@@ -82,10 +87,8 @@ class Versions:
     async def _load(self, subject: Subject) -> Watched:
         version = await self._ask(subject)
         if version is None:
-            remark = "the registry does not know this version; its rows are not judged"
-            watched = Watched(KnownVersion(subject, True, None, (remark,)), None)
-        else:
-            watched = await self._calibrate(subject, version)
+            return Watched(KnownVersion(subject, True, None), None)
+        watched = await self._calibrate(subject, version)
         await self._note(watched.known)
         return watched
 

@@ -1,0 +1,124 @@
+"""kill -9, a lost broker, other portions: the same alerts, and nothing counted twice."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.broker import TestBroker
+from tests.support.monitor import (
+    Stream,
+    a_monitor,
+    a_registry,
+    a_stream,
+    alert_events,
+    days,
+)
+from tests.support.waiting import eventually
+
+from homeostat.events.v1.alert_pb2 import Alert
+
+PAST = days(20, first_day=70, seed=7)
+CALM = days(3, first_day=100, seed=11)
+TROUBLE = days(4, first_day=103, seed=12, shift=1.5, null_rate=0.3, loss_rate=0.5)
+
+
+@pytest.fixture
+def world(embedded_broker: TestBroker, postgres_url: str, tmp_path: Path) -> dict[str, Any]:
+    return {"broker": embedded_broker.address, "database": postgres_url, "folder": tmp_path / "m"}
+
+
+async def _events(world: dict[str, Any], alerts: Sequence[Alert]) -> dict[str, set[bytes]]:
+    """By ce_id what was told under it: one content, however often."""
+    least = sum(each.revision for each in alerts)
+    told: dict[str, set[bytes]] = {}
+    for ce_id, alert in await alert_events(world["broker"], least):
+        told.setdefault(ce_id, set()).add(alert.SerializeToString(deterministic=True))
+    return told
+
+
+async def _undisturbed(world: dict[str, Any], registry: str, url: str) -> list[bytes]:
+    async with (
+        a_stream(world["broker"]) as stream,
+        a_monitor(registry=registry, **{**world, "database": url}) as monitor,
+    ):
+        await _play_all(stream)
+        await monitor.until_judged(stream)
+        return sorted(each.SerializeToString(deterministic=True) for each in await monitor.alerts())
+
+
+async def _play_all(stream: Stream) -> None:
+    await stream.play(CALM)
+    await stream.play(TROUBLE)
+
+
+async def test_kill_9_in_mid_run_gives_the_same_alerts(
+    world: dict[str, Any], postgres_admin_url: str
+) -> None:
+    """Once quietly in polls of 500, once killed again and again in polls of 7."""
+    from homeostat_local.database import create_service_database  # noqa: PLC0415
+
+    other = create_service_database(postgres_admin_url, f"{world['broker'][-5:]}_calm", "calm")
+    async with a_registry(PAST) as registry:
+        expected = await _undisturbed(world, registry.address, other)
+        assert len(expected) >= 3
+        async with (
+            a_stream(world["broker"]) as stream,
+            a_monitor(registry=registry.address, poll_records=7, **world) as monitor,
+        ):
+            stream.produced = await _ends_of(stream, world)
+            for _ in range(4):
+                await monitor.until_serving()
+                await asyncio.sleep(0.3)
+                await monitor.kill()
+                monitor.start()
+            await monitor.until_judged(stream, seconds=60)
+            found = sorted(
+                each.SerializeToString(deterministic=True) for each in await monitor.alerts()
+            )
+            assert found == expected
+            health = await monitor.health()
+            assert health.predictions == CALM.rows + TROUBLE.rows
+            # Both runs told the same events under the same ids.
+            alerts = await monitor.alerts()
+            told = await _events(world, [*alerts, *alerts])
+            assert len(told) == sum(each.revision for each in alerts)
+            assert all(len(contents) == 1 for contents in told.values())
+
+
+async def _ends_of(stream: Stream, world: dict[str, Any]) -> dict[tuple[str, int], int]:
+    """What the first player produced, as the second sees it: one more mark on every partition."""
+    await stream.mark(TROUBLE.end_us)
+    return dict(stream.produced)
+
+
+async def test_a_new_life_of_the_broker_counts_nothing_twice(
+    world: dict[str, Any], embedded_broker: TestBroker
+) -> None:
+    async with (
+        a_registry(PAST) as registry,
+        a_stream(world["broker"]) as stream,
+        a_monitor(registry=registry.address, **world) as monitor,
+    ):
+        await stream.play(CALM)
+        half = days(1, first_day=103, seed=21)
+        await stream.predict(half)
+        await monitor.until_judged(stream)
+        before = await monitor.health()
+        epoch = stream.bus.epoch
+        embedded_broker.restart()
+        await eventually(lambda: stream.bus.epoch not in ("", epoch), seconds=20)
+        stream.produced.clear()
+        # What the writers retain is sent again, also that of windows that are closed or open.
+        await stream.play(CALM)
+        await stream.predict(half)
+        await stream.learn(half)
+        await stream.mark(half.end_us)
+        await monitor.until_judged(stream)
+        after = await monitor.health()
+        assert after.predictions == before.predictions == CALM.rows + half.rows
+        assert after.windows == before.windows + 1
+        assert after.losses <= CALM.rows + half.rows
+        assert await monitor.alerts() == []
+        assert not any("late" in each for each in after.remarks)
