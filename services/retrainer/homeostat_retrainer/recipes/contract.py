@@ -83,8 +83,8 @@ def settings(parameters: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
 def signature_for(
     frame: pa.Table, *, classes: Sequence[str] = (), nullable: Sequence[str] = ()
 ) -> Signature:
-    """A first model's signature: text columns as BYTES, others as FP32; columns with nulls, and those
-    in ``nullable``, may be missing. Without ``classes`` it is a regression.
+    """A first model's signature: text columns as BYTES, others as FP32. Columns with nulls, and
+    those in ``nullable``, may be missing. Without ``classes`` it is a regression.
     """
     task = task_of(classes)
     name = "value" if task == TASK_REGRESSION else "probabilities"

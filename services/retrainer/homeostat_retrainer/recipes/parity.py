@@ -57,7 +57,7 @@ def require_parity(model: TrainedModel, table: pa.Table, signature: Signature) -
 
 
 def _probes(table: pa.Table, signature: Signature) -> pa.Table:
-    """Copies of some rows: one set per nullable input without it, one per text input with a new text."""
+    """Copies of some rows: without each nullable input, and with a new text in each text."""
     names = [spec.name for spec in signature.inputs]
     some = table.select(names).slice(0, _PROBE_ROWS)
     probes: list[Any] = []

@@ -1,6 +1,6 @@
-"""A linear model by scikit-learn: nulls imputed, numbers scaled, texts one-hot; written as ONNX by hand.
+"""A linear model by scikit-learn: nulls imputed, numbers scaled, texts one-hot.
 
-The whole pipeline is one matrix product and one table look-up per text column.
+Written as ONNX by hand: a weighted sum of numbers and one table look-up per text column.
 """
 
 import warnings

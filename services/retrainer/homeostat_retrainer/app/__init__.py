@@ -1,0 +1,1 @@
+"""What the retrainer does: one run, from its cause to its end."""

@@ -1,0 +1,205 @@
+"""When to try for a better model: alerts, follow-ups while trouble lasts, truth volume, schedule.
+
+All spans are shares of the model's reference length W (rows that its first version was built on),
+counted in new truths, so that the same policy fits a stream of any speed. Time is event time.
+
+What is due by count (follow-ups, volume, schedule) is seen at one mark of the truth and acted upon
+at the next: whatever alert was judged at the former has arrived by then, so the order in which
+topics are read changes nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+
+class Trigger(StrEnum):
+    """Why a run is due."""
+
+    ALERT = "alert"
+    FOLLOW_UP = "follow_up"
+    TRUTH_VOLUME = "truth_volume"
+    SCHEDULE = "schedule"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The parameters; defaults chosen on public streams (docs/decisions, retraining policy)."""
+
+    # New truths between two runs, as a share of W.
+    cool_down_share: float = 0.1
+    # New truths since the last run after which a trial is due though nothing alarms.
+    volume_share: float | None = 0.25
+    # New truths after an alert's opening at which to try again while it is open.
+    follow_up_shares: tuple[float, ...] = (0.05, 0.2, 0.5)
+    # Event time between two runs after which a trial is due; None: no schedule.
+    schedule_us: int | None = None
+    # At most so many runs begin within the period (event time).
+    budget_runs: int = 24
+    budget_period_us: int = 24 * 3600 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A run that the policy wants."""
+
+    trigger: Trigger
+    alert_id: str = ""
+    follow_up_number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A run that an alert asked for and the policy forbids."""
+
+    alert_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSeen:
+    """What the policy needs of a performance alert's event."""
+
+    alert_id: str
+    version: int
+    is_resolved: bool
+    # Broken data or infrastructure: repair that, don't train on it.
+    is_data_break: bool
+    watermark_us: int
+
+
+@dataclass(slots=True)
+class OpenAlert:
+    """A trouble that lasts."""
+
+    version: int
+    opened_at_truths: int
+    follow_ups_begun: int = 0
+
+
+@dataclass(slots=True)
+class ModelState:
+    """What the policy remembers of one model. Verbs change it; each gives what follows."""
+
+    champion_version: int = 0
+    # W; 0 while unknown.
+    reference_rows: int = 0
+    truths: int = 0
+    watermark_us: int = 0
+    truths_at_last_run: int = 0
+    last_run_us: int | None = None
+    # Event times at which the runs within the budget's period began.
+    run_times_us: list[int] = field(default_factory=list)
+    open_alerts: dict[str, OpenAlert] = field(default_factory=dict)
+
+    def champion_changed(self, version: int, reference_rows: int | None) -> None:
+        """Another version serves: its predecessor's troubles are over. ``reference_rows`` is given
+        where a person brought the version, and W with it.
+        """
+        if reference_rows is not None:
+            self.reference_rows = reference_rows
+        if version != self.champion_version:
+            self.champion_version = version
+            self.open_alerts = {
+                alert_id: alert
+                for alert_id, alert in self.open_alerts.items()
+                if alert.version == version
+            }
+
+    def truths_known(self, count: int, watermark_us: int, policy: Policy) -> Due | None:
+        """So many more truths up to the mark. First acts on what was due at the mark before."""
+        wanted = self._due_by_count(policy)
+        self.truths += count
+        self.watermark_us = max(watermark_us, self.watermark_us)
+        if wanted is None or self.forbidden(policy, self.watermark_us) is not None:
+            return None
+        self.run_began(self.watermark_us, policy)
+        if wanted.trigger is Trigger.FOLLOW_UP:
+            self._follow_up_began(wanted.alert_id, policy)
+        return wanted
+
+    def alert_changed(self, alert: AlertSeen, policy: Policy) -> Due | Skipped | None:
+        """An alert opened, went on or ended. Only the first sight of an alert can ask for a run."""
+        if alert.is_resolved:
+            self.open_alerts.pop(alert.alert_id, None)
+            return None
+        if alert.alert_id in self.open_alerts:
+            return None
+        if alert.version != self.champion_version:
+            return Skipped(alert.alert_id, "the alert is about a version that no longer serves")
+        if alert.is_data_break:
+            return Skipped(alert.alert_id, "the data are broken: repair them, don't train on them")
+        self.open_alerts[alert.alert_id] = OpenAlert(alert.version, self.truths)
+        reason = self.forbidden(policy, alert.watermark_us)
+        if reason is not None:
+            return Skipped(alert.alert_id, reason)
+        self.run_began(alert.watermark_us, policy)
+        return Due(Trigger.ALERT, alert.alert_id)
+
+    def run_began(self, at_us: int, policy: Policy) -> None:
+        """Counts a run against cool-down and budget, by whatever it was triggered."""
+        self.truths_at_last_run = self.truths
+        self.last_run_us = at_us
+        since_us = at_us - policy.budget_period_us
+        self.run_times_us = [each for each in self.run_times_us if each > since_us] + [at_us]
+
+    def forbidden(self, policy: Policy, at_us: int) -> str | None:
+        """Why no run may begin now; None if one may."""
+        if not self.champion_version:
+            return "no version serves"
+        new = self.truths - self.truths_at_last_run
+        needed = policy.cool_down_share * self.reference_rows
+        if self.last_run_us is not None and new < needed:
+            return f"cool-down: {new} new truths since the last run, {needed:.0f} are needed"
+        since_us = at_us - policy.budget_period_us
+        begun = sum(each > since_us for each in self.run_times_us)
+        if begun >= policy.budget_runs:
+            hours = policy.budget_period_us / 3.6e9
+            return f"budget: {begun} runs within {hours:g} hours of event time"
+        return None
+
+    def _due_by_count(self, policy: Policy) -> Due | None:
+        if not self.champion_version or not self.reference_rows:
+            return None
+        return self._follow_up_due(policy) or self._trial_due(policy)
+
+    def _follow_up_due(self, policy: Policy) -> Due | None:
+        shares = policy.follow_up_shares
+        for alert_id, alert in sorted(self.open_alerts.items()):
+            begun = alert.follow_ups_begun
+            if begun < len(shares) and self._since(alert) >= shares[begun] * self.reference_rows:
+                return Due(Trigger.FOLLOW_UP, alert_id, begun + 1)
+        return None
+
+    def _trial_due(self, policy: Policy) -> Due | None:
+        new = self.truths - self.truths_at_last_run
+        if policy.volume_share is not None and new >= policy.volume_share * self.reference_rows:
+            return Due(Trigger.TRUTH_VOLUME)
+        if policy.schedule_us is not None and new:
+            since_us = self.watermark_us - (self.last_run_us or 0)
+            if since_us >= policy.schedule_us:
+                return Due(Trigger.SCHEDULE)
+        return None
+
+    def _follow_up_began(self, alert_id: str, policy: Policy) -> None:
+        """Follow-ups that a cool-down held up are one, not a row of them."""
+        alert = self.open_alerts[alert_id]
+        reached = sum(
+            self._since(alert) >= share * self.reference_rows for share in policy.follow_up_shares
+        )
+        alert.follow_ups_begun = max(alert.follow_ups_begun + 1, reached)
+
+    def _since(self, alert: OpenAlert) -> int:
+        return self.truths - alert.opened_at_truths
+
+    def to_plain(self) -> dict[str, Any]:
+        """For JSON; ``from_plain`` gives the state back."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The state that ``to_plain`` gave."""
+        alerts = {alert_id: OpenAlert(**alert) for alert_id, alert in plain["open_alerts"].items()}
+        return cls(**{**plain, "open_alerts": alerts})

@@ -1,0 +1,1 @@
+"""Worker processes that train and run models: limited, supervised, replaced when they die."""
