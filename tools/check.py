@@ -12,7 +12,7 @@ TOOLS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tools").glob("*
 # name: command. The name selects: make check ARGS="types imports"
 CHECKS: dict[str, list[str]] = {
     "format": [str(BIN / "ruff"), "format", "--check", "."],
-    "lint": [str(BIN / "ruff"), "check", "--quiet", "."],
+    "lint": [str(BIN / "ruff"), "check", "--quiet", "--output-format", "concise", "."],
     "types": [str(BIN / "mypy"), "--no-error-summary"],
     "types-of-tools": [str(BIN / "mypy"), "--no-error-summary", *TOOLS],
     "imports": [str(BIN / "lint-imports")],
