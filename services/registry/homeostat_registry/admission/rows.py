@@ -40,25 +40,23 @@ def _column(tensor: dict[str, Any], rows: int, rng: Any) -> Any:
     return values
 
 
-def extreme(inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Feeds that a hostile client could send: each must be answered or refused, never fatal."""
-    return [
-        {each["name"]: _filled(each, pick) for each in inputs} for pick in ("low", "minus", "zero")
-    ]
+def extreme(inputs: list[dict[str, Any]], rows: int, seed: int = 11) -> dict[str, Any]:
+    """What a hostile client could send, in every mixture: none of it may be fatal."""
+    rng = np.random.default_rng(seed)
+    return {
+        each["name"]: rng.choice(_extremes(each["datatype"]), (rows, *each["shape"][1:]))
+        for each in inputs
+    }
 
 
-def _filled(tensor: dict[str, Any], pick: str) -> Any:
-    """Two rows: the extreme above, then minus one (or one), which together overflow a division."""
-    shape = (2, *tensor["shape"][1:])
-    datatype = tensor["datatype"]
+def _extremes(datatype: str) -> Any:
     if datatype == "BYTES":
-        return np.full(shape, {"low": "", "minus": "\u0000", "zero": "x" * 10_000}[pick], object)
-    dtype = DTYPES[datatype]
+        return np.array(["", "\0", "x" * 10_000, "-1", "\U0001f600"], dtype=object)
     if datatype == "BOOL":
-        return np.full(shape, pick == "low", dtype)
+        return np.array([True, False])
+    dtype = DTYPES[datatype]
     if datatype.startswith("FP"):
-        number = {"low": np.finfo(dtype).min, "minus": np.nan, "zero": 0.0}[pick]
-        return np.full(shape, number, dtype)
+        largest = np.finfo(dtype).max
+        return np.array([-largest, largest, np.inf, -np.inf, np.nan, 0.0, -0.0, 1e-7], dtype)
     least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
-    number = {"low": least or most, "minus": -1 if least else most, "zero": 0}[pick]
-    return np.full(shape, number, dtype)
+    return np.array([least, most, -1 if least else most - 1, 0, 1], dtype)

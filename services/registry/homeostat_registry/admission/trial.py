@@ -35,9 +35,8 @@ def load(content: bytes) -> Any:
     options.log_severity_level = 4
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except MemoryError:
-        raise
     except Exception as error:
+        _raise_if_out_of_memory(error)
         raise Refused(
             f"onnxruntime does not load the model: {_short(error)} "
             "Export it with operators and types that onnxruntime implements."
@@ -65,6 +64,13 @@ def try_out(session: Any, signature: Signature) -> dict[str, Any]:
         "single_row_seconds": round(single_seconds, 7),
         "batch_seconds": round(batch_seconds, 7),
     }
+
+
+def _raise_if_out_of_memory(error: Exception) -> None:
+    """onnxruntime has no exception of its own for it."""
+    told = str(error).lower()
+    if isinstance(error, MemoryError) or "allocate memory" in told or "bad_alloc" in told:
+        raise MemoryError from error
 
 
 def _fit_inputs(session: Any, signature: Signature) -> list[dict[str, Any]]:
@@ -135,9 +141,8 @@ def _run(session: Any, names: list[str], feeds: dict[str, Any]) -> tuple[list[An
     began = time.perf_counter()
     try:
         outputs = session.run(names, feeds)
-    except MemoryError:
-        raise
     except Exception as error:
+        _raise_if_out_of_memory(error)
         count = len(next(iter(feeds.values())))
         raise Refused(
             f"The model fails on {count} made-up row{'s' if count > 1 else ''} (with nulls where "
@@ -216,9 +221,11 @@ def _require_independent(
 
 def _survive(session: Any, names: list[str], inputs: list[dict[str, Any]]) -> None:
     """Refusing extremes is fine; dying of them is what the watcher outside notices."""
-    for feeds in rows.extreme(inputs):
+    feeds = rows.extreme(inputs, _BATCH_ROWS)
+    for row in range(_BATCH_ROWS):
+        alone = {name: values[row : row + 1] for name, values in feeds.items()}
         try:
-            session.run(names, feeds)
+            session.run(names, alone)
         except Exception:  # noqa: S112 - any answer but death will do
             continue
 
