@@ -103,10 +103,11 @@ class Engine:
     def handle(self, calls: Sequence[Call]) -> None:
         """Answers all calls, now or later; raises nothing."""
         now_us = self.clock.now_us()
+        times = self.times(now_us)
         groups: dict[Served, list[Waiting]] = {}
         for call in calls:
             try:
-                served, waiting = self._read(call, now_us)
+                served, waiting = self._read(call, now_us, times)
                 groups.setdefault(served, []).append(waiting)
             except NotLoaded as missing:
                 self.fetch(call, missing)
@@ -115,7 +116,7 @@ class Engine:
         for served, group in groups.items():
             self._dispatch(served, group)
 
-    def _read(self, call: Call, now_us: int) -> tuple[Served, Waiting]:
+    def _read(self, call: Call, now_us: int, times: TimeBounds) -> tuple[Served, Waiting]:
         if self.is_leaving:
             raise Leaving("the server is shutting down; try another one or again later")
         if len(call.payload) > self.rules.max_message_bytes:
@@ -128,7 +129,7 @@ class Engine:
         except Exception:
             raise InvalidInput("expected a serialized ModelInferRequest, got other bytes") from None
         served, arm = self.table.route(message.model_name, message.model_version)
-        request = check(message, served.schema, self.times(now_us))
+        request = check(message, served.schema, times)
         _check_block_bytes(request, served.schema, len(call.payload))
         served.admit(request.rows)
         return served, Waiting(call, request, arm, now_us)

@@ -48,12 +48,15 @@ def check(request: ModelInferRequest, schema: Schema, times: TimeBounds) -> Chec
     checked = CheckedRequest(0, [], reader.is_raw, request.id, _selected(request, schema))
     for at, tensor in enumerate(request.inputs):
         index = schema.input_index.get(tensor.name)
-        if index is not None:
-            if columns[index] is not None:
-                raise InvalidInput(f"{reader.where(tensor)}: expected once, got it twice")
-            columns[index] = reader.model_input(at, tensor, schema.inputs[index])
-        else:
+        if index is None:
             _reserved(checked, reader, at, tensor, times)
+            continue
+        if columns[index] is not None:
+            raise InvalidInput(f"{reader.where(tensor)}: expected once, got it twice")
+        expected = schema.inputs[index]
+        columns[index] = reader.plain(at, tensor, expected) or reader.model_input(
+            at, tensor, expected
+        )
     _no_gap(columns, reader, schema)
     checked.columns = columns  # type: ignore[assignment]
     checked.rows = reader.rows
@@ -84,6 +87,23 @@ class _Reader:
 
     def where(self, tensor: InferInput) -> str:
         return f"{self.model}, input {tensor.name[:128]!r}"
+
+    def plain(self, at: int, tensor: InferInput, expected: Tensor) -> bytes | None:
+        """Raw numbers that fit in every respect, as most do; None sends the input the long way,
+        which says what is wrong."""
+        shape = tensor.shape
+        if (
+            self.is_raw
+            and expected.is_plain
+            and tensor.datatype == expected.datatype
+            and len(shape) == len(expected.shape)
+            and tuple(shape[1:]) == expected.shape[1:]
+        ):
+            raw, rows = self._raws[at], shape[0]
+            if 0 < rows == (self.rows or rows) and len(raw) == rows * expected.row_bytes:
+                self.rows = rows
+                return raw
+        return None
 
     def model_input(self, at: int, tensor: InferInput, expected: Tensor) -> Packed:
         if tensor.datatype != expected.datatype:
@@ -170,7 +190,7 @@ def _no_gap(columns: list[Packed | None], reader: _Reader, schema: Schema) -> No
 
 def _selected(request: ModelInferRequest, schema: Schema) -> tuple[int, ...]:
     if not request.outputs:
-        return tuple(range(len(schema.outputs)))
+        return schema.all_outputs
     indexes = [schema.output_index.get(each.name) for each in request.outputs]
     if None in indexes:
         raise InvalidInput(

@@ -19,8 +19,11 @@ class Tensor:
     datatype: str
     shape: tuple[int, ...]
     is_nullable: bool
-    # Values per row.
+    # Values per row, and their bytes in a block (strings: their codes).
     width: int
+    row_bytes: int
+    # Numbers of which every bit pattern is a value: no string, no BOOL.
+    is_plain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +39,10 @@ class Schema:
     output_index: Mapping[str, int]
     score_index: int
     fingerprint: str
-
-    @property
-    def input_row_bytes(self) -> int:
-        """What a row's inputs take in a block, strings' own text not counted."""
-        return sum(each.width * _value_bytes(each) for each in self.inputs)
-
-    @property
-    def output_row_bytes(self) -> int:
-        """What a row's outputs take in a block, strings' own text not counted."""
-        return sum(each.width * _value_bytes(each) for each in self.outputs)
+    # What a row takes in a block, strings' own text not counted.
+    all_outputs: tuple[int, ...]
+    input_row_bytes: int
+    output_row_bytes: int
 
     @property
     def task(self) -> int:
@@ -99,11 +96,10 @@ def schema_of(model_name: str, version: int, signature: Signature) -> Schema:
         output_index=MappingProxyType(output_index),
         score_index=output_index[signature.score_output],
         fingerprint=fingerprint(signature.inputs),
+        all_outputs=tuple(range(len(outputs))),
+        input_row_bytes=sum(each.row_bytes for each in inputs),
+        output_row_bytes=sum(each.row_bytes for each in outputs),
     )
-
-
-def _value_bytes(tensor: Tensor) -> int:
-    return DTYPES[tensor.datatype].itemsize if tensor.datatype in DTYPES else 4
 
 
 def _tensor(spec: TensorSpec) -> Tensor:
@@ -113,4 +109,6 @@ def _tensor(spec: TensorSpec) -> Tensor:
     width = 1
     for size in shape[1:]:
         width *= max(1, size)
-    return Tensor(spec.name, spec.datatype, shape, spec.is_nullable, width)
+    is_plain = spec.datatype not in ("BYTES", "BOOL")
+    row_bytes = width * (DTYPES[spec.datatype].itemsize if spec.datatype in DTYPES else 4)
+    return Tensor(spec.name, spec.datatype, shape, spec.is_nullable, width, row_bytes, is_plain)
