@@ -176,8 +176,8 @@ def _of_kind(model_name: str, news: Truths, previous: Floats, touched: Touched) 
 def losses(task: int, decisions: Floats, truths: Floats) -> Floats:
     """0 or 1 for classes, the squared error for values."""
     if task == _REGRESSION:
-        return np.asarray(np.square(decisions - truths))
-    return (decisions != truths).astype(np.float64)
+        return np.square(np.subtract(decisions, truths, dtype=np.float64))
+    return np.not_equal(decisions, truths).astype(np.float64)
 
 
 def _contexts(own: Touched) -> list[tuple[str, pa.Array]]:
