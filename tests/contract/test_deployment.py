@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,30 @@ def test_the_real_kafka_of_tests_and_of_compose_are_the_same_version() -> None:
     tag = COMPOSE["services"]["kafka"]["image"].partition(":")[2]
     pom = (ROOT / "deploy" / "kafka" / "pom.xml").read_text()
     assert f"<kafka.version>{tag}</kafka.version>" in pom
+
+
+def imported_packages(folder: Path) -> set[str]:
+    """Top-level names that the code below a folder imports, anywhere in it."""
+    found: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {each.name.partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_image_holds_every_package_that_its_service_imports(service: str) -> None:
+    text = (ROOT / "requirements" / "services" / f"{service}.txt").read_text()
+    pinned = {name.lower() for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
+    folders = (ROOT / "kit", ROOT / "services" / service)
+    distributions = packages_distributions()
+    missing = {
+        package: distributions.get(package)
+        for package in set().union(*map(imported_packages, folders)) - set(sys.stdlib_module_names)
+        if not package.startswith("homeostat")
+        and not {each.lower() for each in distributions.get(package, [])} & pinned
+    }
+    assert not missing
