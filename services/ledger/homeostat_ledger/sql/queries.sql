@@ -23,6 +23,11 @@ SELECT source_id FROM source WHERE source_name = $1;
 -- name: known_blocks
 SELECT block_id FROM prediction_block WHERE block_id = ANY($1::bytea[]);
 
+-- name: archived_blocks
+SELECT block_id FROM prediction_block WHERE block_id = ANY($1::bytea[])
+UNION ALL
+SELECT block_id FROM outcome_block WHERE block_id = ANY($1::bytea[]);
+
 -- name: add_file
 INSERT INTO archive_file (model_id, layout, file_name, row_count, byte_count)
 VALUES ($1, $2, $3, $4, $5) RETURNING file_id;

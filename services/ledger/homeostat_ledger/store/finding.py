@@ -70,7 +70,7 @@ class PostgresFinder:
         return Counts(**values)
 
     async def are_archived(self, block_ids: list[bytes]) -> list[bool]:
-        """In the order of the question."""
-        rows = await self._pool.fetch(SQL["known_blocks"], block_ids)
+        """Of predictions and of outcomes, in the order of the question."""
+        rows = await self._pool.fetch(SQL["archived_blocks"], block_ids)
         known = {row["block_id"] for row in rows}
         return [block_id in known for block_id in block_ids]
