@@ -1,5 +1,6 @@
 """Starting, awaiting and stopping a stack from outside its supervisor."""
 
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from homeostat_local.processes import Command, spawn, tail
 
 # The supervisor's exit code when another one has the folder.
 ALREADY_RUNNING = 3
+# The last event in the log of a supervisor that could not bring its stack up.
+STACK_FAILED = "stack_failed"
 
 _POLL_SECONDS = 0.03
 _LEAVE_SECONDS = 10.0
@@ -85,8 +88,7 @@ def wait_ready(
                 return endpoints
             _raise_if_hopeless(data_folder, endpoints)
         elif supervisor is None or supervisor.poll() not in (None, ALREADY_RUNNING):
-            log = log_path(data_folder, "supervisor")
-            raise StartFailed(f"the supervisor ended; the end of {log}:\n{tail(log)}")
+            raise StartFailed(_why_ended(log_path(data_folder, "supervisor")))
         if time.monotonic() > deadline:
             raise StartFailed(_slow(data_folder, endpoints, seconds))
         time.sleep(_POLL_SECONDS)
@@ -165,6 +167,18 @@ def _raise_if_hopeless(data_folder: Path, endpoints: Endpoints) -> None:
                 f"{name} died {record.restarts} times before it answered; the end of {log}:\n"
                 f"{tail(log)}"
             )
+
+
+def _why_ended(log: Path) -> str:
+    """The reason that the supervisor gave; the end of its log where it gave none."""
+    end = tail(log)
+    try:
+        last = json.loads(end.splitlines()[-1])
+        if last["event"] == STACK_FAILED:
+            return str(last["reason"])
+    except (ValueError, LookupError, TypeError):
+        pass
+    return f"the supervisor ended; the end of {log}:\n{end}"
 
 
 def _slow(data_folder: Path, endpoints: Endpoints | None, seconds: float) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from homeostat_kit import logs
 from homeostat_local import broker, database
 from homeostat_local.child import Child
-from homeostat_local.control import ALREADY_RUNNING, end_orphans
+from homeostat_local.control import ALREADY_RUNNING, STACK_FAILED, end_orphans
 from homeostat_local.endpoints import (
     FILE_NAME,
     Endpoints,
@@ -205,7 +205,7 @@ def main(data_folder: Path) -> int:
         try:
             asyncio.run(_run(data_folder))
         except LocalError as error:
-            _log.error("stack_failed", reason=str(error))
+            _log.error(STACK_FAILED, reason=str(error))
             return 1
     return 0
 

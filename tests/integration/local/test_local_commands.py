@@ -81,7 +81,7 @@ def test_a_taken_port_is_an_error_with_the_cure(
     port = embedded_broker.address.rpartition(":")[2]
     up = homeostat("up", "--services", "", "--port", f"broker={port}")
     assert up.returncode == 1
-    assert f"port {port} for broker is taken" in up.stderr
+    assert up.stderr.startswith(f"error port {port} for broker is taken")
     assert "cure" in up.stderr
 
 
