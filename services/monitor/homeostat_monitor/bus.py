@@ -18,9 +18,9 @@ from homeostat.events.v1.retraining_run_pb2 import (
 )
 from homeostat.events.v1.version_changed_pb2 import VersionChanged
 from homeostat.topics import JOINED, PREDICTIONS, RUNS, VERSIONS, Topic
-from homeostat_kit import logs, telemetry
+from homeostat_kit import telemetry
 from homeostat_kit.kafka import Batch, Bus, Received, Unreadable
-from homeostat_kit.kafka.records import dead_letter
+from homeostat_kit.kafka.dead_letters import DeadLetters
 from homeostat_kit.offsets import advance_offsets
 from homeostat_kit.postgres import Connection, Pool, retrying
 from homeostat_monitor.app.hearing import RunNews, VersionNews, hear_run, hear_version
@@ -37,8 +37,6 @@ _FRUITLESS = frozenset({RUN_OUTCOME_NO_CANDIDATE, RUN_OUTCOME_REJECTED})
 _NO_VERSION = "the registry knows no such version"
 # Spans of the newest polls, for the span of what they lead to.
 _MOST_LINKS = 32
-
-_log = logs.get_logger("homeostat_monitor.bus")
 
 
 class Listener:
@@ -63,6 +61,8 @@ class Listener:
         self._runs_until_accepted = runs_until_accepted
         self._metrics = metrics
         self._traces = traces
+        # Of the present life of the broker.
+        self._dead_letters: tuple[str, DeadLetters] | None = None
         self.recent_spans: deque[Any] = deque(maxlen=_MOST_LINKS)
 
     async def on_predictions(self, batch: Batch) -> None:
@@ -78,7 +78,7 @@ class Listener:
             else:
                 unjudged[subject] = unjudged.get(subject, 0) + block.row_count
         taken, unreadable = await self._taken(by_subject)
-        await self._bury(batch, PREDICTIONS, unreadable)
+        await self._bury(batch, unreadable)
 
         async def effect(tx: StoreTransaction) -> int:
             for subject, rows in unjudged.items():
@@ -129,7 +129,7 @@ class Listener:
             tallies.append((firsts.subject, counts))
             if len(firsts.losses) and is_judged(block.arm):
                 blocks.append(firsts)
-        await self._bury(batch, JOINED, unreadable)
+        await self._bury(batch, unreadable)
 
         async def effect(tx: StoreTransaction) -> int:
             for subject, counts in tallies:
@@ -176,26 +176,15 @@ class Listener:
         span = self._traces.tracer.start_as_current_span("monitor.take", links=links)
         return _Remembered(span, self.recent_spans)
 
-    async def _bury(self, batch: Batch, topic: Topic, unreadable: Sequence[Unreadable]) -> None:
+    async def _bury(self, batch: Batch, unreadable: Sequence[Unreadable]) -> None:
         """Says in the dead-letter topic which blocks were none, before their offsets are passed."""
         if not unreadable:
             return
         self._metrics.unreadable.add(len(unreadable))
-        await self._bus.produce_many(
-            [
-                dead_letter(each, topic=topic, epoch=batch.epoch, client_id=self._bus.client_id)
-                for each in unreadable
-            ]
-        )
-        for each in unreadable:
-            record = each.received
-            _log.warning(
-                "block_dead_lettered",
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                reason=each.reason,
-            )
+        if self._dead_letters is None or self._dead_letters[0] != batch.epoch:
+            topics = {each.name: each for each in (PREDICTIONS, JOINED)}
+            self._dead_letters = (batch.epoch, DeadLetters(self._bus, topics, batch.epoch))
+        await self._dead_letters[1].tell(unreadable)
 
 
 class _Remembered:

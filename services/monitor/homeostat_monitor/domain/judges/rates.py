@@ -1,6 +1,7 @@
 """Is a rate of rows higher than the reference explains? Exact, by the binomial distribution."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,22 +11,46 @@ Floats = NDArray[np.float64]
 
 # Chance of one false alert per window over all features of a rule.
 _ALPHA = 1e-4
+# Fewer blocks than this say too little of the worst one.
+_FEWEST_BLOCKS = 4
 _MARGIN_OVER_WORST = 1.25
 _DEVIATIONS = 3.0
 
 
-def explained_rate(expected: float, block_rates: Sequence[Floats]) -> float:
-    """The highest rate that the reference explains: what is expected of it overall, or what its
-    own contiguous blocks show, with a margin. ``block_rates``: by growing block size; the largest
-    with enough blocks counts, since small blocks show chance more than movement."""
-    useful = [rates for rates in block_rates if len(rates) >= 7]
-    if not useful:
-        return min(expected, 1.0)
-    rates = useful[-1]
-    natural = max(
-        _MARGIN_OVER_WORST * float(rates.max()), float(rates.mean() + _DEVIATIONS * rates.std())
-    )
-    return min(max(expected, natural), 1.0)
+@dataclass(frozen=True, slots=True)
+class ExplainedRates:
+    """The highest rate that the reference explains, by the row count of the window."""
+
+    typical: float
+    expected: float
+    rows: tuple[int, ...]
+    rates: tuple[float, ...]
+
+    def at(self, rows: int) -> float:
+        """For a window of so many rows: short windows vary more."""
+        if not self.rows:
+            return min(self.expected, 1.0)
+        place = max(int(np.searchsorted(self.rows, rows, side="right")) - 1, 0)
+        return self.rates[place]
+
+
+def explained_rates(
+    typical: float, expected: float, blocks: Iterable[tuple[int, Floats]]
+) -> ExplainedRates:
+    """What is expected overall, or what contiguous blocks of the reference show, with a margin:
+    rates that come in bursts do so again. ``blocks``: rates of blocks by their row count."""
+    sizes: list[int] = []
+    highest: list[float] = []
+    for rows, rates in blocks:
+        if len(rates) < _FEWEST_BLOCKS:
+            continue
+        natural = max(
+            _MARGIN_OVER_WORST * float(rates.max()),
+            float(rates.mean() + _DEVIATIONS * rates.std()),
+        )
+        sizes.append(rows)
+        highest.append(min(max(expected, natural), 1.0))
+    return ExplainedRates(typical, expected, tuple(sizes), tuple(highest))
 
 
 def critical_count(rows: int, rate: float, tests: int) -> int:

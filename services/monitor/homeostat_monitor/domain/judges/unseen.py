@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.judges.rates import critical_count, explained_rate
+from homeostat_monitor.domain.judges.rates import ExplainedRates, critical_count, explained_rates
 from homeostat_monitor.domain.reference import ReferenceCounts
 from homeostat_monitor.domain.sums import Layout
 from homeostat_monitor.domain.windows import Window
@@ -19,27 +19,26 @@ Floats = NDArray[np.float64]
 class UnseenValuesJudge:
     """Exact binomial test of the rate of never-seen texts, Bonferroni over the features."""
 
-    # Typical and highest explained rate per category feature.
-    rates: Mapping[str, tuple[float, float]]
+    rates: Mapping[str, ExplainedRates]
     remarks: Sequence[str] = ()
     rule: Rule = Rule.UNSEEN_VALUES
 
     def judge(self, layout: Layout, window: Window) -> list[Finding]:
         """A finding per category feature that has any value in this window."""
         found = []
-        for name, (typical, explained) in self.rates.items():
+        for name, rates in self.rates.items():
             present = window.rows - int(layout.nulls(name, window.sums))
             if not present:
                 continue
             unseen = int(layout.unseen(name, window.sums))
-            limit = critical_count(present, explained, len(self.rates))
+            limit = critical_count(present, rates.at(window.rows), len(self.rates))
             found.append(
                 Finding(
                     self.rule,
                     name,
                     "unseen_rate",
                     unseen / present,
-                    typical,
+                    rates.typical,
                     limit / present,
                     is_breach=unseen >= limit,
                 )
@@ -52,10 +51,11 @@ def unseen_values_judge(counts: ReferenceCounts) -> UnseenValuesJudge:
     rates = {}
     for name, codes, present in counts.categories():
         typical, expected = good_turing(np.bincount(codes[present]))
-        shares = [
-            unseen_elsewhere(codes, present, rows) for rows in counts.block_sizes(counts.rows)
-        ]
-        rates[name] = (typical, explained_rate(expected, shares))
+        shares = (
+            (rows, unseen_elsewhere(codes, present, rows))
+            for rows in counts.block_sizes(counts.rows)
+        )
+        rates[name] = explained_rates(typical, expected, shares)
     return UnseenValuesJudge(rates)
 
 

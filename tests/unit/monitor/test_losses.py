@@ -1,0 +1,174 @@
+"""The delayed loss: rises are seen once, states are stored exactly or refused."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from homeostat_monitor.domain import adwin
+from homeostat_monitor.domain.errors import CorruptState
+from homeostat_monitor.domain.losses import Loss, LossSignal, LossWatch
+from homeostat_monitor.domain.reference import Holdout
+
+
+def holdout(rate: float = 0.2, rows: int = 3000, seed: int = 0) -> Holdout:
+    rng = np.random.default_rng(seed)
+    return Holdout((rng.random(rows) < rate).astype(float), np.arange(rows))
+
+
+def stream(*parts: tuple[int, float], seed: int = 1, start: int = 10_000) -> list[Loss]:
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([(rng.random(rows) < rate).astype(float) for rows, rate in parts])
+    return [Loss(start + i, 0, float(each)) for i, each in enumerate(values)]
+
+
+def test_a_level_like_the_hold_out_is_silent() -> None:
+    watch = LossWatch.seeded(holdout(), is_binary=True)
+    assert watch.feed(stream((50_000, 0.2))) == []
+    assert watch.reference == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_rise_is_seen_soon_and_dated() -> None:
+    watch = LossWatch.seeded(holdout(), is_binary=True)
+    first, *_ = watch.feed(stream((5000, 0.2), (3000, 0.4)))
+    assert first.signal is LossSignal.ROSE
+    assert 15_000 < first.at_us < 15_500
+    assert first.since_us <= first.at_us
+    assert first.observed > first.reference
+
+
+def test_a_fall_is_no_alarm() -> None:
+    watch = LossWatch.seeded(holdout(0.4), is_binary=True)
+    assert watch.feed(stream((3000, 0.4), (20_000, 0.1))) == []
+
+
+def test_a_return_from_a_fall_to_the_reference_is_no_alarm() -> None:
+    watch = LossWatch.seeded(holdout(0.4), is_binary=True)
+    found = watch.feed(stream((3000, 0.1), (500, 0.35)))
+    assert found == []
+
+
+def test_a_rise_that_ends_is_said_to_have_ended() -> None:
+    watch = LossWatch.seeded(holdout(), is_binary=True)
+    found = watch.feed(stream((2000, 0.2), (1500, 0.5), (6000, 0.18)))
+    assert [each.signal for each in found] == [LossSignal.ROSE, LossSignal.RECOVERED]
+
+
+def test_a_rise_that_stays_is_said_once_to_persist() -> None:
+    watch = LossWatch.seeded(holdout(), is_binary=True)
+    found = watch.feed(stream((2000, 0.2), (20_000, 0.35)))
+    assert [each.signal for each in found] == [LossSignal.ROSE, LossSignal.PERSISTS]
+    assert found[1].is_critical
+
+
+def test_a_further_rise_is_said() -> None:
+    watch = LossWatch.seeded(holdout(), is_binary=True)
+    found = watch.feed(stream((2000, 0.2), (2000, 0.35), (1000, 0.7)))
+    assert [each.signal for each in found] == [LossSignal.ROSE, LossSignal.ROSE]
+
+
+def test_an_accepted_level_is_the_new_reference() -> None:
+    watch = LossWatch.seeded(holdout(), is_binary=True)
+    watch.feed(stream((2000, 0.2), (3000, 0.35)))
+    watch.rebase()
+    assert watch.reference == pytest.approx(0.35, abs=0.03)
+    assert watch.feed(stream((10_000, 0.35), seed=9)) == []
+
+
+def test_without_a_hold_out_it_learns_from_the_first_losses() -> None:
+    watch = LossWatch.seeded(None, is_binary=True)
+    watch.feed(stream((499, 0.2)))
+    assert watch.is_learning
+    watch.feed(stream((1500, 0.2), seed=3))
+    assert not watch.is_learning
+    found = watch.feed(stream((2000, 0.5), seed=4))
+    assert found[0].signal is LossSignal.ROSE
+
+
+def test_squared_errors_are_judged_on_their_own_scale() -> None:
+    rng = np.random.default_rng(0)
+    past = Holdout(rng.normal(size=3000) ** 2 * 1e6, np.arange(3000))
+    calm = [Loss(i, 0, float(v)) for i, v in enumerate(rng.normal(size=5000) ** 2 * 1e6)]
+    worse = [Loss(i, 0, float(v)) for i, v in enumerate(rng.normal(size=5000) ** 2 * 3e6)]
+    watch = LossWatch.seeded(past, is_binary=False)
+    assert watch.feed(calm) == []
+    found = watch.feed(worse)
+    assert found[0].signal is LossSignal.ROSE
+    assert found[0].observed > found[0].reference > 1e5
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_changes_nothing(poison: float) -> None:
+    watch = LossWatch.seeded(holdout(), is_binary=True)
+    losses = stream((2000, 0.2), (1000, 0.5))
+    expected = LossWatch.seeded(holdout(), is_binary=True).feed(losses)
+    mixed = [each for loss in losses for each in (loss, Loss(loss.known_at_us, 0, poison))]
+    assert watch.feed(mixed) == expected
+    assert watch.not_finite == len(losses)
+    hold = holdout()
+    poisoned = Holdout(np.append(hold.losses, poison), np.append(hold.known_at_us, 9))
+    assert LossWatch.seeded(poisoned, is_binary=True).reference == watch.reference
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 900), max_size=8), st.booleans())
+def test_portions_and_stored_states_change_nothing(cuts: list[int], has_seed: bool) -> None:
+    losses = stream((1500, 0.2), (1500, 0.45), (1500, 0.15))
+    seed = holdout() if has_seed else None
+    whole = LossWatch.seeded(seed, is_binary=True)
+    expected = whole.feed(losses)
+    watch = LossWatch.seeded(seed, is_binary=True)
+    found = []
+    begun = 0
+    for end in [*np.cumsum(cuts).tolist(), len(losses)]:
+        watch = LossWatch.from_json(watch.to_json())
+        found += watch.feed(losses[begun:end])
+        begun = max(begun, end)
+    assert found == expected
+    assert watch.to_json() == whole.to_json()
+
+
+def test_the_detector_comes_back_bit_for_bit() -> None:
+    rng = np.random.default_rng(0)
+    detector = adwin.fresh()
+    for value in (rng.random(5000) < 0.3).astype(float):
+        detector.update(value)
+    again = adwin.load(json.loads(json.dumps(adwin.dump(detector))))
+    for value in (rng.random(3000) < 0.6).astype(float):
+        detector.update(value)
+        again.update(value)
+        assert detector.drift_detected == again.drift_detected
+    assert adwin.dump(detector) == adwin.dump(again)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda stored: stored | {"state": stored["state"][:-8]},
+        lambda stored: stored | {"state": "AAAA" + stored["state"][4:]},
+        lambda stored: stored | {"state": "not base64!"},
+        lambda stored: stored | {"sha256": "0" * 64},
+        lambda stored: stored | {"river": "0.0.1"},
+        lambda stored: stored | {"delta": 0.5},
+        lambda stored: {},
+    ],
+)
+def test_a_state_that_is_not_what_was_written_is_refused(spoil: object) -> None:
+    stored = dict(adwin.dump(adwin.fresh()))
+    with pytest.raises(CorruptState):
+        adwin.load(spoil(stored))  # type: ignore[operator]
+
+
+@given(st.text(max_size=40))
+def test_nonsense_is_no_state(text: str) -> None:
+    with pytest.raises(CorruptState):
+        LossWatch.from_json(text)
+
+
+def test_a_state_stays_small() -> None:
+    watch = LossWatch.seeded(holdout(), is_binary=True)
+    watch.feed(stream((100_000, 0.2)))
+    assert len(watch.to_json()) < 60_000
