@@ -1,8 +1,10 @@
 """The deployment files fit the code: checked without an engine."""
 
 import ast
+import asyncio
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from homeostat_kit.grpc_server import serve
 from homeostat_kit.settings import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,3 +221,22 @@ def test_an_image_holds_every_package_that_its_service_imports(service: str) -> 
         and not {each.lower() for each in distributions.get(package, [])} & pinned
     }
     assert not missing
+
+
+async def is_healthy(address: str) -> int:
+    """The exit status of the image's health check for a service at this address."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "deploy" / "docker" / "is_healthy.py"),
+        env={**os.environ, "SERVICE": "monitor", "HOMEOSTAT_MONITOR_GRPC_ADDRESS": address},
+    )
+    return await process.wait()
+
+
+async def test_a_container_is_healthy_while_its_service_serves() -> None:
+    server = await serve("127.0.0.1:0", lambda _: None, errors={}, service_names=[])
+    try:
+        assert await is_healthy(f"0.0.0.0:{server.port}") == 0
+    finally:
+        await server.stop()
+    assert await is_healthy(f"0.0.0.0:{server.port}") == 1
