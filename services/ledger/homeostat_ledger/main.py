@@ -20,7 +20,7 @@ from homeostat_kit.progress import ProgressServicer, progress_response
 from homeostat_ledger.app.compact import compact
 from homeostat_ledger.app.expire import expire
 from homeostat_ledger.archive.files import ParquetArchive
-from homeostat_ledger.bus.dead import teller
+from homeostat_ledger.bus.dead import refuser, teller
 from homeostat_ledger.bus.intake import Intaker, Limits, Sources
 from homeostat_ledger.grpc_api import ERRORS, SERVICE_NAME, LedgerApi
 from homeostat_ledger.metrics import Metrics
@@ -62,7 +62,7 @@ async def serve(settings: LedgerSettings, stop: asyncio.Event) -> None:
         intaker = Intaker(
             index=index,
             archive=archive,
-            produce=bus.produce_many,
+            refuse=refuser(bus),
             limits=_limits(settings),
             clock=clock,
             sources=await _sources(pool, index),

@@ -35,7 +35,20 @@ from homeostat_ledger.store.finding import PostgresFinder
 from homeostat_ledger.store.index import PostgresIndex, become_writer
 from homeostat_local.database import create_service_database
 
-TABLES = ["truth", "client_row", "parked", "prediction_block", "archive_part", "archive_file", "history", "model", "outcome_block", "watermark", "outbox", "consumer_offset"]
+TABLES = (
+    "truth",
+    "client_row",
+    "parked",
+    "prediction_block",
+    "archive_part",
+    "archive_file",
+    "history",
+    "model",
+    "outcome_block",
+    "watermark",
+    "outbox",
+    "consumer_offset",
+)
 
 # A client's id, or the block and row of a prediction.
 Subject = str | tuple[int, int]
@@ -145,7 +158,7 @@ class Installation:
         self.intaker = Intaker(
             index=index,
             archive=archive,
-            produce=self.refuse,
+            refuse=self.refuse,
             limits=Limits(0, 0, SECRET),
             clock=SystemClock(),
             sources=Sources(),
@@ -153,8 +166,8 @@ class Installation:
             tracer=NoOpTracer(),
         )
 
-    async def refuse(self, outgoing: Sequence[object]) -> None:
-        raise AssertionError(f"{len(outgoing)} records were refused")
+    async def refuse(self, epoch: str, refused: Sequence[object]) -> None:
+        raise AssertionError(f"{len(refused)} records were refused")
 
     async def poll(self, messages: Sequence[PredictionBlock | OutcomeBlock]) -> None:
         before, records = dict(self.next), []

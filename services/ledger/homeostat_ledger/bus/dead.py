@@ -6,13 +6,26 @@ import numpy as np
 
 from homeostat.events.v1.outcome_block_pb2 import OutcomeBlock
 from homeostat.ids import event_id
-from homeostat.topics import OUTCOMES
-from homeostat_kit.kafka import Outgoing
+from homeostat.topics import OUTCOMES, PREDICTIONS
+from homeostat_kit.kafka import Bus, Outgoing, Unreadable
+from homeostat_kit.kafka.dead_letters import DeadLetters
 from homeostat_ledger.app.ports import Expired
 from homeostat_ledger.domain.blocks import BY_CLIENT
 
+Refuse = Callable[[str, Sequence[Unreadable]], Awaitable[None]]
+
+_TOPICS = {each.name: each for each in (PREDICTIONS, OUTCOMES)}
 _MAX_ROWS = 1000
 _REASON = "no prediction came for it in time"
+
+
+def refuser(bus: Bus) -> Refuse:
+    """Tells of records of an epoch that hold what can't be, before their offsets are stored."""
+
+    async def refuse(epoch: str, refused: Sequence[Unreadable]) -> None:
+        await DeadLetters(bus, _TOPICS, epoch).tell(refused)
+
+    return refuse
 
 
 def teller(

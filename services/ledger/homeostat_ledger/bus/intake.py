@@ -1,28 +1,24 @@
 """One poll of the topics: read, refuse what can't be, take in the rest."""
 
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from opentelemetry import trace
 
 from homeostat.events.v1.outcome_block_pb2 import OutcomeBlock
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
-from homeostat.topics import OUTCOMES, PREDICTIONS, topic
-from homeostat_kit import logs, telemetry
+from homeostat.topics import OUTCOMES, PREDICTIONS
+from homeostat_kit import telemetry
 from homeostat_kit.clock import Clock
-from homeostat_kit.kafka import Batch, Outgoing, Received
+from homeostat_kit.kafka import Batch, Received
 from homeostat_kit.kafka import Unreadable as Refused
-from homeostat_kit.kafka.records import dead_letter
 from homeostat_kit.watermarks import Watermarks
 from homeostat_ledger.app.ports import Archive, Index, Intake, Marks
 from homeostat_ledger.app.take_in import take_in
+from homeostat_ledger.bus.dead import Refuse
 from homeostat_ledger.bus.messages import Bounds, read_block, read_outcomes
 from homeostat_ledger.domain.blocks import Block, OutcomeBatch
 from homeostat_ledger.domain.errors import Unreadable
 from homeostat_ledger.metrics import Metrics
-
-_log = logs.get_logger("homeostat_ledger.intake")
-Produce = Callable[[Sequence[Outgoing]], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +73,20 @@ class Intaker:
         *,
         index: Index,
         archive: Archive,
-        produce: Produce,
+        refuse: Refuse,
         limits: Limits,
         clock: Clock,
         sources: Sources,
         metrics: Metrics,
         tracer: trace.Tracer,
-        client_id: str = "ledger",
     ) -> None:
         self._index = index
         self._archive = archive
-        self._produce = produce
+        self._refuse = refuse
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
         self._tracer = tracer
-        self._client_id = client_id
         self.sources = sources
         self.is_busy = False
 
@@ -110,7 +104,10 @@ class Intaker:
         read = _Reading(self._limits, self._clock.now_us())
         for received, message in batch.records:
             read.take(received, message)
-        await self._refuse(batch, read.refused)
+        if read.refused:
+            # Before the commit: a crash in between repeats them under the same id.
+            await self._refuse(batch.epoch, read.refused)
+        self._metrics.refused(len(read.refused) + len(batch.unreadable))
         sources = self.sources.after(batch)
         intake = Intake(
             batch, read.blocks, read.outcomes, sources.marked(), telemetry.traceparent()
@@ -118,31 +115,6 @@ class Intaker:
         taken = await take_in(intake, index=self._index, archive=self._archive)
         self.sources = sources
         self._metrics.taken_in(taken)
-
-    async def _refuse(self, batch: Batch, refused: Sequence[Refused]) -> None:
-        """Dead letters first: a crash before the commit repeats them under the same id."""
-        if not refused:
-            return
-        await self._produce(
-            [
-                dead_letter(
-                    each,
-                    topic=topic(each.received.topic),
-                    epoch=batch.epoch,
-                    client_id=self._client_id,
-                )
-                for each in refused
-            ]
-        )
-        self._metrics.refused(len(refused) + len(batch.unreadable))
-        for each in refused:
-            _log.warning(
-                "record_refused",
-                topic=each.received.topic,
-                partition=each.received.partition,
-                offset=each.received.offset,
-                reason=each.reason,
-            )
 
 
 class _Reading:
