@@ -1,7 +1,8 @@
 """Events committed with the state they tell of, and the relay that carries them to the broker."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ _IDLE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 2.0
 _TRIM_EVERY_ROWS = 5_000
 _LOCK_RETRY_SECONDS = 1.0
+# What is unsent at a stop is sent after the next start.
+_FINISH_SECONDS = 1.0
 
 _log = logs.get_logger("homeostat_kit.outbox")
 
@@ -148,10 +151,11 @@ class OutboxRelay:
             while not stop.is_set():
                 self._woken.clear()
                 await self._adopt_epoch(connection)
-                if not await self._send_some(connection):
+                if not await self._send_some(connection, stop):
                     await first_of(stop, self._woken, self._bus.changes(), timeout=_IDLE_SECONDS)
         finally:
-            if not connection.is_closed():
+            # A connection that is lost has lost its locks.
+            with suppress(TimeoutError, OSError, *_DATABASE_ERRORS):
                 await connection.fetchval(_SQL["unlock_relay"])
 
     async def _adopt_epoch(self, connection: Connection) -> None:
@@ -164,11 +168,15 @@ class OutboxRelay:
         self._epoch = epoch
         _log.info("relay_epoch", source=self._source, epoch=epoch, sent_again=lost)
 
-    async def _send_some(self, connection: Connection) -> int:
+    async def _send_some(self, connection: Connection, stop: asyncio.Event) -> int:
         rows = await connection.fetch(_SQL["next_outbox"], _BATCH_ROWS)
         if not rows:
             return 0
-        acknowledged = await self._bus.produce_many([self._outgoing(row) for row in rows])
+        acknowledged = await self._unless(
+            stop, self._bus.produce_many([*map(self._outgoing, rows)])
+        )
+        if acknowledged is None:
+            return 0
         await self._mark(connection, rows, acknowledged)
         self._pause_seconds = 0.0
         self._sent_since_trim += len(rows)
@@ -176,6 +184,20 @@ class OutboxRelay:
             self._sent_since_trim = 0
             await connection.execute(_SQL["trim_outbox"], self._epoch, self._retained_rows)
         return len(rows)
+
+    async def _unless(
+        self, stop: asyncio.Event, sending: Coroutine[Any, Any, list[tuple[int, int]]]
+    ) -> list[tuple[int, int]] | None:
+        """What the broker acknowledged; None if it did not within a moment after ``stop``."""
+        task = asyncio.create_task(sending)
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task], timeout=_FINISH_SECONDS)
+            return task.result() if task.done() else None
+        finally:
+            stopped.cancel()
+            task.cancel()
 
     def _outgoing(self, row: Any) -> Outgoing:
         headers = cloudevents.headers(
@@ -211,4 +233,4 @@ class OutboxRelay:
             )
 
 
-_DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
+_DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)

@@ -42,6 +42,8 @@ _AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    # What asyncpg raises on a connection that was lost in the middle of its protocol.
+    asyncpg.InternalClientError,
     OSError,
 )
 

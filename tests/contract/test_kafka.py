@@ -5,16 +5,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from tests.support.broker import TestBroker
+from tests.support.kafka import JARS
 from tests.support.waiting import eventually
 
 from homeostat.cloudevents import headers
 from homeostat.events.v1.outcome_block_pb2 import OutcomeBlock
 from homeostat.topics import ALERTS, OUTCOMES, Topic
 from homeostat_kit.kafka import Batch, BrokerAway, Bus, Outgoing, consume
+from homeostat_local.kafka import java, start_kafka
 
 
 def a_block(number: int) -> bytes:
@@ -307,3 +311,109 @@ async def test_a_stored_offset_that_was_moved_by_another_is_read_again(
         await bus.produce_many([outgoing(topic, 3, partition=0)])
         await eventually(lambda: len(reading.seen) >= 6)
     assert reading.seen == [0, 1, 2, 1, 2, 3]
+
+
+class NotUtf8(str):
+    """A header's name that only a careless client could write."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        return b"\xff\xfe"
+
+
+async def produce_unparsable(bus: Bus, topic: Topic, partition: int, before: int) -> None:
+    """One batch of a client of its own: readable records and one whose header's name is garbage."""
+    builder = _DefaultRecordBatchBuilderPy(
+        magic=2,
+        compression_type=0,
+        is_transactional=0,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=1 << 20,
+    )
+    for number in range(before):
+        builder.append(number, 0, b"k", a_block(900 + number), [])
+    builder.append(before, 0, b"k", a_block(999), [(NotUtf8("x"), b"v")])
+    async with AIOKafkaProducer(bootstrap_servers=bus.bootstrap_servers) as producer:
+        batch = producer.create_batch()
+        batch.append(key=b"k", value=b"v", timestamp=0)
+        batch.close()
+        batch._buffer = builder.build()
+        await (await producer.send_batch(batch, topic.name, partition=partition))
+
+
+async def test_a_header_name_that_no_client_can_parse_stops_nobody(
+    broker: TestBroker, bus: Bus
+) -> None:
+    topic, reading = broker.topic(OUTCOMES), Reading()
+    dead = Topic(topic.dead_letter, ALERTS.message, "", 1, None, (), ())
+    await bus.ensure_topics([topic])
+    await bus.produce_many([outgoing(topic, each, partition=1) for each in range(20)])
+    await produce_unparsable(bus, topic, partition=1, before=2)
+    await bus.produce_many([outgoing(topic, each, partition=1) for each in range(20, 40)])
+    await bus.produce_many([outgoing(topic, each, partition=2) for each in range(40, 60)])
+    async with consuming(bus, topic, reading, max_records=30):
+        await eventually(lambda: len(reading.seen) >= 62)
+        await bus.produce_many([outgoing(topic, each, partition=3) for each in range(60, 70)])
+        await eventually(lambda: len(reading.seen) >= 72)
+    assert sorted(reading.seen) == [*range(70), 900, 901]
+    (letter,) = await first_records(bus, dead, count=1)
+    assert "UTF-8" in letter["reason"].decode()
+    assert (letter["original_partition"], letter["original_offset"]) == (b"1", b"22")
+
+
+async def test_a_broker_that_hangs_is_an_error_within_seconds_and_then_forgotten(
+    embedded_broker: TestBroker,
+) -> None:
+    topic, reading = embedded_broker.topic(OUTCOMES), Reading()
+    async with Bus(embedded_broker.address, client_id="test") as bus:
+        await bus.ensure_topics([topic])
+        async with consuming(bus, topic, reading):
+            await bus.produce(topic, b"k", a_block(0))
+            await eventually(lambda: reading.seen == [0])
+            embedded_broker.pause()
+            began = time.monotonic()
+            with pytest.raises(BrokerAway):
+                await bus.produce(topic, b"k", a_block(1))
+            assert time.monotonic() - began < 6.5
+            embedded_broker.go_on()
+            await eventually(lambda: _produced(bus, topic, 2))
+            await eventually(lambda: reading.seen[-1] == 2)
+    # The outcome of the first attempt is unknown: it may be there.
+    assert set(reading.seen) - {1} == {0, 2}
+
+
+async def _produced(bus: Bus, topic: Topic, number: int) -> bool:
+    try:
+        await bus.produce(topic, b"k", a_block(number))
+    except BrokerAway:
+        return False
+    return True
+
+
+@pytest.mark.kafka
+async def test_the_same_life_goes_on_after_a_crash_of_real_kafka(tmp_path: Path) -> None:
+    if not any(JARS.glob("*.jar")) or java() is None:
+        pytest.skip("no real Kafka: run `make kafka` (Java 17, Maven)")
+    topic, reading = OUTCOMES, Reading()
+    kafka = start_kafka(JARS, tmp_path)
+    port = int(kafka.address.rpartition(":")[2])
+    try:
+        async with Bus(kafka.address, client_id="test") as bus:
+            await bus.ensure_topics([topic])
+            epoch = bus.epoch
+            async with consuming(bus, topic, reading):
+                await bus.produce_many([outgoing(topic, each) for each in range(20)])
+                await eventually(lambda: len(reading.seen) == 20)
+                kafka.kill()
+                with pytest.raises(BrokerAway):
+                    await bus.produce(topic, b"k", a_block(99))
+                kafka = await asyncio.to_thread(start_kafka, JARS, tmp_path, port)
+                await eventually(lambda: _produced(bus, topic, 20), seconds=30)
+                await eventually(lambda: 20 in reading.seen, seconds=30)
+            assert bus.epoch == epoch
+    finally:
+        kafka.stop()
+    assert sorted(set(reading.seen) - {99}) == list(range(21))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,7 +17,7 @@ from homeostat_kit.kafka import Batch, Bus, consume
 from homeostat_kit.lease import LeaseLost, held_lease
 from homeostat_kit.offsets import OffsetConflict, advance_offsets, read_offsets, stored_offsets
 from homeostat_kit.outbox import Event, OutboxRelay, put, put_many
-from homeostat_kit.postgres import Pool, migrate, open_pool, retrying
+from homeostat_kit.postgres import Connection, Pool, migrate, open_pool, retrying
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ async def test_committed_events_arrive_in_order_of_their_key(
                 await put_numbers(pool, topic, range(start, start + 400))
                 relay.wake()
             await eventually(lambda: count(batches) >= 1200)
-            assert await relay.unsent_count() == 0
+            await eventually(lambda: _is_empty(relay))
             positions = await relay.produced_positions()
     assert {key: sorted(each) for key, each in numbers_by_key(batches).items()} == numbers_by_key(
         batches
@@ -186,7 +187,7 @@ async def test_events_wait_for_a_broker_that_is_away_and_are_told_again_to_a_new
             assert await relay.unsent_count() == 100
             embedded_broker.restart()
             await eventually(lambda: count(batches) >= 700, seconds=30)
-            assert await relay.unsent_count() == 0
+            await eventually(lambda: _is_empty(relay))
             assert sum((await relay.produced_positions()).values()) == 400
     anew = [batch for batch in batches if batch.epoch != first]
     assert count(anew) == 400
@@ -243,6 +244,52 @@ async def test_one_relay_sends_at_a_time(broker: TestBroker, topic: Topic, pool:
             await eventually(lambda: count(batches) >= 500)
     for numbers in numbers_by_key(batches).values():
         assert numbers == sorted(numbers)
+
+
+async def test_leaving_does_not_wait_for_a_broker_that_hangs(
+    embedded_broker: TestBroker, pool: Pool
+) -> None:
+    async with Bus(embedded_broker.address, client_id="test") as bus:
+        await bus.ensure_topics([OUTCOMES])
+        relay = OutboxRelay(pool, bus, "homeostat/test")
+        async with relaying(relay):
+            await eventually(lambda: _is_empty(relay))
+            embedded_broker.pause()
+            await put_numbers(pool, OUTCOMES, range(10))
+            relay.wake()
+            began = time.monotonic()
+        assert time.monotonic() - began < 3
+        assert await relay.unsent_count() == 10
+
+
+async def _is_empty(relay: OutboxRelay) -> bool:
+    return await relay.unsent_count() == 0
+
+
+async def test_the_relay_goes_on_after_its_connection_was_killed(
+    broker: TestBroker, topic: Topic, pool: Pool
+) -> None:
+    async with Bus(broker.address, client_id="test") as bus:
+        await bus.ensure_topics([topic])
+        relay = OutboxRelay(pool, bus, "homeostat/test")
+        async with relaying(relay), reading(bus, topic) as batches:
+            await put_numbers(pool, topic, range(10))
+            await eventually(lambda: count(batches) == 10)
+            await pool.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            await retrying(pool, lambda connection: _put(connection, topic))
+            relay.wake()
+            await eventually(lambda: count(batches) >= 20)
+    # What was sent and could not be marked any more is sent again.
+    assert {each for numbers in numbers_by_key(batches).values() for each in numbers} == {
+        *range(20)
+    }
+
+
+async def _put(connection: Connection, topic: Topic) -> None:
+    await put_many(connection, [an_event(topic, each) for each in range(10, 20)])
 
 
 async def test_offsets_move_with_the_effect_or_not_at_all(pool: Pool) -> None:

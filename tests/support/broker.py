@@ -3,6 +3,7 @@
 Every test has topics of its own on real Kafka, and a broker of its own on the embedded one.
 """
 
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,16 @@ class TestBroker:
         assert self._running is not None
         self._running.process.kill()
         self._running.process.wait()
+
+    def pause(self) -> None:
+        """It keeps its connections and answers nothing; embedded only."""
+        assert self._running is not None
+        self._running.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After ``pause``."""
+        assert self._running is not None
+        self._running.process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """The same address, a new epoch, nothing in it; embedded only."""

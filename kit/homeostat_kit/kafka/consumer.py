@@ -12,6 +12,8 @@ from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from homeostat.topics import Topic
 from homeostat_kit import logs
 from homeostat_kit.kafka.bus import BrokerAway, Bus, first_of
+from homeostat_kit.kafka.dead_letters import DeadLetters
+from homeostat_kit.kafka.polling import CarefulPolls, Unparsable
 from homeostat_kit.kafka.producer import close_within
 from homeostat_kit.kafka.records import (
     MAX_RECORD_BYTES,
@@ -19,7 +21,6 @@ from homeostat_kit.kafka.records import (
     Place,
     Received,
     Unreadable,
-    dead_letter,
     read,
     received,
 )
@@ -122,7 +123,7 @@ class _Reader:
         self._stored: dict[Place, int] = {}
         self._consumer: Any = None
         self._connections: frozenset[Any] = frozenset()
-        self._reported: set[tuple[str, int, int]] = set()
+        self._dead_letters = DeadLetters(bus, self._topics, self._epoch)
         self._pause = _Pause()
         self._has_read = False
 
@@ -147,6 +148,7 @@ class _Reader:
                 await subscriber.start()
                 # No await between start and seek: the poll loop has not run yet.
                 self._consumer = subscriber.consumer
+                CarefulPolls(self._consumer, lambda: self._stored)
                 self._seek()
             await self._until_over()
         finally:
@@ -234,13 +236,14 @@ class _Reader:
         next_offsets: dict[Place, int] = {}
         for raw in records:
             record = received(raw)
-            message = read(self._topics[record.topic], record)
+            message = self._message(raw, record)
             if isinstance(message, Unreadable):
                 unreadable.append(message)
             else:
                 readable.append((record, message))
+            self._note_gap(record, next_offsets)
             next_offsets[record.topic, record.partition] = record.offset + 1
-        await self._report(unreadable)
+        await self._dead_letters.tell(unreadable)
         return Batch(
             self._epoch,
             readable,
@@ -249,31 +252,22 @@ class _Reader:
             next_offsets,
         )
 
-    async def _report(self, unreadable: Sequence[Unreadable]) -> None:
-        """Dead letters come before offsets: a crash between the two repeats them by the same id."""
-        fresh = [each for each in unreadable if _place(each) not in self._reported]
-        if not fresh:
-            return
-        await self._bus.produce_many(
-            [
-                dead_letter(
-                    each,
-                    topic=self._topics[each.received.topic],
-                    epoch=self._epoch,
-                    client_id=self._bus.client_id,
-                )
-                for each in fresh
-            ]
-        )
-        self._reported.update(map(_place, fresh))
-        for each in fresh:
-            topic, partition, offset = _place(each)
+    def _message(self, raw: Any, record: Received) -> Any:
+        if isinstance(raw, Unparsable):
+            return Unreadable(record, raw.reason)
+        return read(self._topics[record.topic], record)
+
+    def _note_gap(self, record: Received, next_offsets: dict[Place, int]) -> None:
+        """Retention or a transaction's marks; not passed over in silence, whatever it was."""
+        place = (record.topic, record.partition)
+        expected = next_offsets.get(place, self._stored[place])
+        if record.offset != expected:
             _log.warning(
-                "record_dead_lettered",
-                topic=topic,
-                partition=partition,
-                offset=offset,
-                reason=each.reason,
+                "offsets_missing",
+                topic=record.topic,
+                partition=record.partition,
+                expected=expected,
+                found=record.offset,
             )
 
     async def _go_back(self, error: Exception) -> None:
@@ -292,11 +286,6 @@ class _Reader:
             else:
                 self._seek()
                 return
-
-
-def _place(unreadable: Unreadable) -> tuple[str, int, int]:
-    record = unreadable.received
-    return record.topic, record.partition, record.offset
 
 
 async def _parse(records: tuple[Any, ...]) -> KafkaMessage:

@@ -6,7 +6,6 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from homeostat.ids import event_id
 from homeostat.topics import Topic
 
 Headers = Mapping[str, bytes] | Iterable[tuple[str, bytes]]
@@ -103,31 +102,6 @@ def read(topic: Topic, record: Received) -> Message | Unreadable:
     except DecodeError:
         return Unreadable(record, f"the value is no {topic.message.DESCRIPTOR.full_name}")
     return message
-
-
-def dead_letter(unreadable: Unreadable, *, topic: Topic, epoch: str, client_id: str) -> Outgoing:
-    """What tells of it in the dead-letter topic: where it was and why, and none of its values."""
-    record = unreadable.received
-    place = (epoch, record.topic, str(record.partition), str(record.offset))
-    headers = {
-        "ce_specversion": "1.0",
-        "ce_id": event_id("dead-letter", *place),
-        "ce_source": f"homeostat/{client_id}",
-        "ce_type": "homeostat.DeadLetter.v1",
-        "reason": unreadable.reason,
-        "original_epoch": epoch,
-        "original_topic": record.topic,
-        "original_partition": str(record.partition),
-        "original_offset": str(record.offset),
-        "original_bytes": str(len(record.value)),
-    }
-    return Outgoing(
-        topic.dead_letter,
-        None,
-        b"",
-        {name: value.encode() for name, value in headers.items()},
-        partition=0,
-    )
 
 
 def header_list(headers: Headers) -> list[tuple[str, bytes]]:
