@@ -25,6 +25,7 @@ from homeostat_registry.domain.facts import (
     check_registration,
     require_model_name,
     require_person,
+    require_text,
 )
 from homeostat_registry.domain.gate import GateRule
 from homeostat_registry.domain.life import Decision
@@ -64,7 +65,7 @@ async def create_model(name: str, autonomy: Autonomy | None, *, book: Book, cloc
 async def set_autonomy(
     name: str, autonomy: Autonomy, etag: str, actor: str, *, book: Book
 ) -> Model:
-    """Changes how far the gate may go alone; StaleEtag."""
+    """Changes how far the gate may go alone; StaleEtag. Evidence gathered before is then stale."""
     actor = require_person(actor, "actor")
 
     async def work(pages: Pages) -> Model:
@@ -196,7 +197,7 @@ async def _enter(
     await pages.add_version(version)
     if not said.is_by_hand:
         await pages.raise_fencing_token(said.fencing_token)
-    occurred_at_us = said.occurred_at_us or now_us
+    occurred_at_us = now_us if said.occurred_at_us is None else said.occurred_at_us
     entered = await _carry_out(pages, model, version, decision, occurred_at_us)
     await _audit(pages, "register", version.author, entered, model, occurred_at_us)
     return entered, False
@@ -215,6 +216,7 @@ async def approve(
 ) -> Version:
     """An approver's word. StaleEtag, WrongStage, SelfApproval, StaleChampion."""
     approver = require_person(approver, "approver")
+    require_text(reason, "reason")
 
     async def work(pages: Pages) -> Version:
         model = await pages.model()
@@ -245,6 +247,7 @@ async def promote(
 ) -> Version:
     """Past the gate, by a person. StaleEtag, WrongStage."""
     actor = require_person(actor, "actor")
+    require_text(reason, "reason")
 
     async def work(pages: Pages) -> Version:
         model = await pages.model()
@@ -271,6 +274,7 @@ async def roll_back(
 ) -> Version:
     """Back to the champion before, or to a named one. StaleEtag, WrongStage, UnknownVersion."""
     actor = require_person(actor, "actor")
+    require_text(reason, "reason")
 
     async def work(pages: Pages) -> Version:
         model = await pages.model()
@@ -315,8 +319,7 @@ async def _crown(
     await pages.move_stage(version.version, Stage.CHAMPION, decision.reasons)
     crowned = dataclasses.replace(version, stage=Stage.CHAMPION, reasons=decision.reasons)
     await pages.change_model(changed)
-    since_us = life.since(await pages.history(), occurred_at_us)
-    await pages.add_reign(Reign(changed.revision, version.version, since_us, change))
+    await pages.add_reign(Reign(changed.revision, version.version, occurred_at_us, change))
     moves = [Move(crowned, change, changed, previous, decision.reasons, occurred_at_us)]
     if retired is not None:
         why = (f"Version {version.version} took its place.",)

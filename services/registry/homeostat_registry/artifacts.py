@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from homeostat_registry.domain.errors import BadArtifact, UnknownArtifact
+from homeostat_registry.domain.errors import BadArtifact, DamagedArtifact, UnknownArtifact
 from homeostat_registry.domain.facts import Artifact, require_sha256
 
 _READ_BYTES = 1024 * 1024
@@ -93,14 +93,18 @@ class DiskShelf:
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def read(self, sha256: str) -> AsyncIterator[bytes]:
-        """The artifact in chunks of 1 MiB; UnknownArtifact."""
+        """The artifact in chunks of 1 MiB; UnknownArtifact, and DamagedArtifact at its end."""
         try:
             file = await asyncio.to_thread(self._path(sha256).open, "rb")
         except FileNotFoundError:
             raise UnknownArtifact(f"no artifact with sha256 {sha256}") from None
+        digest = hashlib.sha256()
         with file:
             while chunk := await asyncio.to_thread(file.read, _READ_BYTES):
+                digest.update(chunk)
                 yield chunk
+        if digest.hexdigest() != sha256:
+            raise DamagedArtifact(f"the artifact {sha256} is damaged on disk; restore it")
 
     def _path(self, sha256: str) -> Path:
         require_sha256(sha256, "sha256")

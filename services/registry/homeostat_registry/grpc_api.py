@@ -34,6 +34,8 @@ ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
     errors.StaleRun: grpc.StatusCode.FAILED_PRECONDITION,
     errors.WrongStage: grpc.StatusCode.FAILED_PRECONDITION,
     errors.SelfApproval: grpc.StatusCode.PERMISSION_DENIED,
+    errors.TooBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DamagedArtifact: grpc.StatusCode.DATA_LOSS,
     errors.JudgeAway: grpc.StatusCode.UNAVAILABLE,
 }
 
@@ -54,6 +56,8 @@ class Tools:
     rule: GateRule
     limits: Limits
     metrics: Metrics
+    # At once: each may hold its files' sizes on disk.
+    most_registrations: int
 
 
 class RegistryApi(RegistryServiceServicer):
@@ -120,10 +124,12 @@ class RegistryApi(RegistryServiceServicer):
     ) -> pb.RegisterVersionResponse:
         """Header, model bytes, reference bytes; the gate decides within the call."""
         tools = self._tools
+        if self.open_count >= tools.most_registrations:
+            raise errors.TooBusy(f"{self.open_count} registrations are under way; try again later")
         self.open_count += 1
         try:
             said = messages.registration(await _header(request_iterator))
-            with tools.metrics.registering():
+            with tools.metrics.registering(said, _traceparent(context)):
                 version, is_repeat = await app.register(
                     said,
                     _parts(request_iterator),
@@ -263,6 +269,13 @@ class RegistryApi(RegistryServiceServicer):
     async def _told(self, version: Version) -> pb.Version:
         versions = await self._tools.book.versions(version.model_name)
         return messages.version(version, app.aliases(version, versions))
+
+
+def _traceparent(context: "Context[Asked, Answered]") -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and isinstance(value, str):
+            return value
+    return None
 
 
 async def _header(requests: AsyncIterator[pb.RegisterVersionRequest]) -> pb.RegisterVersionHeader:

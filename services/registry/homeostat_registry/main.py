@@ -58,6 +58,7 @@ async def serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
             rule=GateRule(settings.min_holdout_rows, settings.gate_error_probability),
             limits=_limits(settings),
             metrics=Metrics(instruments),
+            most_registrations=settings.most_registrations_at_once,
         )
         api = RegistryApi(tools)
         server = await _serve_grpc(settings, api, bus, relay)

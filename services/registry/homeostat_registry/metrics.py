@@ -4,8 +4,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from homeostat_kit.telemetry import Telemetry
-from homeostat_registry.domain.facts import Stage
+from opentelemetry import trace
+
+from homeostat_kit.telemetry import Telemetry, span_context
+from homeostat_registry.domain.facts import Registration, Stage
 
 
 class Metrics:
@@ -35,10 +37,22 @@ class Metrics:
         self._registered.add(1, {"stage": stage.name.lower()})
 
     @contextmanager
-    def registering(self) -> Iterator[None]:
-        """Measures one registration, and counts it if it is refused; a span of its own."""
+    def registering(self, said: Registration, traceparent: str | None) -> Iterator[None]:
+        """Measures one registration, and counts it if it is refused; a span below the caller's.
+
+        Without an endpoint the caller's trace is still carried on into the events.
+        """
         began = time.perf_counter()
-        with self._tracer.start_as_current_span("registry.register"):
+        caller = span_context(traceparent)
+        parent = trace.set_span_in_context(trace.NonRecordingSpan(caller)) if caller else None
+        attributes = {
+            "homeostat.model": said.model_name,
+            "homeostat.run_id": said.lineage.run_id,
+            "homeostat.alert_id": said.lineage.alert_id,
+        }
+        with self._tracer.start_as_current_span(
+            "registry.register", context=parent, attributes=attributes
+        ):
             try:
                 yield
             except Exception as error:

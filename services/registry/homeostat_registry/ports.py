@@ -168,7 +168,7 @@ class Shelf(Protocol):
         ...
 
     def read(self, sha256: str) -> AsyncIterator[bytes]:
-        """The artifact in chunks; UnknownArtifact."""
+        """The artifact in chunks; UnknownArtifact, and DamagedArtifact at its end."""
         ...
 
 

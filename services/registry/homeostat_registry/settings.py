@@ -18,6 +18,9 @@ class RegistrySettings(ServiceSettings):
     model_limit_bytes: int = 256 * _MIB
     reference_limit_bytes: int = 256 * _MIB
 
+    # Each may hold as much on disk as the two limits allow, and waits its turn with the judge.
+    most_registrations_at_once: int = 32
+
     # A promotion's event time may lie so far ahead of the clock, no further.
     future_bound_seconds: float = 86_400.0
 

@@ -30,6 +30,7 @@ from homeostat_registry.domain.facts import (
     Task,
     Tensor,
     Version,
+    require_model_name,
 )
 from homeostat_registry.ports import Clock, Move, Pages
 
@@ -50,6 +51,7 @@ class PostgresBook:
 
     async def change(self, model_name: str, work: Callable[[Pages], Awaitable[T]]) -> T:
         """Runs ``work`` in one transaction under the model's lock; possibly more than once."""
+        require_model_name(model_name)
 
         async def locked(connection: Connection) -> T:
             await connection.execute(_SQL["lock_model"], model_name)
@@ -77,6 +79,7 @@ class PostgresBook:
 
     async def model(self, name: str) -> Model:
         """One model; UnknownModel."""
+        require_model_name(name)
         return _one_model(await self._pool.fetchrow(_SQL["get_model"], name), name)
 
     async def models(self) -> Sequence[Model]:
@@ -120,6 +123,8 @@ class PostgresBook:
         self, model_name: str, after_sequence: int, limit: int
     ) -> Sequence[AuditEntry]:
         """Entries after a sequence number, oldest first; of all models if none is named."""
+        if model_name:
+            require_model_name(model_name)
         rows = await self._pool.fetch(
             _SQL["list_audit"], model_name, after_sequence, min(limit or 100, _MAX_AUDIT_ROWS)
         )

@@ -49,5 +49,13 @@ class SelfApproval(RegistryError):
     """The author of a version may not approve it."""
 
 
+class TooBusy(RegistryError):
+    """So many registrations are under way that another would need too much room."""
+
+
+class DamagedArtifact(RegistryError):
+    """What stands on disk is not what was registered."""
+
+
 class JudgeAway(RegistryError):
     """The judge of model files can't be started; nothing was registered."""

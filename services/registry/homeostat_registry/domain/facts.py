@@ -220,10 +220,19 @@ def require_sha256(sha256: str, what: str) -> str:
 
 def require_person(name: str, role: str) -> str:
     """Who acts, without surrounding blanks; Invalid if nobody is named."""
-    stripped = name.strip()
+    stripped = require_text(name, role).strip()
     if not stripped or len(stripped) > 200:
         raise Invalid(f"say who acts: {role} must be a name of 1 to 200 characters")
     return stripped
+
+
+def require_text(text: str, what: str) -> str:
+    """The text itself; Invalid if it is too long or holds NUL, which the database can't store."""
+    if len(text) > _MAX_TEXT:
+        raise Invalid(f"{what} has {len(text)} characters; {_MAX_TEXT} is the limit")
+    if "\0" in text:
+        raise Invalid(f"{what} holds a NUL character; remove it")
+    return text
 
 
 def check_registration(said: Registration, *, now_us: int, future_bound_seconds: float) -> None:
@@ -233,13 +242,24 @@ def check_registration(said: Registration, *, now_us: int, future_bound_seconds:
     require_sha256(said.model.sha256, "model_sha256")
     if said.reference is not None:
         require_sha256(said.reference.sha256, "reference_sha256")
+    lineage = said.lineage
     for name, text in (
-        ("lineage.cause", said.lineage.cause),
-        ("lineage.recipe_parameters", said.lineage.recipe_parameters),
-        ("lineage.run_id", said.lineage.run_id),
+        ("lineage.recipe", lineage.recipe),
+        ("lineage.recipe_parameters", lineage.recipe_parameters),
+        ("lineage.data_set_sha256", lineage.data_set_sha256),
+        ("lineage.cause", lineage.cause),
+        ("lineage.alert_id", lineage.alert_id),
+        ("lineage.run_id", lineage.run_id),
     ):
-        if len(text) > _MAX_TEXT:
-            raise Invalid(f"{name} has {len(text)} characters; {_MAX_TEXT} is the limit")
+        require_text(text, name)
+    if said.evidence is not None:
+        for text in (
+            said.evidence.candidate_sha256,
+            said.evidence.champion_sha256,
+            said.evidence.champion_etag,
+            said.evidence.holdout_sha256,
+        ):
+            require_text(text, "evidence")
     _require_time(said.occurred_at_us, now_us, future_bound_seconds)
     check_signature(said.signature)
 
@@ -288,6 +308,7 @@ def _require_tensors(tensors: Sequence[Tensor], what: str) -> None:
 
 def _require_tensor(tensor: Tensor, what: str) -> None:
     where = f"signature: {what}: {tensor.name[:100]!r}"
+    require_text(tensor.name, where)
     if not 1 <= len(tensor.name) <= 200 or tensor.name.startswith(RESERVED_PREFIX):
         raise Invalid(
             f"{where}: a name has 1 to 200 characters and does not begin with {RESERVED_PREFIX!r}"
@@ -304,6 +325,8 @@ def _require_tensor(tensor: Tensor, what: str) -> None:
 
 def _require_classes(signature: Signature) -> None:
     classes = signature.classes
+    for each in classes:
+        require_text(each, "signature: a class name")
     if len(set(classes)) != len(classes) or len(classes) > _MAX_CLASSES:
         raise Invalid(f"signature: classes must differ and be at most {_MAX_CLASSES}")
     wanted = {Task.BINARY: "exactly 2", Task.MULTICLASS: "3 or more", Task.REGRESSION: "no"}

@@ -188,14 +188,12 @@ def _line_of_champions(history: Sequence[Reign]) -> list[int]:
 
 
 def champion_at(history: Sequence[Reign], at_us: int) -> Reign | None:
-    """Who was champion at that time; None before the first."""
+    """Who was champion at that event time; None before the first.
+
+    A later decision that counts from an earlier time replaces what was decided for after it.
+    """
     before = [each for each in history if each.since_us <= at_us]
-    return max(before, key=lambda each: (each.since_us, each.revision), default=None)
-
-
-def since(history: Sequence[Reign], occurred_at_us: int) -> int:
-    """When a new champion's time begins: as told, but never before its predecessor's."""
-    return max([occurred_at_us, *(each.since_us for each in history[-1:])])
+    return max(before, key=lambda each: each.revision, default=None)
 
 
 def same_person(one: str, other: str) -> bool:
