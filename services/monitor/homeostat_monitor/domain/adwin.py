@@ -6,11 +6,14 @@ Never a pickle. A state that is not exactly what was written is refused.
 import base64
 import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import river
-from river.drift import ADWIN
 
 from homeostat_monitor.domain.errors import CorruptState
+
+if TYPE_CHECKING:
+    from river.drift import ADWIN
 
 # As measured on delayed 0/1 losses of real streams: no false alert in 100,000.
 DELTA = 0.002
@@ -18,12 +21,15 @@ DELTA = 0.002
 StoredAdwin = Mapping[str, str | float | bool]
 
 
-def fresh() -> ADWIN:
+def fresh() -> "ADWIN":
     """A detector that has seen nothing."""
+    # river's detectors bring pandas, scipy.stats and scikit-learn: over a second, so not at start.
+    from river.drift import ADWIN  # noqa: PLC0415
+
     return ADWIN(delta=DELTA)
 
 
-def dump(detector: ADWIN) -> StoredAdwin:
+def dump(detector: "ADWIN") -> StoredAdwin:
     """What ``load`` restores exactly."""
     state: bytes = detector._helper.__getstate__()
     return {
@@ -35,7 +41,7 @@ def dump(detector: ADWIN) -> StoredAdwin:
     }
 
 
-def load(stored: StoredAdwin) -> ADWIN:
+def load(stored: StoredAdwin) -> "ADWIN":
     """The detector that was dumped; CorruptState where bytes, parameters or version differ.
 
     The Rust side trusts its bytes (it aborts on short ones and takes wrong ones), so the checksum
