@@ -8,8 +8,6 @@ from homeostat.events.v1 import retraining_run_pb2 as pb
 from homeostat.events.v1.alert_pb2 import (
     ALERT_RULE_PERFORMANCE,
     ALERT_STATE_RESOLVED,
-    CAUSE_CLASS_DATA_BREAK,
-    CAUSE_CLASS_INFRASTRUCTURE,
     Alert,
 )
 from homeostat_retrainer.domain.memory import HeldAlert
@@ -87,14 +85,15 @@ def _candidate(tried: Tried) -> pb.CandidateResult:
 
 
 def performance_alert(alert: Alert, traceparent: str | None) -> HeldAlert | None:
-    """What the policy needs of it; None for alerts that no training can help."""
+    """What the policy needs of it; None for alerts of another rule: those say that inputs moved or
+    broke, not that predictions suffer, and broken data are to be repaired, not learnt.
+    """
     if alert.rule != ALERT_RULE_PERFORMANCE:
         return None
     seen = AlertSeen(
         alert_id=alert.alert_id,
         version=alert.version,
         is_resolved=alert.state == ALERT_STATE_RESOLVED,
-        is_data_break=alert.cause in (CAUSE_CLASS_DATA_BREAK, CAUSE_CLASS_INFRASTRUCTURE),
         watermark_us=alert.watermark_us,
     )
     return HeldAlert(alert.model_name, seen, traceparent)

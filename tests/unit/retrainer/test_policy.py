@@ -33,7 +33,6 @@ def an_alert(alert_id: str = "a", **changes: object) -> AlertSeen:
         "alert_id": alert_id,
         "version": 1,
         "is_resolved": False,
-        "is_data_break": False,
         "watermark_us": DAY,
     }
     return AlertSeen(**{**given_, **changes})  # type: ignore[arg-type]
@@ -62,12 +61,6 @@ def test_after_the_cool_down_an_alert_runs_again() -> None:
     state.alert_changed(an_alert("a"), Policy())
     state.truths += 100
     assert isinstance(state.alert_changed(an_alert("b"), Policy()), Due)
-
-
-def test_broken_data_are_never_trained_on() -> None:
-    state = a_state()
-    assert isinstance(state.alert_changed(an_alert(is_data_break=True), Policy()), Skipped)
-    assert not state.open_alerts
 
 
 def test_an_alert_about_a_version_that_no_longer_serves_is_skipped() -> None:

@@ -65,8 +65,6 @@ class AlertSeen:
     alert_id: str
     version: int
     is_resolved: bool
-    # Broken data or infrastructure: repair that, don't train on it.
-    is_data_break: bool
     watermark_us: int
 
 
@@ -129,8 +127,6 @@ class ModelState:
             return None
         if alert.version != self.champion_version:
             return Skipped(alert.alert_id, "the alert is about a version that no longer serves")
-        if alert.is_data_break:
-            return Skipped(alert.alert_id, "the data are broken: repair them, don't train on them")
         self.open_alerts[alert.alert_id] = OpenAlert(alert.version, self.truths)
         reason = self.forbidden(policy, alert.watermark_us)
         if reason is not None:

@@ -1,0 +1,110 @@
+"""What each event does: only a risen loss leads to a run, and only first truths are counted."""
+
+import numpy as np
+import pytest
+
+from homeostat.events.v1 import alert_pb2 as alerts
+from homeostat.events.v1.column_pb2 import ARM_CHAMPION, ARM_SHADOW, Watermark
+from homeostat.events.v1.joined_block_pb2 import JoinedBlock
+from homeostat.events.v1.version_changed_pb2 import VersionChanged
+from homeostat.topics import JOINED
+from homeostat_kit.kafka import Received
+from homeostat_kit.watermarks import Watermarks
+from homeostat_retrainer.bus import apply
+from homeostat_retrainer.domain.memory import Memory, Wanted
+from homeostat_retrainer.domain.policy import Policy
+from homeostat_retrainer.domain.runs import Run
+
+DAY = 86_400_000_000
+
+
+class Listener:
+    """Memory and marks, and what is heard."""
+
+    def __init__(self) -> None:
+        self.memory, self.marks = Memory(), Watermarks()
+
+    def hear(self, message: object, partition: int = 0, **lengths: int) -> list[Wanted]:
+        record = Received("topic", partition, 0, b"m", b"", {})
+        known = {("m", 1): lengths["rows"]} if lengths else {}
+        return apply(record, message, self.memory, self.marks, known, Policy())
+
+    def mark(self, at_us: int) -> list[Wanted]:
+        mark = Watermark(source_id="ledger", watermark_us=at_us)
+        heard = [
+            self.hear(JoinedBlock(model_name="m", watermark=mark), partition)
+            for partition in range(JOINED.partitions)
+        ]
+        return [run for each in heard for run in each]
+
+
+@pytest.fixture
+def listener() -> Listener:
+    heard = Listener()
+    heard.hear(VersionChanged(model_name="m", champion_version=1), rows=5000)
+    heard.mark(DAY)
+    return heard
+
+
+def a_block(revisions: list[int], arm: int = ARM_CHAMPION) -> JoinedBlock:
+    known_at = np.arange(len(revisions), dtype="<i8") + DAY
+    return JoinedBlock(
+        model_name="m",
+        arm=arm,  # type: ignore[arg-type]
+        row_count=len(revisions),
+        known_at_us=known_at.tobytes(),
+        revisions=np.array(revisions, dtype="<u4").tobytes(),
+    )
+
+
+def an_alert(rule: int, **changes: object) -> alerts.Alert:
+    given = {
+        "alert_id": "a",
+        "model_name": "m",
+        "version": 1,
+        "rule": rule,
+        "state": alerts.ALERT_STATE_OPENED,
+        "watermark_us": DAY,
+    }
+    return alerts.Alert(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def test_w_comes_from_the_version_that_a_person_pushed(listener: Listener) -> None:
+    assert listener.memory.models["m"].reference_rows == 5000
+
+
+def test_corrections_and_shadow_rows_are_no_new_truth(listener: Listener) -> None:
+    listener.hear(a_block([1, 2, 1, 3]))
+    listener.hear(a_block([1, 1], arm=ARM_SHADOW))
+    listener.mark(2 * DAY)
+    assert listener.memory.models["m"].truths == 2
+
+
+def test_a_mark_counts_once_all_partitions_have_it(listener: Listener) -> None:
+    listener.hear(a_block([1]))
+    mark = Watermark(source_id="ledger", watermark_us=2 * DAY)
+    listener.hear(JoinedBlock(watermark=mark), 0)
+    assert listener.memory.models["m"].truths == 0
+    listener.mark(2 * DAY)
+    assert listener.memory.models["m"].truths == 1
+
+
+@pytest.mark.parametrize("cause", [alerts.CAUSE_CLASS_CONCEPT, alerts.CAUSE_CLASS_DATA_BREAK])
+def test_a_risen_loss_leads_to_a_run_whatever_its_cause(listener: Listener, cause: int) -> None:
+    (run,) = listener.hear(an_alert(alerts.ALERT_RULE_PERFORMANCE, cause=cause))
+    assert isinstance(run, Run)
+    assert run.cut_known_at_us == DAY - 1
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        alerts.ALERT_RULE_COVARIATE,
+        alerts.ALERT_RULE_MISSING_VALUES,
+        alerts.ALERT_RULE_UNSEEN_VALUES,
+        alerts.ALERT_RULE_PREDICTION,
+    ],
+)
+def test_moved_or_broken_inputs_alone_lead_to_none(listener: Listener, rule: int) -> None:
+    assert not listener.hear(an_alert(rule))
+    assert not listener.memory.held
