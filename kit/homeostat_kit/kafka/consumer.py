@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 from aiokafka import TopicPartition as ClientPartition
-from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, TopicPartition
-from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 
 from homeostat.topics import Topic
 from homeostat_kit import logs
@@ -16,7 +14,6 @@ from homeostat_kit.kafka.dead_letters import DeadLetters
 from homeostat_kit.kafka.polling import CarefulPolls, Unparsable
 from homeostat_kit.kafka.producer import close_within
 from homeostat_kit.kafka.records import (
-    MAX_RECORD_BYTES,
     Batch,
     Place,
     Received,
@@ -25,8 +22,6 @@ from homeostat_kit.kafka.records import (
     received,
 )
 
-# FastStream sleeps as long again after a poll that gave nothing: half of what a record may wait.
-_POLL_MS = 10
 # The embedded broker answers a fetch only when its time is up (real Kafka at once when there is
 # data): short while records come, and less costly when none came for a while.
 _BUSY_WAIT_MS = 8
@@ -132,17 +127,8 @@ class _Reader:
         return list(self._topics)
 
     async def run(self) -> None:
-        broker = KafkaBroker(
-            self._bus.bootstrap_servers,
-            client_id=self._bus.client_id,
-            consumer_only=True,
-            apply_types=False,
-            logger=None,
-            graceful_timeout=_FINISH_SECONDS,
-        )
-        subscriber = self._subscriber(broker)
-        await broker.connect()
         await self._read_stored()
+        subscriber = await self._subscriber()
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await subscriber.start()
@@ -167,25 +153,17 @@ class _Reader:
     def _is_over(self) -> bool:
         return self._stop.is_set() or self._changed.is_set() or self._leaving.is_set()
 
-    def _subscriber(self, broker: KafkaBroker) -> Any:
-        subscriber = broker.subscriber(
-            partitions=[
-                TopicPartition(each.name, number, declare=False)
-                for each in self._topics.values()
-                for number in range(each.partitions)
-            ],
-            batch=True,
-            batch_timeout_ms=_POLL_MS,
+    async def _subscriber(self) -> Any:
+        module = await asyncio.to_thread(import_module, "homeostat_kit.kafka.subscription")
+        return await module.subscriber(
+            self._bus.bootstrap_servers,
+            self._bus.client_id,
+            list(self._stored),
+            self._on_records,
             max_records=self._max_records,
-            ack_policy=AckPolicy.MANUAL,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=_BUSY_WAIT_MS,
-            max_partition_fetch_bytes=MAX_RECORD_BYTES // 4,
-            parser=_parse,
-            decoder=_records_of,
+            fetch_wait_ms=_BUSY_WAIT_MS,
+            finish_seconds=_FINISH_SECONDS,
         )
-        subscriber(self._on_records)
-        return subscriber
 
     async def _read_stored(self) -> None:
         stored = await self._offsets(self._epoch)
@@ -286,20 +264,3 @@ class _Reader:
             else:
                 self._seek()
                 return
-
-
-async def _parse(records: tuple[Any, ...]) -> KafkaMessage:
-    """Takes the records as they are: FastStream's own parser drops a whole batch for one header
-    that is not UTF-8.
-    """
-    return KafkaMessage(
-        body=list(records),
-        raw_message=records,
-        headers={},
-        message_id="batch",
-        consumer=FAKE_CONSUMER,
-    )
-
-
-async def _records_of(message: KafkaMessage) -> Any:
-    return message.body
