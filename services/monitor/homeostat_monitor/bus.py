@@ -235,11 +235,12 @@ def _version_news(message: VersionChanged) -> VersionNews:
 
 
 def _is_fruitless(run: RetrainingRun) -> bool:
-    return run.state == RUN_STATE_ENDED and run.outcome in _FRUITLESS and bool(run.alert_id)
+    return run.state == RUN_STATE_ENDED and run.outcome in _FRUITLESS
 
 
 def _run_news(run: RetrainingRun) -> RunNews:
-    return RunNews(run.run_id, run.alert_id, _micros(run, "occurred_at"))
+    subject = Subject(run.model_name, run.champion_version)
+    return RunNews(run.run_id, subject, run.cut_known_at_us, _micros(run, "occurred_at"))
 
 
 def _micros(message: Message, field: str) -> int:

@@ -99,17 +99,19 @@ async def _serve_grpc(
     reader = Reader(pool)
 
     async def collect() -> GetProgressResponse:
-        # Work before outbox before positions: what one of them still holds, no later one hides.
+        # As work flows on: what leaves one place while we look is seen in the next.
         epoch = bus.epoch
+        applied = await read_offsets(pool, epoch)
         open_work = await reader.open_work()
         unsent = await relay.unsent_count()
+        produced = await relay.produced_positions()
         reached = [await reader.current_us(each.name) for each in (PREDICTIONS, JOINED)]
         known = [each for each in reached if each is not None]
         return progress.progress_response(
             "monitor",
             epoch,
-            produced=await relay.produced_positions(),
-            applied=await read_offsets(pool, epoch),
+            produced=produced,
+            applied=applied,
             unsent_count=unsent,
             open_work_count=open_work,
             watermark_us=min(known) if len(known) == len(reached) else None,

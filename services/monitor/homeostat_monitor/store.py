@@ -206,10 +206,6 @@ class StoreTransaction:
     async def open_alerts_of_others(self, model_name: str, version: int) -> list[Alert]:
         return await self._alerts("open_alerts_of_others", model_name, version)
 
-    async def open_alert(self, alert_id: str) -> Alert | None:
-        found = await self._alerts("open_alert", alert_id)
-        return found[0] if found else None
-
     async def _alerts(self, query: str, *arguments: Any) -> list[Alert]:
         return [alert_of(row["body"]) for row in await self._on.fetch(_SQL[query], *arguments)]
 

@@ -6,10 +6,12 @@ from homeostat_monitor.domain.alerts import (
     Alert,
     Moment,
     Resolution,
+    Subject,
     accepted_levels,
     after_run_without_candidate,
     superseded,
 )
+from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.losses import LossWatch
 from homeostat_monitor.ports import Transaction
@@ -54,32 +56,36 @@ async def hear_version(news: VersionNews, *, tx: Transaction) -> list[Alert]:
 
 @dataclass(frozen=True, slots=True)
 class RunNews:
-    """A retraining that an alert caused has ended without a better model."""
+    """A retraining has ended without a model better than this version."""
 
     run_id: str
-    alert_id: str
+    subject: Subject
+    # It knew no truth that became known later.
+    cut_us: int
     occurred_us: int
 
 
 async def hear_run(news: RunNews, *, runs_until_accepted: int, tx: Transaction) -> list[Alert]:
-    """Counts the tries of an open alert; after enough of them its level is the new normal."""
-    alert = await tx.open_alert(news.alert_id)
-    if alert is None:
-        return []
-    model = await tx.lock_model(alert.subject.model_name)
-    alert = await tx.open_alert(news.alert_id)
+    """One more try for every open alert that it could have helped; after enough of them the level
+    is the new normal. Broken data is never normal."""
+    await tx.add_models([news.subject.model_name])
+    model = await tx.lock_model(news.subject.model_name)
     event = b"run:" + news.run_id.encode()
-    if alert is None or not await tx.hear([event], [news.occurred_us + _RUN_REMEMBER_US]):
+    if not await tx.hear([event], [news.occurred_us + _RUN_REMEMBER_US]):
         return []
     watermark = max(model.windows_until_us or 0, model.losses_until_us or 0)
     moment = Moment(watermark, news.occurred_us)
-    after = after_run_without_candidate(alert, enough=runs_until_accepted, moment=moment)
-    await tx.save_alerts([after])
-    if after.resolution is not Resolution.ACCEPTED:
-        return []
-    await _rebase(after, tx)
-    await tx.tell([after])
-    return [after]
+    tried = [
+        after_run_without_candidate(alert, enough=runs_until_accepted, moment=moment)
+        for alert in await tx.open_alerts(news.subject)
+        if alert.cause is not Cause.DATA_BREAK and alert.opened_at <= news.cut_us
+    ]
+    await tx.save_alerts(tried)
+    accepted = [each for each in tried if each.resolution is Resolution.ACCEPTED]
+    for each in accepted:
+        await _rebase(each, tx)
+    await tx.tell(accepted)
+    return accepted
 
 
 async def _rebase(alert: Alert, tx: Transaction) -> None:

@@ -107,7 +107,7 @@ ORDER BY watermark_us LIMIT $4;
 UPDATE model SET windows_until_us = $2, losses_until_us = $3 WHERE model_name = $1;
 
 -- name: open_alerts
-SELECT body FROM alert WHERE model_name = $1 AND version = $2 AND is_open;
+SELECT body FROM alert WHERE model_name = $1 AND version = $2 AND is_open ORDER BY alert_id;
 
 -- name: alerts_at
 -- What stood open at a watermark.
@@ -117,9 +117,6 @@ WHERE model_name = $1 AND version = $2 AND opened_at_us <= $3
 
 -- name: open_alerts_of_others
 SELECT body FROM alert WHERE model_name = $1 AND version <> $2 AND is_open ORDER BY alert_id;
-
--- name: open_alert
-SELECT body FROM alert WHERE alert_id = $1 AND is_open;
 
 -- name: save_alerts
 INSERT INTO alert (alert_id, model_name, version, rule, is_open, opened_at_us, resolved_at_us,
