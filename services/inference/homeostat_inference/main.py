@@ -18,6 +18,7 @@ from homeostat_inference.app.engine import Engine, Rules
 from homeostat_inference.app.ports import Call, Kind
 from homeostat_inference.app.serving import NotLoaded, Table
 from homeostat_inference.app.truth import CallerMarks
+from homeostat_inference.domain.errors import Overloaded
 from homeostat_inference.domain.schema import Schema
 from homeostat_inference.domain.times import ClockMarks, TimeBounds, bounds
 from homeostat_inference.edges.errors import CODES
@@ -44,6 +45,8 @@ from homeostat_kit.progress import SERVICE_NAME as PROGRESS_SERVICE
 from homeostat_kit.progress import ProgressServicer, progress_response
 
 _SWITCH_SECONDS = 0.0005
+# Requests that may wait for versions that nobody asked for before.
+_WAITING_FOR_VERSIONS = 256
 _TICK_SECONDS = 0.01
 _FORGET_SECONDS = 5.0
 _ARCHIVE_QUESTION_BLOCKS = 1000
@@ -155,13 +158,14 @@ class Worker:
             journal,
             self._clock,
             f"inference-{settings.worker_slot}",
-            Limits(settings.inline_run_seconds, settings.queue_rows),
+            Limits(settings.inline_run_seconds, settings.queue_rows, settings.queue_bytes),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop``; then answers what is in hand and sends what is kept."""
         self._loop = asyncio.get_running_loop()
         self._journal.on_growth = self._wake_relay
+        self._journal.on_failure = self._leave_at_failure(stop)
         mark_us = self._relay.recover(self._clock.now_us())
         is_explicit = self._settings.watermark_mode == "explicit"
         self._marks = CallerMarks(is_explicit=is_explicit, mark_us=mark_us)
@@ -263,10 +267,19 @@ class Worker:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._relay.wake)
 
+    def _leave_at_failure(self, stop: asyncio.Event) -> Callable[[], None]:
+        def leave() -> None:
+            self._loop.call_soon_threadsafe(stop.set)
+
+        return leave
+
     def _fetch_from_thread(self, call: Call, missing: NotLoaded) -> None:
         self._loop.call_soon_threadsafe(self._fetch_later, call, missing)
 
     def _fetch_later(self, call: Call, missing: NotLoaded) -> None:
+        if len(self._fetching) >= _WAITING_FOR_VERSIONS:
+            call.fail(Overloaded("too many requests wait for versions to be loaded; try later"))
+            return
         task = self._loop.create_task(self._fetch(call, missing))
         self._fetching.add(task)
         task.add_done_callback(self._fetching.discard)

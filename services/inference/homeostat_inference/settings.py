@@ -25,8 +25,9 @@ class InferenceSettings(ServiceSettings):
     worker_slot: int = 0
     transport: Literal["native", "grpcio"] = "native"
     max_message_bytes: int = 16 * 1024 * 1024
-    # Rows that may wait per version before callers are told to come back.
+    # What may wait per version before callers are told to come back.
     queue_rows: int = 20_000
+    queue_bytes: int = 64 * 1024 * 1024
     # Runs that are expected to take longer go to a thread of their own.
     inline_run_seconds: float = 200e-6
     # Versions that are nobody's champion and stay loaded because somebody asked for them.

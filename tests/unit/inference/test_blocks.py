@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from homeostat.columns import pack, unpack
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat_inference.app.assembly import Assembler, Mark, Sealed
-from homeostat_inference.app.book import BlockBook, Placed
+from homeostat_inference.app.book import BlockBook, Placed, Size
 from homeostat_inference.app.ports import Chain, Done, Kind
 from homeostat_inference.app.records import RowsRecord, pack_rows
 from homeostat_inference.domain.blocks import merge
@@ -94,7 +94,7 @@ def kept_by_book(batches: list[list[int]]) -> tuple[MemoryJournal, list[tuple[by
             )
             return pack_rows(record), lambda error: None
 
-        book.keep(("model",), batch, write)
+        book.keep(("model",), [Size(rows, 100) for rows in batch], write)
     book.mark(Kind.CALLER_MARK, 7)
     return journal, answered
 

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from homeostat.ids import new_block_id
 from homeostat_inference.app.ports import Chain, Clock, Done, Journal, Kind
@@ -11,6 +12,15 @@ from homeostat_inference.app.records import pack_mark, pack_seal
 
 BLOCK_ROWS = 200
 BLOCK_AGE_US = 20_000
+# Long strings or wide rows end a block early: the broker takes no record beyond 16 MiB.
+BLOCK_BYTES = 4 * 1024 * 1024
+
+
+class Size(NamedTuple):
+    """What a request brings."""
+
+    rows: int
+    bytes: int
 
 
 @dataclass(slots=True)
@@ -20,6 +30,7 @@ class OpenBlock:
     block_id: bytes
     opened_at_us: int
     rows: int = 0
+    bytes: int = 0
     chain: Chain = field(default_factory=Chain)
 
 
@@ -56,13 +67,13 @@ class BlockBook:
         self._open: dict[Key, OpenBlock] = {}
         self._lock = threading.Lock()
 
-    def keep(self, key: Key, rows: Sequence[int], write: Write) -> None:
-        """Places requests of so many rows each, and journals every slice that ``write`` makes.
+    def keep(self, key: Key, sizes: Sequence[Size], write: Write) -> None:
+        """Places requests of these sizes, and journals every slice that ``write`` makes.
 
         A request's rows stay together; ``key`` says what the rows of one block have in common.
         """
         with self._lock:
-            for placed in self._places(key, rows):
+            for placed in self._places(key, sizes):
                 payload, done = write(placed)
                 self._journal.append(Kind.ROWS, payload, done=done, chain=placed.chain)
                 if placed.first_row + placed.row_count >= self._block_rows:
@@ -86,28 +97,33 @@ class BlockBook:
         """Rows in open blocks."""
         return sum(block.rows for block in list(self._open.values()))
 
-    def _places(self, key: Key, rows: Sequence[int]) -> Iterator[Placed]:
+    def _places(self, key: Key, sizes: Sequence[Size]) -> Iterator[Placed]:
         first = 0
-        while first < len(rows):
-            block = self._room_for(key, rows[first])
-            after, count = first, 0
-            while after < len(rows) and (
-                block.rows + count + rows[after] <= self._block_rows
-                or (block.rows == 0 and count == 0)
+        while first < len(sizes):
+            block = self._room_for(key, sizes[first])
+            after, rows, taken = first, 0, 0
+            while after < len(sizes) and (
+                block.rows + rows == 0 or self._fits(block, rows, taken, sizes[after])
             ):
-                count += rows[after]
+                rows += sizes[after].rows
+                taken += sizes[after].bytes
                 after += 1
-            yield Placed(first, after, block.block_id, block.rows, count, block.chain)
-            block.rows += count
+            yield Placed(first, after, block.block_id, block.rows, rows, block.chain)
+            block.rows += rows
+            block.bytes += taken
             first = after
 
-    def _room_for(self, key: Key, rows: int) -> OpenBlock:
+    def _fits(self, block: OpenBlock, rows: int, taken: int, size: Size) -> bool:
+        return (
+            block.rows + rows + size.rows <= self._block_rows
+            and block.bytes + taken + size.bytes <= BLOCK_BYTES
+        )
+
+    def _room_for(self, key: Key, size: Size) -> OpenBlock:
         block = self._open.get(key)
-        if block is not None and not (
-            block.chain.is_broken or block.rows + rows > self._block_rows
-        ):
-            return block
         if block is not None:
+            if not block.chain.is_broken and self._fits(block, 0, 0, size):
+                return block
             self._seal(key)
         now_us = self._clock.now_us()
         block = OpenBlock(new_block_id(now_us // 1000, self._random(10)), now_us)

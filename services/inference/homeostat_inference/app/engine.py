@@ -13,7 +13,7 @@ from homeostat.ids import client_keys
 from homeostat.inference.v2.open_inference_pb2 import ModelInferRequest
 from homeostat.schema import judge
 from homeostat_inference.app.answers import Answers
-from homeostat_inference.app.book import BlockBook, Placed
+from homeostat_inference.app.book import BlockBook, Placed, Size
 from homeostat_inference.app.ports import Call, Clock, Done
 from homeostat_inference.app.records import RowsRecord, pack_rows
 from homeostat_inference.app.serving import NotLoaded, Served, Table
@@ -131,7 +131,7 @@ class Engine:
         served, arm = self.table.route(message.model_name, message.model_version)
         request = check(message, served.schema, times)
         _check_block_bytes(request, served.schema, len(call.payload))
-        served.admit(request.rows)
+        served.admit(request.rows, len(call.payload))
         return served, Waiting(call, request, arm, now_us)
 
     def _dispatch(self, served: Served, group: list[Waiting]) -> None:
@@ -205,13 +205,13 @@ class Engine:
         first = 0
         for key, group in groupby(batch, _block_key):
             slices = _Slices(self, served, list(group), ran, first)
-            rows = [each.rows for each in slices.group]
+            sizes = [Size(each.rows, len(each.call.payload)) for each in slices.group]
             try:
-                self.book.keep((served, *key), rows, slices.write)
+                self.book.keep((served, *key), sizes, slices.write)
             except Exception as error:
                 for each in slices.group[slices.taken :]:
                     self._refuse(served, each, error)
-            first += sum(rows)
+            first += sum(each.rows for each in sizes)
 
     def _count(self, batch: list[Waiting], rows: int, seconds: float) -> None:
         counts = self.counts
@@ -222,7 +222,7 @@ class Engine:
         counts.run_seconds += seconds
 
     def _refuse(self, served: Served, waiting: Waiting, error: Exception) -> None:
-        served.release(waiting.rows)
+        served.release(waiting.rows, len(waiting.call.payload))
         self._fail(waiting.call, error)
 
     def _fail(self, call: Call, error: Exception) -> None:
@@ -301,6 +301,11 @@ class _Slices:
         first = self._first
         rows = slice(first, first + placed.row_count)
         message = self._message(some, rows, placed.block_id)
+        if len(message) > MAX_BLOCK_BYTES:
+            raise TooLarge(
+                f"model {self._served.schema.model_name!r}: expected a record of at most "
+                f"{MAX_BLOCK_BYTES} bytes, got {len(message)}; send fewer rows at once"
+            )
         record = RowsRecord(
             placed.block_id, placed.first_row, placed.row_count, self._ran.traceparent, message
         )
@@ -365,8 +370,8 @@ class _Slices:
         served, engine = self._served, self._engine
 
         def done(error: Exception | None) -> None:
-            served.release(placed.row_count)
             for each, answer in zip(some, answers, strict=True):
+                served.release(each.rows, len(each.call.payload))
                 if error is None:
                     each.call.respond(answer)
                 else:

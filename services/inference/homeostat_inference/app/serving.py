@@ -43,16 +43,20 @@ class Served:
         run_seconds: Callable[[int], float],
         inline_seconds: float,
         queue_rows: int,
+        queue_bytes: int,
     ) -> None:
         """``run_seconds``: expected time of a run of so many rows. Runs that take longer than
-        ``inline_seconds`` go to a thread of their own. ``queue_rows`` bounds what may wait."""
+        ``inline_seconds`` go to a thread of their own. ``queue_rows`` and ``queue_bytes`` bound
+        what may wait."""
         self.schema = schema
         self.model = model
         self.runner: Runner[Any] | None = None
         self.run_seconds = run_seconds
         self._inline_seconds = inline_seconds
         self._queue_rows = queue_rows
+        self._queue_bytes = queue_bytes
         self._rows = 0
+        self._bytes = 0
         self._is_retired = False
         self._lock = threading.Lock()
 
@@ -80,20 +84,26 @@ class Served:
         """Whether a run of so many rows may take place in the receiving loop."""
         return self.run_seconds(rows) <= self._inline_seconds
 
-    def admit(self, rows: int) -> None:
-        """Takes rows on; Overloaded if too many wait. A large request alone is let in."""
+    def admit(self, rows: int, size_bytes: int) -> None:
+        """Takes rows on; Overloaded if too much waits. A large request alone is let in."""
         with self._lock:
-            if self._rows and self._rows + rows > self._queue_rows:
+            is_over = (
+                self._rows + rows > self._queue_rows or self._bytes + size_bytes > self._queue_bytes
+            )
+            if self._rows and is_over:
                 raise Overloaded(
                     f"model {self.schema.model_name!r} version {self.schema.version}: "
-                    f"{self._rows} rows wait, at most {self._queue_rows} may; try again later"
+                    f"{self._rows} rows of {self._bytes} bytes wait, at most {self._queue_rows} "
+                    f"rows and {self._queue_bytes} bytes may; try again later"
                 )
             self._rows += rows
+            self._bytes += size_bytes
 
-    def release(self, rows: int) -> None:
+    def release(self, rows: int, size_bytes: int) -> None:
         """Rows were answered, one way or the other."""
         with self._lock:
             self._rows -= rows
+            self._bytes -= size_bytes
 
 
 class Runner(Generic[Waiting]):

@@ -19,7 +19,9 @@ from typing import Self
 
 from homeostat_inference.app.ports import Chain, Done, Kind
 from homeostat_inference.domain.errors import NotKept
+from homeostat_kit.logs import get_logger
 
+log = get_logger("homeostat_inference.journal")
 _HEAD = struct.Struct("<IIB")
 _SUFFIX = ".journal"
 # A length beyond this is damage, not a record.
@@ -110,6 +112,8 @@ class Journal:
         self._quota_bytes = quota_bytes
         self._is_durable = is_durable
         self.on_growth = on_growth
+        # Called if the writing thread dies of a bug: nothing can be answered any longer.
+        self.on_failure: Callable[[], None] = lambda: None
         self.segments: list[Segment] = []
         self.groups_count = 0
         self.records_count = 0
@@ -136,7 +140,7 @@ class Journal:
         if self.segments:
             _cut_torn_tail(self.segments[-1])
             self._file = os.open(self.segments[-1].path, os.O_WRONLY | os.O_APPEND)
-        self._thread = threading.Thread(target=self._loop, name="journal", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
         return self
 
@@ -207,6 +211,13 @@ class Journal:
             )
         self.segments.pop(0)
         segment.path.unlink()
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except Exception:
+            log.exception("journal_failed")
+            self.on_failure()
 
     def _loop(self) -> None:
         while True:
@@ -301,8 +312,13 @@ class Journal:
 
 def _tell(entries: list[_Entry], error: Exception | None) -> None:
     for each in entries:
-        if each.done is not None:
+        if each.done is None:
+            continue
+        try:
             each.done(error)
+        except Exception:
+            # One caller's answer must not end the thread that everybody's answers wait for.
+            log.exception("answer_failed")
 
 
 def _found(folder: Path) -> list[Segment]:

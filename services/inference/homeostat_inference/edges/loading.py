@@ -35,8 +35,9 @@ class Limits:
 
     # Runs expected to take longer go to a thread of their own.
     inline_seconds: float
-    # Rows that may wait per version.
+    # What may wait per version.
     queue_rows: int
+    queue_bytes: int
 
 
 @dataclass(slots=True)
@@ -139,6 +140,7 @@ class Loader:
             run_seconds=run_seconds,
             inline_seconds=self.limits.inline_seconds,
             queue_rows=self.limits.queue_rows,
+            queue_bytes=self.limits.queue_bytes,
         )
 
     def _swap(self, served: Served, champion: Champion, seconds: float) -> None:

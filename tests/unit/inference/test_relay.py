@@ -1,0 +1,205 @@
+"""The relay sends everything at least once, in order, and forgets only what nobody needs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.waiting import eventually
+
+from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
+from homeostat.topics import OUTCOMES, PREDICTIONS
+from homeostat_inference.app.ports import Kind
+from homeostat_inference.app.records import RowsRecord, pack_mark, pack_rows, pack_seal
+from homeostat_inference.edges.journal import Journal
+from homeostat_inference.edges.relay import Relay, Tail
+from homeostat_kit.kafka import BrokerAway, Outgoing
+
+NO_TAIL = Tail(bytes=0, seconds=0.0)
+
+
+class MemoryBus:
+    """Takes records, or is away."""
+
+    def __init__(self) -> None:
+        self.epoch = "first"
+        self.is_away = False
+        self.taken: list[Outgoing] = []
+
+    async def produce_many(self, outgoing: Sequence[Outgoing]) -> list[tuple[int, int]]:
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise BrokerAway("away")
+        self.taken += outgoing
+        return [(each.partition or 0, len(self.taken)) for each in outgoing]
+
+    def blocks(self) -> list[bytes]:
+        """Ids of blocks, in the order in which they came."""
+        found = []
+        for each in self.taken:
+            if each.topic == PREDICTIONS.name and each.partition is None:
+                found.append(PredictionBlock.FromString(each.value).block_id[:1])
+        return found
+
+
+def add_rows(journal: Journal, name: bytes, first_row: int = 0) -> None:
+    block_id = name * 16
+    message = PredictionBlock(block_id=block_id, row_count=1).SerializeToString()
+    record = RowsRecord(block_id, first_row, 1, "", message)
+    journal.append(Kind.ROWS, pack_rows(record))
+
+
+def seal(journal: Journal, name: bytes) -> None:
+    journal.append(Kind.SEAL, pack_seal(name * 16, 1), must=True)
+
+
+def a_relay(journal: Journal, bus: Any, folder: Path, **changes: Any) -> Relay:
+    async def everything(block_ids: Sequence[bytes]) -> bool:
+        return True
+
+    fields: dict[str, Any] = {
+        "state_file": folder / "relay.json",
+        "source_id": "inference-0",
+        "tail": NO_TAIL,
+        "are_archived": everything,
+        **changes,
+    }
+    return Relay(journal, bus, **fields)
+
+
+def a_journal(folder: Path, segment_bytes: int = 1 << 20) -> Journal:
+    return Journal(
+        folder / "journal", segment_bytes=segment_bytes, quota_bytes=1 << 30, is_durable=False
+    )
+
+
+@asynccontextmanager
+async def running(relay: Relay, journal: Journal) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(relay.run(stop))
+    try:
+        yield
+        await eventually(lambda: not journal.unsettled_count)
+        relay.wake()
+    finally:
+        stop.set()
+        await task
+
+
+async def test_marks_go_out_alone_after_everything_before_them(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    with a_journal(tmp_path) as journal:
+        add_rows(journal, b"a")
+        seal(journal, b"a")
+        journal.append(Kind.CALLER_MARK, pack_mark(5))
+        add_rows(journal, b"b")
+        seal(journal, b"b")
+        relay = a_relay(journal, bus, tmp_path)
+        async with running(relay, journal):
+            pass
+    kinds = ["mark" if each.partition is not None else "block" for each in bus.taken]
+    assert kinds == ["block", *["mark"] * (PREDICTIONS.partitions + OUTCOMES.partitions), "block"]
+
+
+async def test_of_marks_by_the_clock_only_the_last_is_told_but_every_callers_is(
+    tmp_path: Path,
+) -> None:
+    bus = MemoryBus()
+    with a_journal(tmp_path) as journal:
+        for mark in (1, 2, 3):
+            journal.append(Kind.CLOCK_MARK, pack_mark(mark))
+        for mark in (4, 5):
+            journal.append(Kind.CALLER_MARK, pack_mark(mark))
+        await eventually(lambda: not journal.unsettled_count)
+        async with running(a_relay(journal, bus, tmp_path), journal):
+            pass
+    marks = [
+        PredictionBlock.FromString(each.value).watermark.watermark_us
+        for each in bus.taken
+        if each.topic == PREDICTIONS.name
+    ]
+    assert list(dict.fromkeys(marks)) == [3, 4, 5]
+
+
+async def test_while_the_broker_is_away_nothing_is_skipped(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    bus.is_away = True
+    with a_journal(tmp_path) as journal:
+        relay = a_relay(journal, bus, tmp_path)
+        async with running(relay, journal):
+            for name in (b"a", b"b"):
+                add_rows(journal, name)
+            for name in (b"b", b"a"):
+                seal(journal, name)
+            await eventually(lambda: not journal.unsettled_count)
+            assert relay.unsent_bytes == journal.end
+            bus.is_away = False
+            await eventually(lambda: relay.unsent_bytes == 0)
+    assert bus.blocks() == [b"b", b"a"]
+
+
+async def test_a_new_life_of_the_broker_gets_all_that_is_retained(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    with a_journal(tmp_path) as journal:
+        relay = a_relay(journal, bus, tmp_path)
+        async with running(relay, journal):
+            add_rows(journal, b"a")
+            seal(journal, b"a")
+            await eventually(lambda: bus.blocks() == [b"a"])
+            bus.epoch = "second"
+            await eventually(lambda: bus.blocks() == [b"a", b"a"])
+            assert relay.epoch == "second"
+        relay = a_relay(journal, bus, tmp_path)
+        async with running(relay, journal):
+            add_rows(journal, b"b")
+            seal(journal, b"b")
+    assert bus.blocks() == [b"a", b"a", b"b"]
+
+
+async def test_recovery_ends_exactly_the_blocks_that_were_open(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    with a_journal(tmp_path) as journal:
+        add_rows(journal, b"a")
+        add_rows(journal, b"b")
+        add_rows(journal, b"b", first_row=1)
+        seal(journal, b"a")
+        journal.append(Kind.CALLER_MARK, pack_mark(7))
+        await eventually(lambda: not journal.unsettled_count)
+    with a_journal(tmp_path) as journal:
+        relay = a_relay(journal, bus, tmp_path)
+        assert relay.recover(now_us=9) == 7
+        async with running(relay, journal):
+            pass
+    assert bus.blocks() == [b"a", b"b"]
+    rows = [PredictionBlock.FromString(each.value).row_count for each in bus.taken]
+    assert [each for each in rows if each] == [1, 2]
+
+
+async def test_segments_are_forgotten_when_acknowledged_and_archived_and_behind_the_tail(
+    tmp_path: Path,
+) -> None:
+    bus = MemoryBus()
+    archived: set[bytes] = set()
+
+    async def are_archived(block_ids: Sequence[bytes]) -> bool:
+        return archived.issuperset(block_ids)
+
+    with a_journal(tmp_path, segment_bytes=1) as journal:
+        for name in (b"a", b"b", b"c"):
+            add_rows(journal, name)
+            seal(journal, name)
+            await eventually(lambda: not journal.unsettled_count)
+        assert len(journal.segments) >= 3
+        relay = a_relay(journal, bus, tmp_path, are_archived=are_archived)
+        assert await relay.forget_archived() == 0, "nothing was sent"
+        async with running(relay, journal):
+            await eventually(lambda: relay.unsent_bytes == 0)
+            assert await relay.forget_archived() == 0, "nothing is archived"
+            archived.add(b"a" * 16)
+            assert await relay.forget_archived() >= 1
+            archived.update({b"b" * 16, b"c" * 16})
+            await relay.forget_archived()
+            assert len(journal.segments) == 1
+            waiting = a_relay(journal, bus, tmp_path, tail=Tail(1 << 30, 0.0))
+            assert await waiting.forget_archived() == 0
