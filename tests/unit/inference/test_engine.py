@@ -1,0 +1,240 @@
+"""Every call gets its own answer, whatever runs beside it."""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from homeostat.client import infer_request, read_answer
+from homeostat.events.v1.column_pb2 import TASK_REGRESSION
+from homeostat.inference.v2.open_inference_pb2 import ModelInferResponse
+from homeostat.registry.v1.registry_pb2 import Signature, TensorSpec
+from homeostat_inference.app.book import BlockBook
+from homeostat_inference.app.engine import Engine, Rules
+from homeostat_inference.app.ports import Chain, Done, Kind
+from homeostat_inference.app.records import unpack_rows
+from homeostat_inference.app.serving import NotLoaded, Runner, Served, Table
+from homeostat_inference.domain.errors import (
+    InferenceError,
+    InvalidInput,
+    Leaving,
+    ModelFailed,
+    NotKept,
+    Overloaded,
+)
+from homeostat_inference.domain.schema import schema_of
+from homeostat_inference.domain.times import bounds
+from homeostat_kit.clock import FixedClock
+
+SIGNATURE = Signature(
+    task=TASK_REGRESSION,
+    inputs=[TensorSpec(name="x", datatype="FP32", shape=[-1, 1])],
+    outputs=[TensorSpec(name="y", datatype="FP32", shape=[-1, 1])],
+    score_output="y",
+)
+POISON = 666.0
+
+
+class Doubles:
+    """Answers twice its input; can't digest poison."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        if (inputs[0] == POISON).any():
+            raise RuntimeError("poison")
+        self.batches.append(len(inputs[0]))
+        return [inputs[0] * 2]
+
+
+class MemoryJournal:
+    """Keeps rows at once, or refuses them."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.blocks: list[Any] = []
+
+    def append(
+        self,
+        kind: Kind,
+        payload: bytes,
+        *,
+        done: Done | None = None,
+        chain: Chain | None = None,
+        must: bool = False,
+    ) -> None:
+        if kind == Kind.ROWS and self.error is None:
+            self.blocks.append(unpack_rows(payload).slice())
+        if done is not None:
+            done(self.error)
+
+
+class MemoryCall:
+    """Remembers its one answer."""
+
+    def __init__(self, values: list[float], **more: Any) -> None:
+        request = infer_request("m", {"x": np.array(values, np.float32)}, **more)
+        self.payload: bytes = request.SerializeToString()
+        self.received_ns = time.monotonic_ns()
+        self.answers: list[list[float]] = []
+        self.errors: list[Exception] = []
+        self.is_answered = threading.Event()
+
+    def respond(self, payload: bytes) -> None:
+        answer = read_answer(ModelInferResponse.FromString(payload))
+        self.answers.append(answer.outputs["y"].reshape(-1).tolist())
+        self.is_answered.set()
+
+    def fail(self, error: Exception) -> None:
+        self.errors.append(error)
+        self.is_answered.set()
+
+
+class World:
+    """An engine over one model."""
+
+    def __init__(self, *, inline_seconds: float = 1.0, queue_rows: int = 1000) -> None:
+        clock = FixedClock(1_000_000)
+        self.model = Doubles()
+        self.journal = MemoryJournal()
+        self.fetched: list[NotLoaded] = []
+        self.served = Served(
+            schema_of("m", 1, SIGNATURE),
+            self.model,
+            run_seconds=lambda rows: 0.5,
+            inline_seconds=inline_seconds,
+            queue_rows=queue_rows,
+            queue_bytes=1 << 20,
+        )
+        table = Table(pinned_versions=1)
+        table.swap(self.served)
+        self.engine = Engine(
+            table=table,
+            book=BlockBook(self.journal, clock),
+            clock=clock,
+            rules=Rules(1 << 20, b"secret", "durable"),
+            times=lambda now_us: bounds(now_us, None, 10),
+            see=lambda newest_us, now_us: None,
+            fetch=lambda call, missing: self.fetched.append(missing),
+            log=lambda event, error: None,
+        )
+
+    def errors(self, calls: list[MemoryCall]) -> list[type[Exception] | None]:
+        assert all(len(each.answers) + len(each.errors) == 1 for each in calls)
+        assert self.served.rows_in_hand == 0
+        return [type(each.errors[0]) if each.errors else None for each in calls]
+
+
+def test_what_waits_together_runs_together() -> None:
+    world = World()
+    calls = [MemoryCall([float(number)] * 2) for number in range(5)]
+    world.engine.handle(calls)
+    assert world.errors(calls) == [None] * 5
+    assert [each.answers[0] for each in calls] == [[2.0 * n] * 2 for n in range(5)]
+    assert world.model.batches == [10]
+
+
+def test_a_request_that_the_model_can_not_digest_fails_alone() -> None:
+    world = World()
+    calls = [MemoryCall([1.0]), MemoryCall([POISON]), MemoryCall([3.0])]
+    world.engine.handle(calls)
+    assert world.errors(calls) == [None, ModelFailed, None]
+    assert "poison" not in str(calls[1].errors[0])
+
+
+def test_bad_values_are_refused_and_spare_those_beside_them() -> None:
+    world = World()
+    calls = [MemoryCall([1.0]), MemoryCall([1.0, np.nan]), MemoryCall([np.inf]), MemoryCall([4.0])]
+    world.engine.handle(calls)
+    assert world.errors(calls) == [None, InvalidInput, InvalidInput, None]
+    assert "row 1" in str(calls[1].errors[0])
+    assert calls[3].answers == [[8.0]]
+
+
+def test_what_the_journal_refuses_is_not_answered() -> None:
+    world = World()
+    world.journal.error = NotKept("full")
+    calls = [MemoryCall([1.0]), MemoryCall([2.0])]
+    world.engine.handle(calls)
+    assert world.errors(calls) == [NotKept, NotKept]
+
+
+def test_other_context_columns_make_another_block_and_answers_do_not_mix() -> None:
+    world = World()
+    calls = [
+        MemoryCall([float(n)], contexts={f"c{n % 2}": np.array([f"v{n}"], dtype=object)})
+        for n in range(6)
+    ]
+    world.engine.handle(calls)
+    assert world.errors(calls) == [None] * 6
+    assert [each.answers[0] for each in calls] == [[2.0 * n] for n in range(6)]
+    for block in world.journal.blocks:
+        (context,) = block.contexts
+        numbers = np.frombuffer(block.inputs[0].values, np.float32)
+        expected = [f"v{int(number)}" for number in numbers]
+        assert [context.dictionary[c] for c in np.frombuffer(context.values, "<i4")] == expected
+
+
+def test_beyond_the_queue_callers_are_told_to_come_back() -> None:
+    world = World(queue_rows=4)
+    calls = [MemoryCall([1.0] * 3), MemoryCall([1.0] * 3), MemoryCall([1.0])]
+    world.engine.handle(calls)
+    assert world.errors(calls) == [None, Overloaded, None]
+    large = MemoryCall([1.0] * 9)
+    world.engine.handle([large])
+    assert world.errors([large]) == [None]
+
+
+def test_a_server_that_leaves_takes_nothing_on() -> None:
+    world = World()
+    world.engine.is_leaving = True
+    call = MemoryCall([1.0])
+    world.engine.handle([call])
+    assert world.errors([call]) == [Leaving]
+
+
+def test_a_slow_model_runs_in_its_own_thread_and_answers_there_after_it_was_swapped_out() -> None:
+    world = World(inline_seconds=0.0)
+    first = [MemoryCall([1.0]), MemoryCall([2.0])]
+    world.engine.handle(first)
+    assert all(each.is_answered.wait(5) for each in first)
+    world.served.retire()
+    late = MemoryCall([3.0])
+    world.engine.handle([late])
+    assert late.is_answered.wait(5)
+    assert late.answers == [[6.0]]
+
+
+def test_a_closed_runner_finishes_what_waits() -> None:
+    done: list[Any] = []
+    world = World()
+    runner: Runner[Any] = Runner("test", done.extend, 10)
+
+    class Rows:
+        rows = 4
+
+    waiting = [Rows() for _ in range(7)]
+    assert runner.submit(waiting)
+    runner.close()
+    assert not runner.submit([Rows()])
+    runner._thread.join(5)
+    assert len(done) == 7
+    assert world.served.rows_in_hand == 0
+
+
+def test_a_version_that_is_not_loaded_is_fetched() -> None:
+    world = World()
+    world.engine.handle([MemoryCall([1.0], version=7)])
+    assert [(each.model_name, each.version) for each in world.fetched] == [("m", 7)]
+
+
+@pytest.mark.parametrize("error", InferenceError.__subclasses__())
+def test_every_error_has_a_status(error: type[Exception]) -> None:
+    from homeostat_inference.edges.errors import status_of  # noqa: PLC0415
+
+    assert status_of(error("why"))[1] == "why"
+    assert status_of(ValueError("secret"))[1] == "internal error"
