@@ -45,8 +45,9 @@ def a_body(rows: int) -> bytes:
 def h2load(address: str, body: Path, seconds: float) -> dict[str, float]:
     """Requests per second and latencies in milliseconds."""
     command = [
-        "h2load", "-t1", f"-c{_CONNECTIONS}", f"-m{_STREAMS}", f"-D{round(seconds)}", "--warm-up-time=1",
-        "-d", str(body), "-H", "content-type: application/grpc", "-H", "te: trailers",
+        "h2load", "-t1", f"-c{_CONNECTIONS}", f"-m{_STREAMS}", f"-D{round(seconds)}",
+        "--warm-up-time=1", "-d", str(body),
+        "-H", "content-type: application/grpc", "-H", "te: trailers",
         f"http://{address}{PATH}",
     ]  # fmt: skip
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
