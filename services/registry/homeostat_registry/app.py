@@ -24,6 +24,7 @@ from homeostat_registry.domain.facts import (
     Version,
     check_registration,
     require_model_name,
+    require_parquet,
     require_person,
     require_text,
 )
@@ -40,6 +41,10 @@ class Limits:
     reference_bytes: int
     chunk_bytes: int
     future_bound_seconds: float
+
+
+# A Parquet file begins and ends with a mark of so many bytes.
+_MARK_BYTES = 4
 
 
 class Part(Enum):
@@ -153,6 +158,7 @@ async def _registered_before(said: Registration, book: Book) -> Version | None:
 
 async def _receive(parts: Parts, intakes: dict[Part, Intake], limits: Limits) -> None:
     current = Part.MODEL
+    head = tail = b""
     async for part, chunk in parts:
         if len(chunk) > limits.chunk_bytes:
             raise Invalid(f"a chunk of {len(chunk)} bytes; send at most {limits.chunk_bytes} each")
@@ -160,10 +166,17 @@ async def _receive(parts: Parts, intakes: dict[Part, Intake], limits: Limits) ->
             raise Invalid("reference bytes without reference_sha256 in the header; add it there")
         if part is Part.MODEL and current is Part.REFERENCE:
             raise Invalid("model bytes after reference bytes; send the model first")
+        if part is Part.REFERENCE:
+            head, tail = (
+                (head + chunk[: _MARK_BYTES - len(head)]),
+                (tail + chunk[-_MARK_BYTES:])[-_MARK_BYTES:],
+            )
         current = part
         await intakes[part].write(chunk)
     for intake in intakes.values():
         await intake.seal()
+    if Part.REFERENCE in intakes:
+        require_parquet(head, tail)
 
 
 async def _enter(

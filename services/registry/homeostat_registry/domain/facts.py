@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from homeostat_registry.domain.errors import Invalid
+from homeostat_registry.domain.errors import BadArtifact, Invalid
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -18,6 +18,7 @@ FLOAT_DATATYPES = frozenset({"FP16", "FP32", "FP64"})
 DATATYPES = NULLABLE_DATATYPES | {
     "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64",
 }  # fmt: skip
+_PARQUET_MARK = b"PAR1"
 _MAX_TENSORS = 4096
 _MAX_CLASSES = 10_000
 _MAX_TEXT = 20_000
@@ -233,6 +234,15 @@ def require_text(text: str, what: str) -> str:
     if "\0" in text:
         raise Invalid(f"{what} holds a NUL character; remove it")
     return text
+
+
+def require_parquet(head: bytes, tail: bytes) -> None:
+    """BadArtifact if a file that begins and ends so is no Parquet file, or not all of one."""
+    if head != _PARQUET_MARK or tail != _PARQUET_MARK:
+        raise BadArtifact(
+            "the reference profile is not a whole Parquet file; "
+            "build it with homeostat.reference.build"
+        )
 
 
 def check_registration(said: Registration, *, now_us: int, future_bound_seconds: float) -> None:
