@@ -40,10 +40,14 @@ INSERT INTO outcome_block (block_id)
 SELECT DISTINCT unnest($1::bytea[]) ON CONFLICT DO NOTHING RETURNING block_id;
 
 -- name: rows_of_clients
+-- Each key is looked up in the index, whatever the planner believes of the table: LATERAL with
+-- OFFSET 0 is planned as it is written. So are the next ones.
 SELECT g.place - 1 AS place, c.block_number, c.row_index
 FROM unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS g (key_high, key_low, place)
-JOIN client_row AS c
-    ON c.key_high = g.key_high AND c.key_low = g.key_low AND c.model_id = $1;
+CROSS JOIN LATERAL (
+    SELECT * FROM client_row AS c
+    WHERE c.key_high = g.key_high AND c.key_low = g.key_low AND c.model_id = $1 OFFSET 0
+) AS c;
 
 -- name: numbers_of_blocks
 SELECT block_id, block_number, row_count FROM prediction_block
@@ -54,26 +58,34 @@ WHERE model_id = $1 AND block_id = ANY($2::bytea[]);
 SELECT g.place - 1 AS place, t.truth, t.known_at_us, t.event_high, t.event_low, t.event_row,
     t.source_id
 FROM unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS g (key_high, key_low, place)
-JOIN client_row AS c
-    ON c.key_high = g.key_high AND c.key_low = g.key_low AND c.model_id = $1
-JOIN truth AS t
-    ON t.block_number = c.block_number AND t.row_index = c.row_index AND t.by_client;
+CROSS JOIN LATERAL (
+    SELECT * FROM client_row AS c
+    WHERE c.key_high = g.key_high AND c.key_low = g.key_low AND c.model_id = $1 OFFSET 0
+) AS c
+CROSS JOIN LATERAL (
+    SELECT * FROM truth AS t
+    WHERE t.block_number = c.block_number AND t.row_index = c.row_index AND t.by_client OFFSET 0
+) AS t;
 
 -- name: parked_of_clients
 SELECT g.place - 1 AS place, p.parked_id, p.truth, p.known_at_us, p.event_high, p.event_low,
     p.event_row, p.source_id
 FROM unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS g (high, low, place)
-JOIN parked AS p
-    ON p.high = g.high AND p.low = g.low AND p.row_index = -1 AND p.model_id = $1;
+CROSS JOIN LATERAL (
+    SELECT * FROM parked AS p
+    WHERE p.high = g.high AND p.low = g.low AND p.row_index = -1 AND p.model_id = $1 OFFSET 0
+) AS p;
 
 -- name: parked_of_blocks
 SELECT g.place - 1 AS place, p.row_index, p.parked_id, p.truth, p.known_at_us, p.event_high,
     p.event_low, p.event_row, p.source_id
 FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY
     AS g (high, low, row_count, place)
-JOIN parked AS p
-    ON p.high = g.high AND p.low = g.low AND p.model_id = $1
-    AND p.row_index >= 0 AND p.row_index < g.row_count;
+CROSS JOIN LATERAL (
+    SELECT * FROM parked AS p
+    WHERE p.high = g.high AND p.low = g.low AND p.model_id = $1
+        AND p.row_index >= 0 AND p.row_index < g.row_count OFFSET 0
+) AS p;
 
 -- name: unpark
 DELETE FROM parked WHERE parked_id = ANY($1::bigint[]);
@@ -90,7 +102,10 @@ SELECT m.model_name, gone.* FROM gone JOIN model AS m USING (model_id) ORDER BY 
 SELECT t.block_number, t.row_index, t.truth, t.known_at_us, t.event_high, t.event_low,
     t.event_row, t.source_id, t.by_client, t.revision
 FROM unnest($1::bigint[], $2::int[]) AS g (block_number, row_index)
-JOIN truth AS t ON t.block_number = g.block_number AND t.row_index = g.row_index;
+CROSS JOIN LATERAL (
+    SELECT * FROM truth AS t
+    WHERE t.block_number = g.block_number AND t.row_index = g.row_index OFFSET 0
+) AS t;
 
 -- name: stored_blocks
 SELECT block_number, block_id, version, arm, task, part_id, part_row, event_times, scores,

@@ -26,7 +26,7 @@ from homeostat_ledger.store.memory import SQL, PostgresMemory
 
 T = TypeVar("T")
 # Lists of keys against large tables: the planner does not know how short the lists are.
-_PLAN = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"
+INDEX_SCANS = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 _RECENT_ROWS = 1_000_000
 _ANSWER = {
     "block_number": "i8",
@@ -78,7 +78,7 @@ class PostgresIndex:
         memories: list[PostgresMemory] = []
 
         async def in_transaction(connection: Connection) -> T:
-            await connection.execute(_PLAN)
+            await connection.execute(INDEX_SCANS)
             memory = PostgresMemory(connection, self._token, self._recent, self._clock.now_us())
             memories.append(memory)
             result = await work(memory)
