@@ -166,6 +166,22 @@ async def test_unreadable_records_go_to_the_dead_letters_with_their_reason(
     assert (letter["original_partition"], letter["original_offset"]) == (b"2", b"1")
 
 
+async def test_a_dead_letter_is_written_once_however_often_its_batch_fails(
+    broker: TestBroker, bus: Bus
+) -> None:
+    topic, reading = broker.topic(OUTCOMES), Reading(failures=2)
+    dead = Topic(topic.dead_letter, ALERTS.message, "", 1, None, (), ())
+    await bus.ensure_topics([topic])
+    await bus.produce(topic, b"k", b"\xff\xfe garbage", partition=0)
+    async with consuming(bus, topic, reading):
+        await eventually(lambda: reading.batches)
+        await bus.produce(topic, b"k", b"\xff\xfe more", partition=0)
+        await eventually(lambda: len(reading.batches) == 2)
+    assert [len(batch.unreadable) for batch in reading.batches] == [1, 1]
+    letters = await first_records(bus, dead, count=2)
+    assert [each["original_offset"] for each in letters] == [b"0", b"1"]
+
+
 async def test_headers_that_are_not_utf8_do_not_harm_a_readable_record(
     broker: TestBroker, bus: Bus
 ) -> None:

@@ -258,10 +258,23 @@ class Bus:
             )
         ]
         response = await admin.create_topics(wanted)
+        there: list[str] = []
         for name, code, *_ in response.topic_errors:
             error = for_code(code)
-            if code and error is not TopicAlreadyExistsError:
+            if error is TopicAlreadyExistsError:
+                there.append(name)
+            elif code:
                 raise error(f"creating {name}")
+        await self._compare_partitions(admin, [each for each in there if each in self._topics])
+
+    async def _compare_partitions(self, admin: Any, names: list[str]) -> None:
+        """Somebody else's idea of a topic would be read in part only, or not at all."""
+        for found in await admin.describe_topics(names) if names else ():
+            count, wanted = len(found["partitions"]), self._topics[found["topic"]].partitions
+            if found["partitions"] and count != wanted:
+                _log.error(
+                    "topic_has_other_partitions", topic=found["topic"], found=count, wanted=wanted
+                )
 
 
 async def first_of(*events: asyncio.Event, timeout: float | None = None) -> None:

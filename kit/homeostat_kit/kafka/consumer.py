@@ -192,6 +192,7 @@ class _Reader:
             await self._go_back(error)
         else:
             self._stored.update(batch.next_offsets)
+            self._dead_letters.forget()
             self._pause.reset()
 
     async def _is_same_life(self) -> bool:

@@ -40,6 +40,10 @@ class DeadLetters:
                 reason=each.reason,
             )
 
+    def forget(self) -> None:
+        """The offsets behind them are stored: they are not read again."""
+        self._told.clear()
+
     def _letter(self, unreadable: Unreadable) -> Outgoing:
         """Where it was and why, and none of its values."""
         record = unreadable.received
