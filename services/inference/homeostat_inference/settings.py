@@ -1,49 +1,77 @@
-"""What can be set from outside."""
+"""What inference can be told from outside."""
 
 from typing import Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from homeostat_kit.settings import ServiceSettings
 
+_MIB = 1024 * 1024
+
 
 class InferenceSettings(ServiceSettings):
-    """Read from the environment, prefix HOMEOSTAT_INFERENCE_."""
+    """Environment prefix HOMEOSTAT_INFERENCE_."""
 
     model_config = SettingsConfigDict(
         env_prefix="HOMEOSTAT_INFERENCE_", frozen=True, extra="ignore"
     )
 
     grpc_address: str = "127.0.0.1:50052"
-    registry_address: str = "127.0.0.1:50051"
-    # Without a ledger a segment is forgotten once the broker has it and it is older than the tail.
-    ledger_address: str | None = "127.0.0.1:50053"
-    # Clients' own ids leave this process only as hashes under this key.
-    client_key_secret: SecretStr = SecretStr("for-development-only")
-    # Which worker of this service it is: marks are its promises, the journal is its own.
-    worker_slot: int = 0
-    transport: Literal["native", "grpcio"] = "native"
-    max_message_bytes: int = 16 * 1024 * 1024
-    # What may wait per version before callers are told to come back.
-    queue_rows: int = 20_000
-    queue_bytes: int = 64 * 1024 * 1024
-    # Runs that are expected to take longer go to a thread of their own.
-    inline_run_seconds: float = 200e-6
-    # Versions that are nobody's champion and stay loaded because somebody asked for them.
-    pinned_versions: int = 4
-    # durable: fdatasync before the answer; fast: after it.
-    durability: Literal["durable", "fast"] = "durable"
-    journal_segment_bytes: int = 16 * 1024 * 1024
-    journal_quota_bytes: int = 4 * 1024**3
-    # Kept after it was archived, for a broker that comes back empty.
-    journal_tail_bytes: int = 64 * 1024 * 1024
-    journal_tail_seconds: float = 600.0
-    watermark_mode: Literal["auto", "explicit"] = "auto"
-    # How late a row may be (auto), and how long without rows until the clock alone decides.
-    watermark_bound_seconds: float = 5.0
-    watermark_idle_seconds: float = 10.0
-    watermark_interval_seconds: float = 0.25
-    # Event times and known-at times further ahead are refused.
-    future_bound_seconds: float = 86_400.0
-    snapshot_interval_seconds: float = 3.0
+    registry_address: str = Field("127.0.0.1:50051", description="The registry's gRPC server.")
+    ledger_address: str | None = Field(
+        "127.0.0.1:50053",
+        description="Asked what the journal may forget; without it, what the broker has.",
+    )
+    client_key_secret: SecretStr = Field(
+        SecretStr("homeostat-on-a-laptop"),
+        description="Clients' own ids leave this process only as hashes under this key.",
+    )
+    worker_slot: int = Field(
+        0, ge=0, description="Which worker this is: its journal and its marks are its own."
+    )
+    transport: Literal["native", "grpcio"] = Field(
+        "native", description="What answers ModelInfer: pygrpc-native, or grpcio alone."
+    )
+    max_message_bytes: int = Field(16 * _MIB, gt=0, description="Longer requests are refused.")
+    queue_rows: int = Field(20_000, gt=0, description="Rows that may wait per version.")
+    queue_bytes: int = Field(
+        64 * _MIB, gt=0, description="Bytes of requests that may wait per version."
+    )
+    inline_run_seconds: float = Field(
+        200e-6, ge=0, description="Runs expected to take longer go to a thread of their own."
+    )
+    pinned_versions: int = Field(
+        4, gt=0, description="Versions kept loaded because somebody named them in a request."
+    )
+    durability: Literal["durable", "fast"] = Field(
+        "durable", description="fdatasync before the answer (durable), or within 0.1 s after it."
+    )
+    journal_segment_bytes: int = Field(16 * _MIB, gt=0, description="Size of a journal file.")
+    journal_quota_bytes: int = Field(
+        4096 * _MIB, gt=0, description="When the journal holds so much, requests are refused."
+    )
+    journal_tail_bytes: int = Field(
+        64 * _MIB, ge=0, description="Kept after it was archived, for a broker that lost all."
+    )
+    journal_tail_seconds: float = Field(
+        600.0, ge=0, description="The same by age: what is younger is kept."
+    )
+    watermark_mode: Literal["auto", "explicit"] = Field(
+        "auto", description="Who promises that nothing earlier follows: the clock, or a caller."
+    )
+    watermark_bound_seconds: float = Field(
+        5.0, ge=0, description="auto: how far behind the newest event time a row may be."
+    )
+    watermark_idle_seconds: float = Field(
+        10.0, gt=0, description="auto: without rows for so long, the clock alone decides."
+    )
+    watermark_interval_seconds: float = Field(
+        0.25, gt=0, description="auto: how often a mark is made."
+    )
+    future_bound_seconds: float = Field(
+        86_400.0, ge=0, description="Event times and known-at times further ahead are refused."
+    )
+    snapshot_interval_seconds: float = Field(
+        3.0, gt=0, description="How often the registry is asked, beside its topic."
+    )
