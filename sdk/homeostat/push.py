@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from homeostat import history as past
 from homeostat import reference, schema
@@ -54,6 +55,8 @@ class Push:
     score_output: str | None = None
     decision_threshold: float = 0.5
     author: str = "user"
+    # From when on it counts as champion, microseconds UTC; None means now. For a replayed past.
+    occurred_at_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +204,21 @@ def _registration(prepared: Prepared) -> Iterator[RegisterVersionRequest]:
             reference_sha256=hashlib.sha256(prepared.profile).hexdigest(),
             reference_bytes=len(prepared.profile),
             author=push.author,
+            occurred_at=_occurred_at(push),
         )
     )
     for chunk in _chunks(model):
         yield RegisterVersionRequest(model_chunk=chunk)
     for chunk in _chunks(prepared.profile):
         yield RegisterVersionRequest(reference_chunk=chunk)
+
+
+def _occurred_at(push: Push) -> Timestamp | None:
+    if push.occurred_at_us is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromMicroseconds(push.occurred_at_us)
+    return stamp
 
 
 def _chunks(content: bytes) -> Iterator[bytes]:

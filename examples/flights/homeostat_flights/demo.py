@@ -84,6 +84,7 @@ def prepare_run(wish: Wish) -> Prologue:
             classes=CLASSES,
             autonomy=AUTONOMY_AUTO,
             author="demo",
+            occurred_at_us=int(played.departs_us[0]),
         )
     )
     never = ModelFile(first.model).scores(played.features, prepared.signature)[:, -1]
