@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,16 +43,19 @@ class Played:
 
 
 @contextmanager
-def a_stack(folder: Path, kind: str = "embedded") -> Iterator[Stack]:
+def a_stack(
+    folder: Path, kind: str = "embedded", settings: Mapping[str, str] | None = None
+) -> Iterator[Stack]:
     """A stack with explicit watermarks on the embedded broker, or on a real Kafka of its own."""
+    settings = {**EXPLICIT, **(settings or {})}
     if kind == "embedded":
-        with running_stack(folder / "stack", settings=EXPLICIT) as stack:
+        with running_stack(folder / "stack", settings=settings) as stack:
             yield stack
         return
     (folder / "kafka").mkdir()
     with (
         start_kafka(JARS, folder / "kafka") as kafka,
-        running_stack(folder / "stack", settings=EXPLICIT, kafka=kafka.address) as stack,
+        running_stack(folder / "stack", settings=settings, kafka=kafka.address) as stack,
     ):
         yield stack
 
