@@ -95,15 +95,20 @@ def apply(
         alert = performance_alert(message, record.header("traceparent"))
         return [] if alert is None else memory.alert(alert, policy)
     if isinstance(message, VersionChanged):
-        if message.HasField("champion_version"):
-            version = message.champion_version
-            memory.model(message.model_name).champion_changed(
-                version, lengths.get((message.model_name, version))
-            )
-        return []
+        return _changed(message, memory, lengths, policy)
     if isinstance(message, JoinedBlock):
         return _joined(record, message, memory, marks, policy)
     raise TypeError(f"nobody asked for a {type(message).__name__}")
+
+
+def _changed(
+    message: VersionChanged, memory: Memory, lengths: Lengths, policy: Policy
+) -> list[Wanted]:
+    champion = None
+    if message.HasField("champion_version"):
+        place = (message.model_name, message.champion_version)
+        champion = (message.champion_version, lengths.get(place))
+    return memory.version_changed(message.model_name, message.version, champion, policy)
 
 
 def _joined(

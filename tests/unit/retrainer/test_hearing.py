@@ -41,7 +41,7 @@ class Listener:
 @pytest.fixture
 def listener() -> Listener:
     heard = Listener()
-    heard.hear(VersionChanged(model_name="m", champion_version=1), rows=5000)
+    heard.hear(VersionChanged(model_name="m", version=1, champion_version=1), rows=5000)
     heard.mark(DAY)
     return heard
 
@@ -107,4 +107,13 @@ def test_a_risen_loss_leads_to_a_run_whatever_its_cause(listener: Listener, caus
 )
 def test_moved_or_broken_inputs_alone_lead_to_none(listener: Listener, rule: int) -> None:
     assert not listener.hear(an_alert(rule))
+    assert not listener.memory.held
+
+
+def test_an_alert_about_a_version_that_was_not_heard_of_waits(listener: Listener) -> None:
+    assert not listener.hear(an_alert(alerts.ALERT_RULE_PERFORMANCE, version=2))
+    (run,) = listener.hear(
+        VersionChanged(model_name="m", version=2, champion_version=2, run_id="r")
+    )
+    assert isinstance(run, Run)
     assert not listener.memory.held

@@ -22,7 +22,7 @@ W = 1000
 
 
 def a_state(**changes: object) -> ModelState:
-    state = ModelState(champion_version=1, reference_rows=W)
+    state = ModelState(champion_version=1, newest_version=1, reference_rows=W)
     for name, value in changes.items():
         setattr(state, name, value)
     return state

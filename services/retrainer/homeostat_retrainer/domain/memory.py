@@ -18,7 +18,7 @@ from homeostat_retrainer.domain.truths import Waiting
 
 @dataclass(frozen=True, slots=True)
 class HeldAlert:
-    """An alert that was judged further on than our own count of the truth is."""
+    """An alert that was judged on more than we have heard yet."""
 
     model_name: str
     seen: AlertSeen
@@ -69,8 +69,22 @@ class Memory:
                 wanted.append(self._run(name, due, watermark_us, None))
         return wanted + self._take_held(policy)
 
+    def version_changed(
+        self,
+        model_name: str,
+        version: int,
+        champion: tuple[int, int | None] | None,
+        policy: Policy,
+    ) -> list[Wanted]:
+        """A version was heard of; ``champion``: which one serves now, and W if a person set it."""
+        state = self.model(model_name)
+        state.newest_version = max(version, state.newest_version)
+        if champion is not None:
+            state.champion_changed(*champion)
+        return self._take_held(policy)
+
     def alert(self, alert: HeldAlert, policy: Policy) -> list[Wanted]:
-        """An alert's event; it waits until the truth that it was judged on has been counted."""
+        """An alert's event; it waits until we have heard what it was judged on."""
         self.held.append(alert)
         return self._take_held(policy)
 
@@ -78,12 +92,17 @@ class Memory:
         reached = self.watermark_us
         if reached is None:
             return []
-        ripe = [each for each in self.held if each.seen.watermark_us <= reached]
-        self.held = [each for each in self.held if each.seen.watermark_us > reached]
+        ripe = [each for each in self.held if self._is_ripe(each, reached)]
+        self.held = [each for each in self.held if not self._is_ripe(each, reached)]
         # In the order in which they were judged, however they arrived.
         ripe.sort(key=lambda each: each.seen.watermark_us)
         wanted = (self._judge(each, policy) for each in ripe)
         return [each for each in wanted if each is not None]
+
+    def _is_ripe(self, alert: HeldAlert, reached_us: int) -> bool:
+        """Its truth was counted, and the version that it is about was heard of."""
+        known = self.model(alert.model_name).newest_version
+        return alert.seen.watermark_us <= reached_us and alert.seen.version <= known
 
     def _judge(self, alert: HeldAlert, policy: Policy) -> Wanted | None:
         asked = self.model(alert.model_name).alert_changed(alert.seen, policy)

@@ -82,6 +82,8 @@ class ModelState:
     """What the policy remembers of one model. Verbs change it; each gives what follows."""
 
     champion_version: int = 0
+    # The highest version ever heard of.
+    newest_version: int = 0
     # W; 0 while unknown.
     reference_rows: int = 0
     truths: int = 0

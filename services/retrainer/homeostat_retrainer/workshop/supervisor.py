@@ -86,10 +86,17 @@ class Supervisor:
         return Trained(model, float(answer["fit_seconds"]))
 
     async def evaluate(self, model: bytes, signature: Signature, table: pa.Table) -> Floats:
-        """As the port says; JobFailed (a ValueError) where the model does not run on the rows."""
+        """As the port says; JobFailed (a ValueError) where the model does not run on the rows.
+
+        Tried again once: a worker may be ended for what is not this job's fault.
+        """
         names = [spec.name for spec in signature.inputs]
         blobs = [model, signature.SerializeToString(), frames.pack_table(table.select(names))]
-        answer, (said,) = await self._do({"do": "evaluate"}, blobs)
+        header = {"do": "evaluate"}
+        try:
+            answer, (said,) = await self._do(header, blobs)
+        except WorkerDied:
+            answer, (said,) = await self._do(header, blobs)
         return np.frombuffer(said, dtype="<f8").reshape(-1, int(answer["outputs"]))
 
     async def _do(
