@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from homeostat.topics import Topic
 from homeostat_kit import logs
 from homeostat_kit.kafka.producer import OneLifeProducer, close_within
-from homeostat_kit.kafka.records import MAX_RECORD_BYTES, Headers, Outgoing, Place, require_fit
+from homeostat_kit.kafka.records import Headers, Outgoing, Place, require_fit
+from homeostat_kit.kafka.topic_creation import create_topics
 
 # How soon a new life of the broker is seen.
 _WATCH_SECONDS = 0.5
@@ -20,9 +21,6 @@ _START_SECONDS = 1.0
 # After a gap this long readers start anew: aiokafka's own recovery is not to be relied upon.
 _GAP_SECONDS = 3.0
 _PRODUCE_SECONDS = 5.0
-
-# Where there are so many brokers.
-_REPLICAS = 3
 
 _AWAY = (KafkaError, OSError, TimeoutError)
 
@@ -107,7 +105,7 @@ class Bus:
         self._topics.update({each.name: each for each in topics})
         try:
             async with self._asking, asyncio.timeout(_PRODUCE_SECONDS):
-                await self._create_topics(await self._connected_admin())
+                await create_topics(await self._connected_admin(), self._topics)
         except _AWAY as error:
             _log.warning("topics_not_created_yet", error=repr(error))
             await self._drop_admin()
@@ -196,7 +194,7 @@ class Bus:
                     cluster = (await admin.describe_cluster())["cluster_id"]
                 if cluster != self._epoch and self._topics:
                     async with asyncio.timeout(_PRODUCE_SECONDS):
-                        await self._create_topics(admin)
+                        await create_topics(admin, self._topics)
             except BaseException:
                 await self._drop_admin()
                 raise
@@ -244,38 +242,6 @@ class Bus:
         if admin is not None:
             await close_within(admin.close)
 
-    async def _create_topics(self, admin: Any) -> None:
-        if not self._topics:
-            return
-        brokers = len((await admin.describe_cluster())["brokers"])
-        replicas = max(1, min(_REPLICAS, brokers))
-        wanted = [
-            new
-            for topic in self._topics.values()
-            for new in (
-                _new_topic(topic.name, topic.partitions, replicas, topic.retention_seconds),
-                _new_topic(topic.dead_letter, 1, replicas, topic.retention_seconds),
-            )
-        ]
-        response = await admin.create_topics(wanted)
-        there: list[str] = []
-        for name, code, *_ in response.topic_errors:
-            error = for_code(code)
-            if error is TopicAlreadyExistsError:
-                there.append(name)
-            elif code:
-                raise error(f"creating {name}")
-        await self._compare_partitions(admin, [each for each in there if each in self._topics])
-
-    async def _compare_partitions(self, admin: Any, names: list[str]) -> None:
-        """Somebody else's idea of a topic would be read in part only, or not at all."""
-        for found in await admin.describe_topics(names) if names else ():
-            count, wanted = len(found["partitions"]), self._topics[found["topic"]].partitions
-            if found["partitions"] and count != wanted:
-                _log.error(
-                    "topic_has_other_partitions", topic=found["topic"], found=count, wanted=wanted
-                )
-
 
 async def first_of(*events: asyncio.Event, timeout: float | None = None) -> None:
     """Returns when one of the events is set, or after ``timeout`` seconds."""
@@ -285,19 +251,6 @@ async def first_of(*events: asyncio.Event, timeout: float | None = None) -> None
     finally:
         for each in waits:
             each.cancel()
-
-
-def _new_topic(name: str, partitions: int, replicas: int, retention_seconds: int | None) -> Any:
-    retention_ms = -1 if retention_seconds is None else retention_seconds * 1000
-    return NewTopic(
-        name,
-        partitions,
-        replicas,
-        topic_configs={
-            "retention.ms": str(retention_ms),
-            "max.message.bytes": str(MAX_RECORD_BYTES),
-        },
-    )
 
 
 def _now() -> float:

@@ -202,7 +202,7 @@ class _Reader:
         same connections lead to the same broker; after any other was made, the broker is asked.
         """
         now = frozenset(self._consumer._client._conns.values())
-        if now <= self._connections:
+        if now and now <= self._connections:
             return True
         if await self._bus.confirm() != self._epoch:
             return False
