@@ -21,6 +21,7 @@ from homeostat_local.errors import StartFailed
 from homeostat_local.launch import Launch, check_machine
 from homeostat_local.logs import log_path, open_log
 from homeostat_local.processes import Command, spawn, tail
+from homeostat_local.services import STOP_ORDER
 
 # The supervisor's exit code when another one has the folder.
 ALREADY_RUNNING = 3
@@ -99,7 +100,8 @@ def stop(data_folder: Path, *, progress: Callable[[str], None] = lambda _: None)
     endpoints = running(data_folder)
     if endpoints is None:
         return Stopped(orphans=end_orphans(data_folder))
-    names = tuple(name for name, record in endpoints.processes() if record.is_alive())
+    alive = [name for name, record in endpoints.processes() if record.is_alive()]
+    names = tuple(sorted(alive, key=_stop_position))
     _signal(endpoints.supervisor, signal.SIGTERM)
     killed = not _gone(
         endpoints.supervisor, _ALL_LEAVE_SECONDS, lambda: _tell(data_folder, progress)
@@ -130,6 +132,11 @@ def kill(record: ProcessRecord) -> None:
     """SIGKILL to that very process, and waits until it is gone."""
     _signal(record, signal.SIGKILL)
     _gone(record, _LEAVE_SECONDS)
+
+
+def _stop_position(name: str) -> int:
+    order = (*STOP_ORDER, "broker", "database")
+    return order.index(name) if name in order else len(STOP_ORDER)
 
 
 def _signal(record: ProcessRecord, how: signal.Signals) -> None:

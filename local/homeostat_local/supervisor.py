@@ -70,13 +70,13 @@ class Supervisor:
 
     async def _start_all(self, tasks: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         try:
+            if self._broker is None:
+                self._cluster_id = await asyncio.to_thread(broker.read_cluster_id, self._kafka)
             is_new = await asyncio.to_thread(database.prepare_database, self._folder)
             below = [child for child in (self._broker, self._database) if child is not None]
             for child in below:
                 tasks.create_task(child.run())
             await _ready_or(stop, below)
-            if self._broker is None:
-                self._cluster_id = await asyncio.to_thread(broker.read_cluster_id, self._kafka)
         except LocalError as error:
             self._failure = error
             stop.set()

@@ -206,3 +206,9 @@ def test_making_a_database_twice_keeps_it(stack: Stack) -> None:
     query(url, "CREATE TABLE kept AS SELECT 42 AS answer")
     assert create_service_database(stack.admin_url(), "twice", "pass'word") == url
     assert query(url, "SELECT answer FROM kept") == "42"
+
+
+@pytest.mark.kafka
+def test_a_real_kafka_tells_its_cluster_id_too(used_folder: Path, kafka_address: str) -> None:
+    with running_stack(used_folder, services=(), kafka=kafka_address) as stack:
+        assert stack.cluster_id is not None
