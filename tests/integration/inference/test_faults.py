@@ -148,9 +148,9 @@ async def test_leaving_under_load_loses_nothing_that_was_answered(
 
 
 async def test_a_swap_under_load_fails_no_request(
-    inference: RunningInference, registry: StandInRegistry, embedded_broker: TestBroker
+    on_each_transport: RunningInference, registry: StandInRegistry, embedded_broker: TestBroker
 ) -> None:
-    load = Load(inference.address)
+    load = Load(on_each_transport.address)
     async with load.running():
         await load.until(100)
         for version in (2, 3, 4):
@@ -163,7 +163,7 @@ async def test_a_swap_under_load_fails_no_request(
     )
     assert [each.version for each in dict(found).values()] == [1, 2, 3, 4]
     assert not any(each.error for _, each in found)
-    async with Client(inference.address) as client:
+    async with Client(on_each_transport.address) as client:
         answer = await client.infer(infer_request(MODEL, columns([1.0], ["red"])))
     assert np.isclose(answer.outputs["probabilities"][0, 1], expected_probability(1.0, "red", 4.0))
 

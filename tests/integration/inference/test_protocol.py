@@ -10,17 +10,15 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from tests.support.broker import TestBroker
+from tests.integration.inference.conftest import Shared
 from tests.support.inference import (
     MODEL,
     RunningInference,
-    StandInRegistry,
     a_model,
     a_signature,
     columns,
     expected_probability,
     read_topic,
-    rows_of,
 )
 
 from homeostat.client import Client, infer_request, read_answer
@@ -35,6 +33,7 @@ from homeostat.inference.v1.truth_pb2 import (
 from homeostat.inference.v2.open_inference_pb2 import ModelInferRequest
 from homeostat.topics import OUTCOMES, PREDICTIONS
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 SECRET = b"a secret of the tests"
 SCRIPT = Path(__file__).with_name("triton_script.py")
 
@@ -88,9 +87,18 @@ async def test_typed_contents_are_answered_in_typed_contents(inference: RunningI
     assert np.isclose(probabilities[1], expected_probability(1.0, "blue"))
 
 
+async def the_block(broker: str, block_id: bytes) -> tuple[str, PredictionBlock]:
+    """Event id and message."""
+    found = await read_topic(
+        broker, PREDICTIONS, lambda found: any(each.block_id == block_id for _, each in found)
+    )
+    return next(each for each in found if each[1].block_id == block_id)
+
+
 async def test_what_was_answered_is_on_the_topic_as_it_was_answered(
-    inference: RunningInference, embedded_broker: TestBroker
+    shared: Shared,
 ) -> None:
+    inference = shared.inference
     times = np.array([1_000_000, 2_000_000], dtype=np.int64)
     async with Client(inference.address) as client:
         answer = await client.infer(
@@ -111,10 +119,9 @@ async def test_what_was_answered_is_on_the_topic_as_it_was_answered(
             source="arrivals",
         )
     assert recorded == 2
-    found = await read_topic(embedded_broker.address, PREDICTIONS, lambda all_: rows_of(all_) >= 2)
-    name, block = next((name, each) for name, each in found if each.row_count)
     block_id, row = parse_prediction_id(answer.prediction_ids[0])
-    assert (block.block_id, row) == (block_id, 0)
+    name, block = await the_block(shared.broker, block_id)
+    assert row == 0
     assert name == block_id.hex()
     assert (block.version, block.arm, block.row_count) == (1, ARM_CHAMPION, 2)
     assert block.event_times_us == times.tobytes()
@@ -126,7 +133,7 @@ async def test_what_was_answered_is_on_the_topic_as_it_was_answered(
     )
     assert np.frombuffer(block.decisions).tolist() == [1.0, 1.0]
     outcomes = await read_topic(
-        embedded_broker.address, OUTCOMES, lambda all_: any(each.row_count for _, each in all_)
+        shared.broker, OUTCOMES, lambda all_: any(each.row_count for _, each in all_)
     )
     truth = next(each for _, each in outcomes if each.row_count)
     assert np.frombuffer(truth.truths).tolist() == [1.0, 0.0]
@@ -156,9 +163,10 @@ async def test_requests_that_wait_together_run_together_and_keep_their_own_answe
 
 
 async def test_a_named_version_is_fetched_and_answers_as_pinned(
-    inference: RunningInference, registry: StandInRegistry, embedded_broker: TestBroker
+    shared: Shared,
 ) -> None:
-    registry.add(2, a_model(weight=-1.0), a_signature())
+    inference = shared.inference
+    shared.registry.add(2, a_model(weight=-1.0), a_signature())
     async with Client(inference.address) as client:
         answer = await client.infer(infer_request(MODEL, columns([1.0], ["red"]), version=2))
         assert answer.version == 2
@@ -167,8 +175,7 @@ async def test_a_named_version_is_fetched_and_answers_as_pinned(
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await client.infer(infer_request(MODEL, columns([1.0], ["red"]), version=9))
     assert refused.value.code() == grpc.StatusCode.NOT_FOUND
-    found = await read_topic(embedded_broker.address, PREDICTIONS, rows_of)
-    (block,) = [each for _, each in found if each.row_count]
+    _, block = await the_block(shared.broker, parse_prediction_id(answer.prediction_ids[0])[0])
     assert (block.version, block.arm) == (2, ARM_PINNED)
 
 
@@ -328,20 +335,21 @@ async def test_bytes_that_are_no_request_are_refused(inference: RunningInference
 
 
 async def test_nan_is_refused_where_the_input_is_not_nullable_and_spares_those_beside_it(
-    inference: RunningInference, registry: StandInRegistry
+    shared: Shared,
 ) -> None:
+    inference = shared.inference
     signature = a_signature()
     signature.inputs[0].is_nullable = False
-    registry.add(2, a_model(), signature)
+    shared.registry.add(3, a_model(), signature)
     async with Client(inference.address) as client:
-        await client.infer(infer_request(MODEL, columns([1.0], ["red"]), version=2))
+        await client.infer(infer_request(MODEL, columns([1.0], ["red"]), version=3))
         results = await asyncio.gather(
             *(
                 client.infer(
                     infer_request(
                         MODEL,
                         columns([float("nan") if number % 5 == 0 else 1.0], ["red"]),
-                        version=2,
+                        version=3,
                     )
                 )
                 for number in range(50)
@@ -406,7 +414,3 @@ async def test_health_and_reflection_are_served_on_the_same_port(
     names = [each.name async for answer in asked for each in answer.list_services_response.service]
     assert "inference.GRPCInferenceService" in names
     assert "homeostat.inference.v1.TruthService" in names
-
-
-def block_ids(found: list[tuple[str, PredictionBlock]]) -> set[bytes]:
-    return {each.block_id for _, each in found if each.row_count}
