@@ -31,10 +31,11 @@ from homeostat_monitor.app.taking import TakenRows, take_predictions
 from homeostat_monitor.blocks import Schema, check, schema_of, taken_rows
 from homeostat_monitor.bus import Listener
 from homeostat_monitor.domain.alerts import Subject
-from homeostat_monitor.domain.profile import VersionProfile, profile_of
+from homeostat_monitor.domain.calibration import profile_of
+from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.reference import Holdout, ReferenceRows
 from homeostat_monitor.metrics import Metrics
-from homeostat_monitor.ports import KnownVersion
+from homeostat_monitor.ports import KnownVersion, Standing
 from homeostat_monitor.versions import Watched
 
 MODEL = "bench"
@@ -84,24 +85,18 @@ def a_block(rng: np.random.Generator, rows: int, start_us: int) -> PredictionBlo
 def a_profile(rng: np.random.Generator) -> VersionProfile:
     """Calibrated on 20,000 rows of the same kind."""
     blocks = [(0, a_block(rng, 200, i * HOUR_US)) for i in range(100)]
-    profile = profile_of(_reference(rng, blocks, None), length_us=HOUR_US)
-    return profile
-
-
-def _reference(
-    rng: np.random.Generator, blocks: Sequence[tuple[int, PredictionBlock]], _: None
-) -> ReferenceRows:
     # Any profile makes `taken_rows` decode; its bins are not used there.
     taken = taken_rows(SUBJECT, object(), SCHEMA, blocks)  # type: ignore[arg-type]
     names = [each.name for each in SCHEMA.inputs]
     times = taken.event_times_us
-    return ReferenceRows(
+    reference = ReferenceRows(
         times,
         dict(zip(names, taken.rows.columns, strict=True)),
         taken.rows.scores,
         np.ones(len(times), dtype=bool),
         Holdout(rng.random(1000), times[:1000]),
     )
+    return profile_of(reference, length_us=HOUR_US)
 
 
 class _Nowhere:
@@ -117,8 +112,6 @@ class _Nowhere:
         return list(event_ids)
 
     async def standing(self, subject: Any) -> Any:
-        from homeostat_monitor.ports import Standing  # noqa: PLC0415
-
         return Standing(subject)
 
     async def add_sums(self, sums: Any) -> None:

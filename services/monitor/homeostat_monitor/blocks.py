@@ -22,6 +22,10 @@ from homeostat_monitor.ports import ID_BYTES, BlockOfLosses
 # Shadow rows repeat the champion's, and history was never served.
 JUDGED_ARMS = frozenset({ARM_CHAMPION, ARM_CANARY, ARM_PINNED})
 _CODES = np.dtype("<i4")
+# What the database can hold; names and numbers beyond are nobody's.
+_MOST_NAME = 255
+_MOST_VERSION = 2**31 - 1
+_MOST_TIME_US = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,22 @@ class _Gathered:
     nulls: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
 
 
+def subject_of(model_name: str, version: int) -> Subject:
+    """Whom a message is about; UnreadableBlock for what can be no model's name or version."""
+    if not model_name or len(model_name) > _MOST_NAME or "\0" in model_name:
+        raise UnreadableBlock("the model's name is no name")
+    if version > _MOST_VERSION:
+        raise UnreadableBlock("the version is no version")
+    return Subject(model_name, version)
+
+
+def check_time(at_us: int) -> int:
+    """The same time; UnreadableBlock for one beyond the ages."""
+    if abs(at_us) > _MOST_TIME_US:
+        raise UnreadableBlock("a time is beyond the ages")
+    return at_us
+
+
 def check(block: PredictionBlock, schema: Schema) -> None:
     """UnreadableBlock where lengths or columns do not fit the row count or the signature."""
     rows = block.row_count
@@ -64,11 +84,18 @@ def check(block: PredictionBlock, schema: Schema) -> None:
         raise UnreadableBlock(f"the block id has {len(block.block_id)} bytes")
     if len(block.event_times_us) != 8 * rows or len(block.scores) != 8 * rows:
         raise UnreadableBlock("event times or scores do not fit the row count")
+    _check_times(block.event_times_us)
     if block.schema_fingerprint != schema.fingerprint or len(block.inputs) != schema.input_count:
         raise UnreadableBlock("the inputs are not those of the version's signature")
     inputs = block.inputs
     for spec in schema.inputs:
         _check_column(inputs[spec.place], spec, rows)
+
+
+def _check_times(packed: bytes) -> None:
+    times = np.frombuffer(packed, dtype="<i8")
+    check_time(int(times.max(initial=0)))
+    check_time(int(times.min(initial=0)))
 
 
 def _check_column(column: Column, spec: InputSpec, rows: int) -> None:
@@ -166,6 +193,8 @@ def first_truths(block: JoinedBlock, event_id: bytes) -> tuple[BlockOfLosses, in
         raise UnreadableBlock("times or losses do not fit the row count")
     if len(block.prediction_ids) != ID_BYTES * rows or len(block.revisions) != 4 * rows:
         raise UnreadableBlock("prediction ids or revisions do not fit the row count")
+    _check_times(block.event_times_us)
+    _check_times(block.known_at_us)
     losses = np.frombuffer(block.losses, dtype="<f8")
     is_first = np.frombuffer(block.revisions, dtype="<u4") <= 1
     is_finite = np.isfinite(losses)

@@ -25,7 +25,14 @@ from homeostat_kit.offsets import advance_offsets
 from homeostat_kit.postgres import Connection, Pool, retrying
 from homeostat_monitor.app.hearing import RunNews, VersionNews, hear_run, hear_version
 from homeostat_monitor.app.taking import TakenRows, take_losses, take_predictions
-from homeostat_monitor.blocks import check, first_truths, is_judged, taken_rows
+from homeostat_monitor.blocks import (
+    check,
+    check_time,
+    first_truths,
+    is_judged,
+    subject_of,
+    taken_rows,
+)
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.errors import UnreadableBlock
 from homeostat_monitor.metrics import Metrics
@@ -69,15 +76,20 @@ class Listener:
         """Sums of new blocks, and the marks behind them."""
         by_subject: dict[Subject, list[tuple[Received, PredictionBlock]]] = {}
         unjudged: dict[Subject, int] = {}
+        unreadable: list[Unreadable] = []
         for record, block in batch.records:
             if not block.row_count:
                 continue
-            subject = Subject(block.model_name, block.version)
+            try:
+                subject = subject_of(block.model_name, block.version)
+            except UnreadableBlock as error:
+                unreadable.append(Unreadable(record, str(error)))
+                continue
             if is_judged(block.arm):
                 by_subject.setdefault(subject, []).append((record, block))
             else:
                 unjudged[subject] = unjudged.get(subject, 0) + block.row_count
-        taken, unreadable = await self._taken(by_subject)
+        taken = await self._taken(by_subject, unreadable)
         await self._bury(batch, unreadable)
 
         async def effect(tx: StoreTransaction) -> int:
@@ -89,10 +101,11 @@ class Listener:
         self._metrics.predictions.add(rows)
 
     async def _taken(
-        self, by_subject: dict[Subject, list[tuple[Received, PredictionBlock]]]
-    ) -> tuple[list[TakenRows], list[Unreadable]]:
+        self,
+        by_subject: dict[Subject, list[tuple[Received, PredictionBlock]]],
+        unreadable: list[Unreadable],
+    ) -> list[TakenRows]:
         taken: list[TakenRows] = []
-        unreadable: list[Unreadable] = []
         for subject, blocks in by_subject.items():
             watched = await self._versions.get(subject)
             if watched.schema is None:
@@ -108,7 +121,7 @@ class Listener:
                     good.append((record.partition, block))
             if good:
                 taken.append(taken_rows(subject, watched.known.profile, watched.schema, good))
-        return taken, unreadable
+        return taken
 
     async def on_joined(self, batch: Batch) -> None:
         """First truths wait for the marks that pass them."""
@@ -118,8 +131,9 @@ class Listener:
         for record, block in batch.records:
             if not block.row_count:
                 continue
-            watched = await self._versions.get(Subject(block.model_name, block.version))
             try:
+                subject = subject_of(block.model_name, block.version)
+                watched = await self._versions.get(subject)
                 if watched.schema is None:
                     raise UnreadableBlock(_NO_VERSION)
                 firsts, counts = _losses_of(record, block)
@@ -141,14 +155,30 @@ class Listener:
     async def on_news(self, batch: Batch) -> None:
         """What registry and retrainer tell, in order."""
 
-        async def effect(tx: StoreTransaction) -> int:
-            for record, message in batch.records:
+        heard: list[VersionNews | RunNews] = []
+        unreadable: list[Unreadable] = []
+        for record, message in batch.records:
+            try:
                 if record.topic == VERSIONS.name:
-                    await hear_version(_version_news(message), tx=tx)
-                elif record.topic == RUNS.name and _is_fruitless(message):
-                    await hear_run(
-                        _run_news(message), runs_until_accepted=self._runs_until_accepted, tx=tx
-                    )
+                    heard.append(_version_news(message))
+                elif _is_fruitless(message):
+                    heard.append(_run_news(message))
+            except UnreadableBlock as error:
+                unreadable.append(Unreadable(record, str(error)))
+        await self._bury(batch, unreadable)
+        names = sorted({each.subject.model_name for each in heard})
+
+        async def effect(tx: StoreTransaction) -> int:
+            # All locks first, in one order, then the outbox's: judging takes them so too.
+            await tx.add_models(names)
+            for name in names:
+                await tx.lock_model(name)
+            for each in heard:
+                if isinstance(each, VersionNews):
+                    await hear_version(each, tx=tx)
+                else:
+                    enough = self._runs_until_accepted
+                    await hear_run(each, runs_until_accepted=enough, tx=tx)
             return 0
 
         await self._apply(batch, None, effect)
@@ -182,7 +212,7 @@ class Listener:
             return
         self._metrics.unreadable.add(len(unreadable))
         if self._dead_letters is None or self._dead_letters[0] != batch.epoch:
-            topics = {each.name: each for each in (PREDICTIONS, JOINED)}
+            topics = {each.name: each for each in (PREDICTIONS, JOINED, VERSIONS, RUNS)}
             self._dead_letters = (batch.epoch, DeadLetters(self._bus, topics, batch.epoch))
         await self._dead_letters[1].tell(unreadable)
 
@@ -228,9 +258,11 @@ def _losses_of(record: Received, block: JoinedBlock) -> tuple[BlockOfLosses, dic
 
 
 def _version_news(message: VersionChanged) -> VersionNews:
+    subject = subject_of(message.model_name, message.version)
     champion = message.champion_version if message.HasField("champion_version") else None
+    subject_of(message.model_name, champion or 0)
     return VersionNews(
-        message.model_name, message.revision, champion, _micros(message, "occurred_at")
+        subject, check_time(message.revision), champion, _micros(message, "occurred_at")
     )
 
 
@@ -239,10 +271,10 @@ def _is_fruitless(run: RetrainingRun) -> bool:
 
 
 def _run_news(run: RetrainingRun) -> RunNews:
-    subject = Subject(run.model_name, run.champion_version)
-    return RunNews(run.run_id, subject, run.cut_known_at_us, _micros(run, "occurred_at"))
+    subject = subject_of(run.model_name, run.champion_version)
+    cut_us = check_time(run.cut_known_at_us)
+    return RunNews(run.run_id, subject, cut_us, _micros(run, "occurred_at"))
 
 
 def _micros(message: Message, field: str) -> int:
-    stamp: int = getattr(message, field).ToMicroseconds()
-    return stamp
+    return check_time(getattr(message, field).ToMicroseconds())

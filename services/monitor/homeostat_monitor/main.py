@@ -38,10 +38,9 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
         pool = await postgres.open_pool(settings.database_url.get_secret_value())
         stack.push_async_callback(pool.close)
         await postgres.migrate(pool, "homeostat_monitor")
-        bus = await stack.enter_async_context(
-            Bus(settings.kafka_bootstrap_servers, client_id="monitor")
-        )
+        bus = Bus(settings.kafka_bootstrap_servers, client_id="monitor")
         await bus.ensure_topics(TOPICS)
+        await stack.enter_async_context(bus)
         channel = await stack.enter_async_context(grpc_client.connect(settings.registry_address))
         versions = Versions(
             pool,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # A profile takes about a megabyte.
 _MOST_CACHED = 256
 _CALL_SECONDS = 5.0
+_UNKNOWN = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
 _DOWNLOAD_SECONDS = 60.0
 
 _log = logs.get_logger("homeostat_monitor.versions")
@@ -97,7 +98,7 @@ class Versions:
         try:
             answer = await self._registry.GetVersion(request, timeout=_CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.NOT_FOUND:
+            if error.code() in _UNKNOWN:
                 return None
             raise RegistryAway(f"the registry does not answer: {error.code().name}") from error
         version: Version = answer.version
@@ -162,7 +163,7 @@ class Versions:
 
 def _profile(data: bytes, schema: Schema, window_us: int | None) -> VersionProfile:
     # scipy and the Parquet reader take a second to import: not at start.
-    from homeostat_monitor.domain.profile import profile_of  # noqa: PLC0415
+    from homeostat_monitor.domain.calibration import profile_of  # noqa: PLC0415
     from homeostat_monitor.references import reference_rows  # noqa: PLC0415
 
     return profile_of(reference_rows(data, schema), length_us=window_us)

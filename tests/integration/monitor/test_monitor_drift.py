@@ -4,6 +4,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.support.broker import TestBroker
 from tests.support.monitor import (
@@ -202,12 +203,16 @@ async def test_garbage_is_dead_lettered_and_nothing_is_lost(world: dict) -> None
         (stranger, *_) = blocks(CALM, salt="stranger", version=9)
         (short, *_) = joined(CALM, salt="short")
         short.losses = short.losses[:-8]
-        await stream.send(PREDICTIONS, [crooked, stranger])
+        (nameless, ageless, *_) = blocks(CALM, salt="nameless")
+        nameless.model_name = "\0"
+        ageless.event_times_us = np.full(100, 2**63 - 1).tobytes()
+        await stream.send(PREDICTIONS, [crooked, stranger, nameless, ageless])
         await stream.send(JOINED, [short])
+        await stream.send(VERSIONS, [promotion(2**32 - 1, 2**64 - 1, 5)])
         await stream.play(CALM)
         await monitor.until_judged(stream)
         assert (await monitor.health()).predictions == CALM.rows
-        assert len(monitor.logged("record_dead_lettered")) == 13
+        assert len(monitor.logged("record_dead_lettered")) == 16
 
 
 async def test_it_waits_for_the_registry_and_loses_nothing(world: dict) -> None:

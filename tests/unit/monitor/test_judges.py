@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.judges.distance import FLOOR, STRICT_FLOOR, distances
 from homeostat_monitor.domain.judges.rates import chance_of_at_least, critical_count
 from homeostat_monitor.domain.judges.unseen import good_turing, unseen_elsewhere
-from homeostat_monitor.domain.profile import VersionProfile, profile_of
+from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.reference import Holdout, ReferenceRows
 from homeostat_monitor.domain.sums import Rows, count
 from homeostat_monitor.domain.windows import Window

@@ -25,7 +25,7 @@ _ACCEPTED_MARGIN = 1.25
 class VersionNews:
     """What became of a version, as the registry tells."""
 
-    model_name: str
+    subject: Subject
     revision: int
     # Set where another version may serve now.
     champion_version: int | None
@@ -34,20 +34,19 @@ class VersionNews:
 
 async def hear_version(news: VersionNews, *, tx: Transaction) -> list[Alert]:
     """A new champion is watched afresh; alerts of other versions end. Old news changes nothing."""
-    await tx.add_models([news.model_name])
-    model = await tx.lock_model(news.model_name)
+    model = await tx.lock_model(news.subject.model_name)
     if news.revision <= model.revision:
         return []
     champion = news.champion_version
     if champion is None or champion == model.champion_version:
-        await tx.raise_revision(news.model_name, news.revision)
+        await tx.raise_revision(news.subject.model_name, news.revision)
         return []
-    await tx.promote(news.model_name, champion, news.revision)
+    await tx.promote(news.subject.model_name, champion, news.revision)
     watermark = max(model.windows_until_us or 0, model.losses_until_us or 0)
     moment = Moment(watermark, news.occurred_us)
     ended = [
         superseded(alert, by_version=champion, moment=moment)
-        for alert in await tx.open_alerts_of_others(news.model_name, champion)
+        for alert in await tx.open_alerts_of_others(news.subject.model_name, champion)
     ]
     await tx.save_alerts(ended)
     await tx.tell(ended)
@@ -68,7 +67,6 @@ class RunNews:
 async def hear_run(news: RunNews, *, runs_until_accepted: int, tx: Transaction) -> list[Alert]:
     """One more try for every open alert that it could have helped; after enough of them the level
     is the new normal. Broken data is never normal."""
-    await tx.add_models([news.subject.model_name])
     model = await tx.lock_model(news.subject.model_name)
     event = b"run:" + news.run_id.encode()
     if not await tx.hear([event], [news.occurred_us + _RUN_REMEMBER_US]):
