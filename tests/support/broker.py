@@ -3,6 +3,7 @@
 Every test has topics of its own on real Kafka, and a broker of its own on the embedded one.
 """
 
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class TestBroker:
         """It keeps its connections and answers nothing; embedded only."""
         assert self._running is not None
         self._running.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._running.process.pid, os.WSTOPPED)
 
     def go_on(self) -> None:
         """After ``pause``."""

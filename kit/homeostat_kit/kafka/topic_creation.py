@@ -17,7 +17,7 @@ _log = logs.get_logger("homeostat_kit.kafka")
 
 
 async def create_topics(admin: Any, topics: Mapping[str, Topic]) -> None:
-    """Creates what is missing of ``topics`` (by name); raises aiokafka's error if one is refused."""
+    """Creates what is missing of ``topics``; raises aiokafka's error if one of them is refused."""
     if not topics:
         return
     brokers = len((await admin.describe_cluster())["brokers"])
