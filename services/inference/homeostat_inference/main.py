@@ -264,7 +264,7 @@ class Worker:
         return not self._engine.is_leaving and (self._follower.has_snapshot or self._has_cached)
 
     def _wake_relay(self) -> None:
-        if not self._loop.is_closed():
+        if self._relay.is_idle and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._relay.wake)
 
     def _leave_at_failure(self, stop: asyncio.Event) -> Callable[[], None]:

@@ -83,6 +83,8 @@ class Relay:
         self._assembler = Assembler()
         self._next = self._sent.position
         self._grew = asyncio.Event()
+        # Whether it waits for the journal to grow; only then it needs to be woken.
+        self.is_idle = False
         self._saved_at = 0.0
         self._mark_us = _load_mark(state_file)
         self.records_count = 0
@@ -149,8 +151,10 @@ class Relay:
                 self._save()
                 return
             self._grew.clear()
+            self.is_idle = True
             if self._next >= self._journal.end or not self._bus.epoch:
                 await _wait(self._grew, _IDLE_SECONDS, stop)
+            self.is_idle = False
 
     async def _advance(self) -> bool:
         """Sends one chunk; False if there was nothing to send, or nobody to send it to."""
