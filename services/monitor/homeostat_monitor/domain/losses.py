@@ -23,7 +23,8 @@ _MOST_SEEDED = 2000
 _LEARNED = 500
 # The alert's fate is looked at after every so many losses, however they were delivered.
 _LOOK_EVERY = 100
-# So many losses after a rise say whether it is over.
+# So many losses at a level not above the reference say that a rise is over. On a year of flights 1,000
+# give one alert per bad week; 2,000 leave an alert open for months, and no further one is told.
 _RECOVERY_LOSSES = 1000
 # A rise that stands for so many losses is here to stay.
 _PERSISTENCE_LOSSES = 4000
@@ -249,10 +250,11 @@ class LossWatch:
         if enough and recent <= tally.reference:
             tally.is_risen = False
             yield self._change(LossSignal.RECOVERED, loss, since, recent)
-        elif tally.risen >= _PERSISTENCE_LOSSES and not tally.has_persisted:
+        elif tally.has_persisted or tally.risen < _PERSISTENCE_LOSSES:
+            return
+        elif min(mean, recent) > tally.reference:
             tally.has_persisted = True
-            if mean > tally.reference:
-                yield self._change(LossSignal.PERSISTS, loss, since, mean)
+            yield self._change(LossSignal.PERSISTS, loss, since, mean)
 
     def _change(self, signal: LossSignal, loss: Loss, since: int, observed: float) -> LossChange:
         value, reference = self._scale.back(observed), self.reference
