@@ -23,7 +23,7 @@ _MOST_SEEDED = 2000
 _LEARNED = 500
 # The alert's fate is looked at after every so many losses, however they were delivered.
 _LOOK_EVERY = 100
-# So many losses at a level not above the reference say that a rise is over. On a year of flights 1,000
+# So many losses at a level not above the reference end a rise. On a year of flights 1,000
 # give one alert per bad week; 2,000 leave an alert open for months, and no further one is told.
 _RECOVERY_LOSSES = 1000
 # A rise that stands for so many losses is here to stay.
