@@ -14,11 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 
 from homeostat.columns import encode_strings
 from homeostat.events.v1.column_pb2 import ARM_CHAMPION, TASK_BINARY, Column
@@ -114,12 +116,12 @@ class Traffic:
             message.prediction_ids = ids.tobytes()
         return message
 
-    async def measure(self, bus: Bus, api: Any) -> dict[str, int]:
+    async def measure(self, bus: Bus, api: Any) -> dict[str, Any]:
         """Rows per second archived and joined."""
         numbers = range(self.count)
         archived = await self._pass(bus, api, PREDICTIONS, self.predictions, numbers, "predictions")
         joined = await self._pass(bus, api, OUTCOMES, self.outcomes, numbers, "predictions_joined")
-        return {"archived_rows_per_second": archived, "joined_truths_per_second": joined}
+        return {"archive": archived, "join": joined}
 
     async def _pass(
         self,
@@ -129,7 +131,7 @@ class Traffic:
         make: Callable[[int], PredictionBlock | OutcomeBlock],
         numbers: Sequence[int],
         counted: str,
-    ) -> int:
+    ) -> dict[str, Any]:
         outgoing = []
         for number in numbers:
             message = make(number)
@@ -137,6 +139,7 @@ class Traffic:
         producing = asyncio.create_task(produce(bus, outgoing))
         begun = time.perf_counter()
         rows = BLOCK_ROWS * len(numbers)
+        before = cpu_seconds()
         while True:
             now = await api.GetStatistics(GetStatisticsRequest(model_name=self.model))
             if getattr(now, counted) >= rows:
@@ -144,7 +147,23 @@ class Traffic:
             await asyncio.sleep(0.02)
         seconds = time.perf_counter() - begun
         await producing
-        return round(rows / seconds)
+        used = {name: cpu - before.get(name, 0.0) for name, cpu in cpu_seconds().items()}
+        return {
+            "rows_per_second": round(rows / seconds),
+            "cpu_us_per_row": {name: round(cpu / rows * 1e6, 2) for name, cpu in used.items()},
+        }
+
+
+def cpu_seconds() -> dict[str, float]:
+    """What the ledger and the database have used so far; this machine may be busy with others."""
+    used: dict[str, float] = {}
+    for each in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            line, times = " ".join(each.cmdline()), each.cpu_times()
+            name = "ledger" if "homeostat_ledger" in line else "postgres"
+            if name == "ledger" or "postgres" in line:
+                used[name] = used.get(name, 0.0) + times.user + times.system
+    return used
 
 
 async def produce(bus: Bus, outgoing: Sequence[Outgoing]) -> None:

@@ -48,6 +48,7 @@ from homeostat_ledger.domain.errors import (
 )
 from homeostat_ledger.metrics import Metrics
 from homeostat_ledger.store.finding import PostgresFinder
+from homeostat_ledger.store.index import MAX_ROWS
 
 SERVICE_NAME = "homeostat.ledger.v1.LedgerService"
 ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
@@ -182,13 +183,15 @@ class LedgerApi(LedgerServiceServicer):
 def _question(request: CutDataSetRequest) -> Question:
     if not request.model_name:
         raise BadRequest("a data set is of one model: name it")
+    if not set(request.arms) <= set(Arm.values()):
+        raise BadRequest("an arm is none of the contract's")
     earliest, latest = _ALL_TIME
     return Question(
         model_name=request.model_name,
         known_at_most_us=request.known_at_most_us,
         event_from_us=request.event_from_us if request.HasField("event_from_us") else earliest,
         event_before_us=request.event_before_us if request.HasField("event_before_us") else latest,
-        newest_rows=request.newest_rows if request.HasField("newest_rows") else None,
+        newest_rows=min(request.newest_rows, MAX_ROWS) if request.HasField("newest_rows") else None,
         arms=tuple(request.arms) or _ANSWERED_ARMS,
     )
 

@@ -10,7 +10,7 @@ from homeostat.topics import JOINED, OUTCOMES, PREDICTIONS
 from homeostat_kit import lifetime, logs, telemetry
 from homeostat_kit.clock import SystemClock
 from homeostat_kit.grpc_server import serve as serve_grpc
-from homeostat_kit.kafka import Bus, consume
+from homeostat_kit.kafka import Batch, Bus, Handler, consume
 from homeostat_kit.kafka.bus import first_of
 from homeostat_kit.offsets import read_offsets, stored_offsets
 from homeostat_kit.outbox import OutboxRelay
@@ -22,6 +22,7 @@ from homeostat_ledger.app.expire import expire
 from homeostat_ledger.archive.files import ParquetArchive
 from homeostat_ledger.bus.dead import refuser, teller
 from homeostat_ledger.bus.intake import Intaker, Limits, Sources
+from homeostat_ledger.domain.errors import Superseded
 from homeostat_ledger.grpc_api import ERRORS, SERVICE_NAME, LedgerApi
 from homeostat_ledger.metrics import Metrics
 from homeostat_ledger.settings import LedgerSettings
@@ -59,13 +60,14 @@ async def serve(settings: LedgerSettings, stop: asyncio.Event) -> None:
         index = PostgresIndex(pool, await become_writer(pool), clock, relay.wake)
         archive = ParquetArchive(settings.data_folder / "archive", cache_bytes=settings.cache_bytes)
         await _clean(pool, archive)
+        index.forwarded_us = await pool.fetchval(SQL["read_forwarded"])
         intaker = Intaker(
             index=index,
             archive=archive,
             refuse=refuser(bus),
             limits=_limits(settings),
             clock=clock,
-            sources=await _sources(pool, index),
+            load_sources=lambda: _sources(pool),
             metrics=metrics,
             tracer=observed.tracer,
         )
@@ -94,17 +96,14 @@ async def serve(settings: LedgerSettings, stop: asyncio.Event) -> None:
             api.add_to(server)
             ProgressServicer(collect).add_to(server)
 
+        # Questions are answered without the broker, too.
+        server = await serve_grpc(
+            settings.grpc_address, add, errors=ERRORS, service_names=(SERVICE_NAME, PROGRESS)
+        )
+        await stack.enter_async_context(server)
+        _log.info("ledger_serving", address=server.address)
         await bus.ensure_topics((PREDICTIONS, OUTCOMES, JOINED))
         await stack.enter_async_context(bus)
-        await stack.enter_async_context(
-            await serve_grpc(
-                settings.grpc_address,
-                add,
-                errors=ERRORS,
-                service_names=(SERVICE_NAME, PROGRESS),
-            )
-        )
-        _log.info("ledger_serving", address=settings.grpc_address)
         care = _Care(settings, index, archive, intaker, bus, metrics)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(relay.run(stop), name="relay")
@@ -114,7 +113,7 @@ async def serve(settings: LedgerSettings, stop: asyncio.Event) -> None:
                     bus,
                     (PREDICTIONS, OUTCOMES),
                     offsets=stored_offsets(pool),
-                    handle=intaker.handle,
+                    handle=_leaving_when_superseded(intaker, stop),
                     stop=stop,
                     max_records=settings.poll_records,
                 ),
@@ -150,6 +149,8 @@ class _Care:
             try:
                 await self._merge()
                 await self._expire()
+            except Superseded:
+                stop.set()
             except Exception:
                 _log.exception("care_interrupted")
 
@@ -173,6 +174,20 @@ class _Care:
         self._expired_us = watermark
 
 
+def _leaving_when_superseded(intaker: Intaker, stop: asyncio.Event) -> Handler:
+    """A newer process has taken over: this one has nothing left to do."""
+
+    async def handle(batch: Batch) -> None:
+        try:
+            await intaker.handle(batch)
+        except Superseded:
+            _log.error("superseded")
+            stop.set()
+            raise
+
+    return handle
+
+
 def _limits(settings: LedgerSettings) -> Limits:
     return Limits(
         event_time_ahead_us=settings.event_time_ahead_seconds * _MICROS,
@@ -189,9 +204,6 @@ async def _clean(pool: Pool, archive: ParquetArchive) -> None:
         _log.info("stray_files_removed", files=strays)
 
 
-async def _sources(pool: Pool, index: PostgresIndex) -> Sources:
+async def _sources(pool: Pool) -> Sources:
     row = await pool.fetchrow(SQL["read_watermark"])
-    if row is None:
-        return Sources()
-    index.forwarded_us = row["forwarded_us"]
-    return Sources(row["epoch"], row["marks"])
+    return Sources() if row is None else Sources(row["epoch"], row["marks"])

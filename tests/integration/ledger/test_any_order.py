@@ -161,13 +161,16 @@ class Installation:
             refuse=self.refuse,
             limits=Limits(0, 0, SECRET),
             clock=SystemClock(),
-            sources=Sources(),
+            load_sources=self.no_sources,
             metrics=Metrics(NoOpMeter("test")),
             tracer=NoOpTracer(),
         )
 
     async def refuse(self, epoch: str, refused: Sequence[object]) -> None:
         raise AssertionError(f"{len(refused)} records were refused")
+
+    async def no_sources(self) -> Sources:
+        return Sources()
 
     async def poll(self, messages: Sequence[PredictionBlock | OutcomeBlock]) -> None:
         before, records = dict(self.next), []

@@ -80,7 +80,6 @@ async def test_a_newer_process_fences_the_older_one(ledger_process: LedgerUnderT
     await ledger.say(a_block(2, client_ids=["b"]))
     await ledger.settled()
     assert older is not None
-    older.terminate()
-    older.wait(12)
+    await eventually(lambda: older.poll() is not None, what="the older process leaves")
     await older_channel.close()
     assert (await ledger.statistics()).blocks == 2

@@ -41,7 +41,8 @@ async def _cut(question: Question, index: Index, archive: Archive) -> DataSet:
         await index.history_blocks(question.model_name) if ARM_HISTORY in question.arms else []
     )
     answered = await index.answer(question)
-    places = await index.parts(question.model_name)
+    part_ids = {*np.unique(answered.part_ids).tolist(), *(block.part_id for block in history)}
+    places = await index.parts(sorted(part_ids))
     return await asyncio.to_thread(_assemble, question, answered, list(history), places, archive)
 
 
@@ -63,8 +64,9 @@ def _assemble(
 def _pieces(answered: Answered, places: Mapping[int, PartPlace], archive: Archive) -> list[Piece]:
     parts, at = np.unique(answered.part_ids, return_inverse=True)
     names = sorted({places[int(part)].file_name for part in parts})
+    number_of = {name: number for number, name in enumerate(names)}
     file_of_part = np.array(
-        [names.index(places[int(part)].file_name) for part in parts], dtype=np.int64
+        [number_of[places[int(part)].file_name] for part in parts], dtype=np.int64
     )
     first_of_part = np.array([places[int(part)].first_row for part in parts], dtype=np.int64)
     rows = first_of_part[at] + answered.part_rows if len(parts) else answered.part_rows

@@ -239,8 +239,8 @@ class Index(Protocol):
         """Of the model; UnknownModel."""
         ...
 
-    async def parts(self, model_name: str) -> Mapping[int, PartPlace]:
-        """Where each part of the model lies now."""
+    async def parts(self, part_ids: Sequence[int]) -> Mapping[int, PartPlace]:
+        """Where each of these parts lies now."""
         ...
 
     async def merge_candidates(self, below_rows: int) -> Sequence[MergeCandidate]:

@@ -1,5 +1,6 @@
 """One poll of the topics: read, refuse what can't be, take in the rest."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from opentelemetry import trace
@@ -76,7 +77,7 @@ class Intaker:
         refuse: Refuse,
         limits: Limits,
         clock: Clock,
-        sources: Sources,
+        load_sources: Callable[[], Awaitable[Sources]],
         metrics: Metrics,
         tracer: trace.Tracer,
     ) -> None:
@@ -87,13 +88,19 @@ class Intaker:
         self._clock = clock
         self._metrics = metrics
         self._tracer = tracer
-        self.sources = sources
+        self._load_sources = load_sources
+        self._are_sources_known = False
+        self.sources = Sources()
         self.is_busy = False
 
     async def handle(self, batch: Batch) -> None:
         """Raises where the world is away; then nothing of the batch has happened."""
         self.is_busy = True
         try:
+            if not self._are_sources_known:
+                self.sources = await self._load_sources()
+            # A batch that fails may have been committed, and its marks with it.
+            self._are_sources_known = False
             links = telemetry.links([received.headers for received, _ in batch.records])
             with self._tracer.start_as_current_span("take_in", links=links):
                 await self._handle(batch)
@@ -113,7 +120,7 @@ class Intaker:
             batch, read.blocks, read.outcomes, sources.marked(), telemetry.traceparent()
         )
         taken = await take_in(intake, index=self._index, archive=self._archive)
-        self.sources = sources
+        self.sources, self._are_sources_known = sources, True
         self._metrics.taken_in(taken)
 
 

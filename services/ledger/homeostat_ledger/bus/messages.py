@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from homeostat.events.v1.column_pb2 import Arm, Task
 from homeostat.events.v1.outcome_block_pb2 import OutcomeBlock
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.ids import BLOCK_ID_BYTES, client_keys
@@ -25,6 +26,7 @@ from homeostat_ledger.domain.errors import BadRequest, Unreadable
 
 _MAX_BLOCK_ROWS = 1_000_000
 _MAX_NAME = 200
+_MAX_VERSION = 2**31 - 1
 _PREDICTION_ID = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
 
 
@@ -47,6 +49,10 @@ class ReadOutcomes:
 def read_block(message: PredictionBlock, bounds: Bounds) -> Block:
     """Unreadable if lengths don't fit or a time is too far in the future."""
     rows = _head(message.model_name, message.block_id, message.row_count)
+    if message.version > _MAX_VERSION:
+        raise Unreadable(f"the version is {message.version}, at most {_MAX_VERSION}")
+    if message.arm not in Arm.values() or message.task not in Task.values():
+        raise Unreadable("the arm or the task is none of the contract's")
     event_times = _column("event_times_us", message.event_times_us, "<i8", rows)
     if int(event_times.max()) > bounds.event_time_us:
         raise Unreadable("an event time is too far in the future")
@@ -134,7 +140,12 @@ def read_history(
 ) -> Block:
     """BadRequest if lengths don't fit."""
     try:
+        if task not in Task.values():
+            raise Unreadable("the task is none of the contract's")
         count = _head(model_name, block_id, rows.row_count)
+        for columns in (rows.inputs, rows.contexts):
+            if len({column.name for column in columns}) != len(columns):
+                raise Unreadable("two columns have one name")
         check(rows.inputs, count)
         check(rows.contexts, count)
         event_times = _column("event_times_us", rows.event_times_us, "<i8", count)

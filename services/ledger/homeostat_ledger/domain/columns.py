@@ -151,7 +151,8 @@ def _strings(
     flat_bitmap = None if width > 1 else bitmap
     indices = pa.Array.from_buffers(pa.int32(), len(codes), [flat_bitmap, pa.py_buffer(codes)])
     array = pa.DictionaryArray.from_arrays(indices, dictionary)
-    return _fixed_lists(array, width, bitmap) if width > 1 else array
+    # Parquet has no dictionaries within lists.
+    return _fixed_lists(array.dictionary_decode(), width, bitmap) if width > 1 else array
 
 
 def _fixed_lists(values: pa.Array, width: int, bitmap: pa.Buffer | None) -> pa.Array:
@@ -165,9 +166,12 @@ def to_column(name: str, array: pa.Array) -> Column:
     """A packed column of an Arrow array as `to_array` makes them."""
     width, values = 1, array
     if pa.types.is_fixed_size_list(array.type):
-        width, values = array.type.list_size, array.values
+        width = array.type.list_size
+        values = array.values.slice(array.offset * width, len(array) * width)
     valid = np.asarray(array.is_valid())
     dictionary: list[str] = []
+    if pa.types.is_string(values.type):
+        values = values.dictionary_encode()
     if pa.types.is_dictionary(values.type):
         datatype = "BYTES"
         packed, dictionary = _used_codes(values)

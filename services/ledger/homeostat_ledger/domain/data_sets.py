@@ -125,6 +125,8 @@ def _words(column: Any) -> Sequence[Words]:
         texts = array.dictionary.to_pylist()
         words = np.array([*map(_text_word, texts), 0], dtype=np.uint64)
         return [_nulled(words[np.asarray(array.indices.fill_null(len(texts)))], array)]
+    if pa.types.is_string(array.type):
+        return _words(array.dictionary_encode())
     return [_nulled(_number_words(array), array)]
 
 

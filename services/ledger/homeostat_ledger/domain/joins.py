@@ -17,7 +17,7 @@ from homeostat_ledger.domain.truths import Settled, Truths
 
 MAX_JOINED_ROWS = 1000
 _REGRESSION = 3
-_PREDICTION_ID = np.dtype([("block", "S16"), ("row", "<u4")])
+_PREDICTION_ID = np.dtype([("block", "V16"), ("row", "<u4")])
 _CLIENT_ROW = np.uint64(2**32)
 
 
@@ -77,7 +77,7 @@ class Touched:
         """One of a block's numbers, per block."""
         return np.array([getattr(block, name) for block in self.blocks])
 
-    def ids(self) -> NDArray[np.bytes_]:
+    def ids(self) -> NDArray[np.void]:
         """Per block; 16 bytes whatever they end with."""
         packed = b"".join(block.block_id for block in self.blocks)
         return np.frombuffer(packed, dtype="V16")
@@ -139,21 +139,15 @@ def _kind(block: StoredBlock) -> Kind:
 
 
 def _of_kind(model_name: str, news: Truths, previous: Floats, touched: Touched) -> Iterator[Joined]:
-    numbers = np.unique(news["block"])
-    own = Touched(
-        {block.number: block for block in touched.blocks if block.number in set(numbers.tolist())}
-    )
-    at, of = own.at(news), own.block_of(news)
-    event_times, ids = own.column("event_times_us")[at], own.ids()[of]
-    high = ids.view(">u8").reshape(-1, 2) if len(ids) else np.zeros((0, 2), dtype=">u8")
-    order = np.lexsort(
-        (news["revision"], news["row"], high[:, 1], high[:, 0], event_times, news["known_at_us"])
-    )
-    contexts = _contexts(own)
+    named = set(np.unique(news["block"]).tolist())
+    own = Touched({block.number: block for block in touched.blocks if block.number in named})
+    at, ids = own.at(news), own.ids()[own.block_of(news)]
+    event_times, scores = own.column("event_times_us")[at], own.column("scores")[at]
+    decisions, contexts = own.column("decisions")[at], _contexts(own)
+    order = _news_order(news, ids, event_times)
     first = own.blocks[0]
     for start in range(0, len(order), MAX_JOINED_ROWS):
         rows = order[start : start + MAX_JOINED_ROWS]
-        decisions = own.column("decisions")[at[rows]]
         truths = news["truth"][rows]
         yield Joined(
             model_name=model_name,
@@ -163,14 +157,22 @@ def _of_kind(model_name: str, news: Truths, previous: Floats, touched: Touched) 
             prediction_ids=_packed_ids(ids[rows], news["row"][rows]),
             event_times_us=event_times[rows],
             known_at_us=news["known_at_us"][rows],
-            scores=own.column("scores")[at[rows]],
-            decisions=decisions,
+            scores=scores[rows],
+            decisions=decisions[rows],
             truths=truths,
-            losses=losses(first.task, decisions, truths),
+            losses=losses(first.task, decisions[rows], truths),
             revisions=news["revision"][rows].astype(np.uint32),
             previous=previous[rows],
             contexts=[to_column(name, array.take(pa.array(at[rows]))) for name, array in contexts],
         )
+
+
+def _news_order(news: Truths, ids: NDArray[Any], event_times: Micros) -> NDArray[np.intp]:
+    """(known-at, event time, prediction id), then revisions as they follow."""
+    high = ids.view(">u8").reshape(-1, 2)
+    return np.lexsort(
+        (news["revision"], news["row"], high[:, 1], high[:, 0], event_times, news["known_at_us"])
+    )
 
 
 def losses(task: int, decisions: Floats, truths: Floats) -> Floats:
@@ -189,6 +191,6 @@ def _contexts(own: Touched) -> list[tuple[str, pa.Array]]:
 
 
 def _packed_ids(ids: NDArray[Any], rows: NDArray[Any]) -> bytes:
-    packed = np.empty(len(ids), dtype=[("block", "V16"), ("row", "<u4")])
+    packed = np.empty(len(ids), dtype=_PREDICTION_ID)
     packed["block"], packed["row"] = ids, rows
     return packed.tobytes()

@@ -54,13 +54,14 @@ SELECT block_id, block_number, row_count FROM prediction_block
 WHERE model_id = $1 AND block_id = ANY($2::bytea[]);
 
 -- name: truths_of_siblings
--- Truths that came by a client's id before these predictions under the same id.
+-- Truths that came by a client's id before these predictions under the same id. Every prediction
+-- under it has all of them: one is asked.
 SELECT g.place - 1 AS place, t.truth, t.known_at_us, t.event_high, t.event_low, t.event_row,
     t.source_id
 FROM unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS g (key_high, key_low, place)
 CROSS JOIN LATERAL (
     SELECT * FROM client_row AS c
-    WHERE c.key_high = g.key_high AND c.key_low = g.key_low AND c.model_id = $1 OFFSET 0
+    WHERE c.key_high = g.key_high AND c.key_low = g.key_low AND c.model_id = $1 LIMIT 1
 ) AS c
 CROSS JOIN LATERAL (
     SELECT * FROM truth AS t
@@ -127,6 +128,9 @@ SELECT joined_checksum FROM model WHERE model_id = $1 FOR UPDATE;
 -- name: read_watermark
 SELECT epoch, marks, forwarded_us FROM watermark;
 
+-- name: read_forwarded
+SELECT forwarded_us FROM watermark;
+
 -- name: write_watermark
 INSERT INTO watermark (epoch, marks, forwarded_us) VALUES ($1, $2, $3)
 ON CONFLICT (is_only) DO UPDATE SET epoch = excluded.epoch, marks = excluded.marks,
@@ -145,9 +149,9 @@ WHERE model_id = $1 AND known_at_us <= $2 AND arm = ANY($4::smallint[])
     AND event_time_us >= $5 AND event_time_us < $6
 ORDER BY known_at_us DESC OFFSET $3 LIMIT 1;
 
--- name: parts_of_model
+-- name: places_of_parts
 SELECT p.part_id, p.first_row, f.file_name
-FROM archive_part AS p JOIN archive_file AS f USING (file_id) WHERE f.model_id = $1;
+FROM archive_part AS p JOIN archive_file AS f USING (file_id) WHERE p.part_id = ANY($1::bigint[]);
 
 -- name: history_blocks
 SELECT part_id, part_row, row_count FROM prediction_block WHERE model_id = $1 AND arm = 4;

@@ -19,7 +19,7 @@ from homeostat_ledger.app.ports import (
     Question,
 )
 from homeostat_ledger.domain.blocks import StoredBlock
-from homeostat_ledger.domain.errors import Superseded, UnknownModel
+from homeostat_ledger.domain.errors import BadRequest, Superseded, UnknownModel
 from homeostat_ledger.domain.truths import TRUTH, Truths, holding
 from homeostat_ledger.store.copying import copy_out
 from homeostat_ledger.store.memory import SQL, PostgresMemory
@@ -28,6 +28,8 @@ T = TypeVar("T")
 # Lists of keys against large tables: the planner does not know how short the lists are.
 INDEX_SCANS = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 _RECENT_ROWS = 1_000_000
+# More don't fit into one data set in memory.
+MAX_ROWS = 5_000_000
 _ANSWER = {
     "block_number": "i8",
     "row_index": "i4",
@@ -107,13 +109,19 @@ class PostgresIndex:
     async def answer(self, question: Question) -> Answered:
         model_id = await self._model(question.model_name)
         async with self._pool.acquire() as connection:
-            wanted = question.newest_rows
-            taken = None if wanted is None else wanted + wanted // 20 + 1000
+            wanted = MAX_ROWS if question.newest_rows is None else question.newest_rows
+            # Corrected rows are there more than once.
+            taken = wanted + wanted // 20 + 1000
             while True:
                 least = await self._least(connection, model_id, question, taken)
+                if question.newest_rows is None and least is not None:
+                    raise BadRequest(
+                        f"model {question.model_name!r} has more than {MAX_ROWS} rows by then; "
+                        "ask for the newest_rows"
+                    )
                 rows = await copy_out(connection, _answer_query(model_id, question, least), _ANSWER)
                 held = holding(_as_truths(rows))
-                if least is None or taken is None or len(held) >= (wanted or 0):
+                if least is None or len(held) >= wanted:
                     break
                 taken *= 2
         rows = rows[held]
@@ -125,10 +133,8 @@ class PostgresIndex:
         )
 
     async def _least(
-        self, connection: Connection, model_id: int, question: Question, taken: int | None
+        self, connection: Connection, model_id: int, question: Question, taken: int
     ) -> int | None:
-        if taken is None:
-            return None
         least: int | None = await connection.fetchval(
             SQL["least_of_newest"],
             model_id,
@@ -144,8 +150,8 @@ class PostgresIndex:
         rows = await self._pool.fetch(SQL["history_blocks"], await self._model(model_name))
         return [HistoryBlock(row["part_id"], row["part_row"], row["row_count"]) for row in rows]
 
-    async def parts(self, model_name: str) -> Mapping[int, PartPlace]:
-        rows = await self._pool.fetch(SQL["parts_of_model"], await self._model(model_name))
+    async def parts(self, part_ids: Sequence[int]) -> Mapping[int, PartPlace]:
+        rows = await self._pool.fetch(SQL["places_of_parts"], list(part_ids))
         return {row["part_id"]: PartPlace(row["file_name"], row["first_row"]) for row in rows}
 
     async def merge_candidates(self, below_rows: int) -> Sequence[MergeCandidate]:

@@ -162,11 +162,7 @@ class PostgresMemory:
     ) -> Truths:
         rows = await self._fetch_keyed("truths_of_siblings", model_id, keys)
         place = _ints(rows, "place")
-        told = _owned(rows, number[place], row[place], by_client=True)
-        # Each of several siblings has all of them.
-        names = ["block", "row", "event_high", "event_low", "event_row"]
-        _, first = np.unique(told[names], return_index=True)
-        return told[first]
+        return _owned(rows, number[place], row[place], by_client=True)
 
     async def _parked_of_blocks(self, model_id: int, blocks: Sequence[StoredBlock]) -> list[Any]:
         ids = key_halves(b"".join(block.block_id for block in blocks))
