@@ -59,6 +59,10 @@ proto: setup ## the generated code of sdk/homeostat from proto/
 	@$(BIN)/buf lint proto
 	@$(BIN)/python tools/generate_contracts.py
 
+.PHONY: reference
+reference: setup ## the reference pages that follow from code
+	@$(BIN)/python tools/render_reference.py
+
 .PHONY: proto-baseline
 proto-baseline: setup ## accepts the contracts as they stand: what buf breaking compares with
 	@$(BIN)/buf build proto --exclude-source-info -o proto/baseline.binpb
