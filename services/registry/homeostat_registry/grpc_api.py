@@ -36,6 +36,7 @@ ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
     errors.SelfApproval: grpc.StatusCode.PERMISSION_DENIED,
     errors.TooBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DamagedArtifact: grpc.StatusCode.DATA_LOSS,
+    errors.BookAway: grpc.StatusCode.UNAVAILABLE,
     errors.JudgeAway: grpc.StatusCode.UNAVAILABLE,
 }
 

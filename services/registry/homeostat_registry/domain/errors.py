@@ -57,5 +57,9 @@ class DamagedArtifact(RegistryError):
     """What stands on disk is not what was registered."""
 
 
+class BookAway(RegistryError):
+    """The database can't be reached; whether a change was made is known when it is asked again."""
+
+
 class JudgeAway(RegistryError):
     """The judge of model files can't be started; nothing was registered."""
