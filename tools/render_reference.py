@@ -1,7 +1,9 @@
-"""Renders the reference pages that follow from code; `--check` only says whether they are current."""
+"""Renders the reference pages that follow from code; `--check` says whether they are current."""
 
 import argparse
 import importlib
+import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -66,9 +68,30 @@ def _settings_class(service: str) -> type[BaseSettings]:
 
 def _setting_rows(settings: type[BaseSettings]) -> Iterator[str]:
     prefix = settings.model_config.get("env_prefix", "")
+    comments = _comments(settings)
     for name, field in settings.model_fields.items():
         default = "required" if field.is_required() else f"`{_default(field.default)}`"
-        yield f"| `{(prefix + name).upper()}` | {default} | {field.description or ''} |\n"
+        meaning = field.description or comments.get(name, "")
+        yield f"| `{(prefix + name).upper()}` | {default} | {meaning} |\n"
+
+
+def _comments(settings: type[BaseSettings]) -> dict[str, str]:
+    """The comment above each field, in the class and the classes that it comes from."""
+    found: dict[str, str] = {}
+    for each in reversed(settings.__mro__):
+        if not issubclass(each, BaseSettings) or each is BaseSettings:
+            continue
+        above: list[str] = []
+        for line in inspect.getsource(each).splitlines():
+            text = line.strip()
+            if text.startswith("#"):
+                above.append(text.lstrip("# "))
+                continue
+            field = re.match(r"(\w+): ", text)
+            if field and above:
+                found[field[1]] = " ".join(above)
+            above = []
+    return found
 
 
 def _default(value: Any) -> str:
