@@ -76,21 +76,24 @@ def _setting_rows(settings: type[BaseSettings]) -> Iterator[str]:
 
 
 def _comments(settings: type[BaseSettings]) -> dict[str, str]:
-    """The comment above each field, in the class and the classes that it comes from."""
+    """The comment above each field, or above the fields right before it, base classes included."""
     found: dict[str, str] = {}
     for each in reversed(settings.__mro__):
         if not issubclass(each, BaseSettings) or each is BaseSettings:
             continue
         above: list[str] = []
+        is_after_field = False
         for line in inspect.getsource(each).splitlines():
             text = line.strip()
-            if text.startswith("#"):
-                above.append(text.lstrip("# "))
-                continue
             field = re.match(r"(\w+): ", text)
-            if field and above:
+            if text.startswith("#"):
+                above = [] if is_after_field else above
+                above.append(text.lstrip("# "))
+            elif field and above:
                 found[field[1]] = " ".join(above)
-            above = []
+            elif not text:
+                above = []
+            is_after_field = field is not None
     return found
 
 
