@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -126,7 +126,7 @@ class Listener:
     async def on_joined(self, batch: Batch) -> None:
         """First truths wait for the marks that pass them."""
         blocks: list[BlockOfLosses] = []
-        tallies: list[tuple[Subject, dict[str, int]]] = []
+        tallies: dict[Subject, Counter[str]] = {}
         unreadable: list[Unreadable] = []
         for record, block in batch.records:
             if not block.row_count:
@@ -140,13 +140,13 @@ class Listener:
             except UnreadableBlock as error:
                 unreadable.append(Unreadable(record, str(error)))
                 continue
-            tallies.append((firsts.subject, counts))
+            tallies.setdefault(firsts.subject, Counter()).update(counts)
             if len(firsts.losses) and is_judged(block.arm):
                 blocks.append(firsts)
         await self._bury(batch, unreadable)
 
         async def effect(tx: StoreTransaction) -> int:
-            for subject, counts in tallies:
+            for subject, counts in tallies.items():
                 await tx.tally(subject, counts)
             return await take_losses(blocks, tx=tx) if blocks else 0
 

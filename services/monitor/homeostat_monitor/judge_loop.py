@@ -71,6 +71,7 @@ class JudgeLoop:
         try:
             while not stop.is_set():
                 self._new.clear()
+                _raise_failed(owners)
                 try:
                     for name in await self._reader.models():
                         if name not in self._woken:
@@ -163,6 +164,13 @@ class JudgeLoop:
                 await tx.forget(min(present))
 
         await retrying(self._pool, work)
+
+
+def _raise_failed(owners: list[asyncio.Task[None]]) -> None:
+    """A bug in judging takes the process down with its cause."""
+    for each in owners:
+        if each.done() and not each.cancelled():
+            each.result()
 
 
 async def _end(owners: list[asyncio.Task[None]]) -> None:

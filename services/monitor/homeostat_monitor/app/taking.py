@@ -1,5 +1,6 @@
 """Taking in what was predicted and what became true: sums per window, losses in waiting."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -118,21 +119,26 @@ async def take_losses(blocks: Sequence[BlockOfLosses], *, tx: Transaction) -> in
     await tx.share_models(sorted({each.subject.model_name for each in blocks}))
     forget_after = [int(each.known_at_us.max()) + _REMEMBER_US for each in blocks]
     fresh = set(await tx.hear([each.event_id for each in blocks], forget_after))
+    subjects = sorted({each.subject for each in blocks})
+    watched = {each: (await tx.standing(each)).is_watched for each in subjects}
+    until = {each: await tx.losses_until(each.model_name) for each in subjects}
+    tallies: dict[Subject, Counter[str]] = {each: Counter() for each in subjects}
     kept: list[BlockOfLosses] = []
     for each in blocks:
+        counts, rows = tallies[each.subject], len(each.losses)
         if each.event_id not in fresh:
-            await tx.tally(each.subject, {"repeated_losses": len(each.losses)})
+            counts["repeated_losses"] += rows
             continue
         fresh.discard(each.event_id)
-        standing = await tx.standing(each.subject)
-        if not standing.is_watched:
-            await tx.tally(each.subject, {"superseded_losses": len(each.losses)})
+        if not watched[each.subject]:
+            counts["superseded_losses"] += rows
             continue
-        until = await tx.losses_until(each.subject.model_name)
-        in_time = each.after(until)
-        late = len(each.losses) - len(in_time.losses)
-        await tx.tally(each.subject, {"late_losses": late, "losses": len(in_time.losses)})
+        in_time = each.after(until[each.subject])
+        counts["losses"] += len(in_time.losses)
+        counts["late_losses"] += rows - len(in_time.losses)
         if len(in_time.losses):
             kept.append(in_time)
+    for subject, counts in tallies.items():
+        await tx.tally(subject, counts)
     await tx.add_losses(kept)
     return sum(len(each.losses) for each in kept)
