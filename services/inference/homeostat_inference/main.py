@@ -48,6 +48,7 @@ _SWITCH_SECONDS = 0.0005
 # Requests that may wait for versions that nobody asked for before.
 _WAITING_FOR_VERSIONS = 256
 _TICK_SECONDS = 0.01
+_IDLE_TICK_SECONDS = 0.05
 _FORGET_SECONDS = 5.0
 _ARCHIVE_QUESTION_BLOCKS = 1000
 # Of the ten seconds after SIGTERM: for answers, then for the broker.
@@ -323,7 +324,7 @@ class Worker:
         every_us = _us(self._settings.watermark_interval_seconds)
         marked_at_us = 0
         while not stop.is_set():
-            await _pause(stop, _TICK_SECONDS)
+            await _pause(stop, _TICK_SECONDS if self._book.open_rows else _IDLE_TICK_SECONDS)
             now_us = self._clock.now_us()
             self._book.seal_older_than(now_us - BLOCK_AGE_US)
             if not self._marks.is_explicit and now_us - marked_at_us >= every_us:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from homeostat.client import infer_request, read_answer
 from homeostat.events.v1.column_pb2 import TASK_REGRESSION
@@ -187,6 +189,28 @@ def test_beyond_the_queue_callers_are_told_to_come_back() -> None:
     large = MemoryCall([1.0] * 9)
     world.engine.handle([large])
     assert world.errors([large]) == [None]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_whatever_bytes_come_in_every_call_is_answered_once_and_never_as_our_own_fault(
+    data: st.DataObject,
+) -> None:
+    world = World()
+    good, bad = MemoryCall([1.0]), MemoryCall([1.0, 2.0], client_ids=["a", "ü"])
+    content = bytearray(bad.payload)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+        content = content or bytearray(b"x")
+    bad.payload = bytes(content)
+    world.engine.handle([bad, good])
+    if world.fetched:
+        return
+    assert good.answers == [[2.0]]
+    assert len(bad.answers) + len(bad.errors) == 1
+    assert all(isinstance(each, InferenceError) for each in bad.errors)
+    assert not any(isinstance(each, ModelFailed) for each in bad.errors)
 
 
 def test_a_server_that_leaves_takes_nothing_on() -> None:

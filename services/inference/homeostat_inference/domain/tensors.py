@@ -33,6 +33,7 @@ CONTENTS_FIELD: Mapping[str, str] = MappingProxyType(
     }
 )
 _LENGTH_BYTES = 4
+_FIELD_DTYPES = MappingProxyType({"int_contents": np.dtype("i4"), "uint_contents": np.dtype("u4")})
 
 
 def read_raw(datatype: str, raw: bytes, count: int, where: str) -> Packed:
@@ -93,7 +94,8 @@ def read_typed(datatype: str, contents: InferTensorContents, count: int, where: 
 
 def _pack(datatype: str, values: Sequence[Any], where: str) -> bytes:
     dtype = DTYPES[datatype]
-    wide = np.asarray(values)
+    # The field's own width: numpy's guess for mixed large integers would be a float.
+    wide = np.array(values, dtype=_FIELD_DTYPES.get(CONTENTS_FIELD[datatype], dtype))
     if dtype.kind in "iu" and len(wide):
         bounds = np.iinfo(dtype)
         if wide.min() < bounds.min or wide.max() > bounds.max:
