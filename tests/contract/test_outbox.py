@@ -181,6 +181,7 @@ async def test_events_wait_for_a_broker_that_is_away_and_are_told_again_to_a_new
         async with relaying(relay), reading(bus, topic) as batches:
             await put_numbers(pool, topic, range(300))
             await eventually(lambda: count(batches) == 300)
+            await eventually(lambda: _is_empty(relay))
             embedded_broker.kill()
             await put_numbers(pool, topic, range(300, 400))
             relay.wake()
