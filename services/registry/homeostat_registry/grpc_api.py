@@ -12,8 +12,9 @@ from homeostat.registry.v1.registry_pb2_grpc import (
     RegistryServiceServicer,
     add_RegistryServiceServicer_to_server,
 )
-from homeostat_registry import app, messages
-from homeostat_registry.app import Limits, Part
+from homeostat_registry import messages
+from homeostat_registry.app import asking, moving, registering
+from homeostat_registry.app.registering import Limits, Part
 from homeostat_registry.domain import errors
 from homeostat_registry.domain.errors import Invalid
 from homeostat_registry.domain.facts import Version
@@ -80,7 +81,7 @@ class RegistryApi(RegistryServiceServicer):
     ) -> pb.CreateModelResponse:
         """ALREADY_EXISTS if the name is taken."""
         autonomy = messages.autonomy(request.autonomy) if request.autonomy else None
-        made = await app.create_model(
+        made = await registering.create_model(
             request.model_name, autonomy, book=self._tools.book, clock=self._tools.clock
         )
         return pb.CreateModelResponse(model=messages.model(made))
@@ -109,7 +110,7 @@ class RegistryApi(RegistryServiceServicer):
         context: "Context[pb.SetAutonomyRequest, pb.SetAutonomyResponse]",
     ) -> pb.SetAutonomyResponse:
         """ABORTED if the etag is stale."""
-        changed = await app.set_autonomy(
+        changed = await moving.set_autonomy(
             request.model_name,
             messages.autonomy(request.autonomy),
             request.etag,
@@ -131,7 +132,7 @@ class RegistryApi(RegistryServiceServicer):
         try:
             said = messages.registration(await _header(request_iterator))
             with tools.metrics.registering(said, _traceparent(context)):
-                version, is_repeat = await app.register(
+                version, is_repeat = await registering.register(
                     said,
                     _parts(request_iterator),
                     book=tools.book,
@@ -153,7 +154,7 @@ class RegistryApi(RegistryServiceServicer):
         context: "Context[pb.GetVersionRequest, pb.GetVersionResponse]",
     ) -> pb.GetVersionResponse:
         """Version 0 is the champion; NOT_FOUND if there is none."""
-        found = await app.get_version(request.model_name, request.version, book=self._tools.book)
+        found = await asking.get_version(request.model_name, request.version, book=self._tools.book)
         return pb.GetVersionResponse(version=await self._told(found))
 
     async def ListVersions(  # noqa: N802
@@ -162,9 +163,9 @@ class RegistryApi(RegistryServiceServicer):
         context: "Context[pb.ListVersionsRequest, pb.ListVersionsResponse]",
     ) -> pb.ListVersionsResponse:
         """All versions of a model, oldest first."""
-        found = await app.list_versions(request.model_name, book=self._tools.book)
+        found = await asking.list_versions(request.model_name, book=self._tools.book)
         return pb.ListVersionsResponse(
-            versions=[messages.version(each, app.aliases(each, found)) for each in found]
+            versions=[messages.version(each, asking.aliases(each, found)) for each in found]
         )
 
     async def DownloadArtifact(  # noqa: N802
@@ -182,7 +183,7 @@ class RegistryApi(RegistryServiceServicer):
         context: "Context[pb.ApproveVersionRequest, pb.ApproveVersionResponse]",
     ) -> pb.ApproveVersionResponse:
         """PERMISSION_DENIED to the author, ABORTED on a stale etag."""
-        moved = await app.approve(
+        moved = await moving.approve(
             request.model_name,
             request.version,
             approver=request.approver,
@@ -200,7 +201,7 @@ class RegistryApi(RegistryServiceServicer):
         context: "Context[pb.PromoteVersionRequest, pb.PromoteVersionResponse]",
     ) -> pb.PromoteVersionResponse:
         """Past the gate; ABORTED on a stale etag."""
-        moved = await app.promote(
+        moved = await moving.promote(
             request.model_name,
             request.version,
             etag=request.etag,
@@ -217,7 +218,7 @@ class RegistryApi(RegistryServiceServicer):
         context: "Context[pb.RollBackRequest, pb.RollBackResponse]",
     ) -> pb.RollBackResponse:
         """ABORTED on a stale etag, NOT_FOUND if no version served before."""
-        moved = await app.roll_back(
+        moved = await moving.roll_back(
             request.model_name,
             request.version if request.HasField("version") else None,
             etag=request.etag,
@@ -237,7 +238,7 @@ class RegistryApi(RegistryServiceServicer):
         at_us = (
             messages.micros(request.at) if request.HasField("at") else self._tools.clock.now_us()
         )
-        reign = await app.champion_at(request.model_name, at_us, book=self._tools.book)
+        reign = await asking.champion_at(request.model_name, at_us, book=self._tools.book)
         if reign is None:
             return pb.GetChampionAtResponse()
         since = Timestamp()
@@ -269,7 +270,7 @@ class RegistryApi(RegistryServiceServicer):
 
     async def _told(self, version: Version) -> pb.Version:
         versions = await self._tools.book.versions(version.model_name)
-        return messages.version(version, app.aliases(version, versions))
+        return messages.version(version, asking.aliases(version, versions))
 
 
 def _traceparent(context: "Context[Asked, Answered]") -> str | None:

@@ -14,7 +14,7 @@ from homeostat_kit.kafka import Bus
 from homeostat_kit.outbox import OutboxRelay
 from homeostat_kit.progress import SERVICE_NAME as PROGRESS
 from homeostat_kit.progress import ProgressServicer, progress_response
-from homeostat_registry.app import Limits
+from homeostat_registry.app.registering import Limits
 from homeostat_registry.artifacts import DiskShelf
 from homeostat_registry.domain.gate import GateRule
 from homeostat_registry.grpc_api import ERRORS, SERVICE_NAME, RegistryApi, Tools

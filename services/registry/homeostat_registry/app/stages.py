@@ -1,0 +1,81 @@
+"""Moving a version from stage to stage: state, history and events of one transaction."""
+
+import dataclasses
+
+from homeostat_registry.domain.facts import Change, Model, Reign, Stage, Version
+from homeostat_registry.domain.life import Decision
+from homeostat_registry.ports import Move, Pages
+
+
+async def carry_out(
+    pages: Pages, model: Model, version: Version, decision: Decision, occurred_at_us: int
+) -> Version:
+    """The version in its new stage, written down and told."""
+    if decision.stage is Stage.CHAMPION:
+        return await crown(pages, model, version, decision, occurred_at_us, Change.PROMOTED)
+    await pages.move_stage(version.version, decision.stage, decision.reasons)
+    moved = dataclasses.replace(version, stage=decision.stage, reasons=decision.reasons)
+    await pages.tell([Move(moved, decision.change, model, None, decision.reasons, occurred_at_us)])
+    return moved
+
+
+async def crown(
+    pages: Pages,
+    model: Model,
+    version: Version,
+    decision: Decision,
+    occurred_at_us: int,
+    change: Change,
+) -> Version:
+    """The old champion retires and the new one serves, in one revision with an event for each."""
+    changed = dataclasses.replace(
+        model, champion_version=version.version, revision=model.revision + 1
+    )
+    previous = model.champion_version
+    retired = await _retire(pages, model, version.version)
+    await pages.move_stage(version.version, Stage.CHAMPION, decision.reasons)
+    crowned = dataclasses.replace(version, stage=Stage.CHAMPION, reasons=decision.reasons)
+    await pages.change_model(changed)
+    await pages.add_reign(Reign(changed.revision, version.version, occurred_at_us, change))
+    moves = [Move(crowned, change, changed, previous, decision.reasons, occurred_at_us)]
+    if retired is not None:
+        why = (f"Version {version.version} took its place.",)
+        moves.append(Move(retired, Change.RETIRED, changed, previous, why, occurred_at_us))
+    await pages.tell(moves)
+    return crowned
+
+
+async def _retire(pages: Pages, model: Model, successor: int) -> Version | None:
+    champion = await champion_of(pages, model)
+    if champion is None:
+        return None
+    reasons = (*champion.reasons, f"Retired: version {successor} took its place.")
+    await pages.move_stage(champion.version, Stage.RETIRED, reasons)
+    return dataclasses.replace(champion, stage=Stage.RETIRED, reasons=reasons)
+
+
+async def champion_of(pages: Pages, model: Model) -> Version | None:
+    """The version that serves, if one does."""
+    return None if model.champion_version is None else await pages.version(model.champion_version)
+
+
+async def note(
+    pages: Pages, action: str, actor: str, version: Version, before: Model, occurred_at_us: int
+) -> None:
+    """Into the audit chain: what was decided, by whom, and on what ground."""
+    await pages.audit(
+        action,
+        actor,
+        {
+            "version": version.version,
+            "stage": version.stage.name,
+            "reasons": list(version.reasons),
+            "model_sha256": version.model.sha256,
+            "champion_before": before.champion_version,
+            "autonomy": before.autonomy.name,
+            "revision_before": before.revision,
+            "run_id": version.lineage.run_id,
+            "evidence": dataclasses.asdict(version.evidence) if version.evidence else None,
+            "effective_at_us": occurred_at_us,
+        },
+    )
