@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.support.broker import TestBroker
 from tests.support.monitor import (
@@ -122,3 +123,45 @@ async def test_a_new_life_of_the_broker_counts_nothing_twice(
         assert after.losses <= CALM.rows + half.rows
         assert await monitor.alerts() == []
         assert not any("late" in each for each in after.remarks)
+
+
+async def test_two_monitors_on_one_database_tell_everything_once(world: dict[str, Any]) -> None:
+    second = {**world, "folder": world["folder"].parent / "m2", "instance": "monitor-1"}
+    async with (
+        a_registry(PAST) as registry,
+        a_stream(world["broker"]) as stream,
+        a_monitor(registry=registry.address, **world) as monitor,
+        a_monitor(registry=registry.address, **second) as other,
+    ):
+        await _play_all(stream)
+        await monitor.until_judged(stream)
+        await other.until_judged(stream)
+        health = await monitor.health()
+        assert health.predictions == CALM.rows + TROUBLE.rows
+        alerts = await other.alerts()
+        assert len(alerts) >= 3
+        told = await _events(world, alerts)
+        assert len(told) == sum(each.revision for each in alerts)
+
+
+async def test_a_detector_state_that_was_tampered_with_is_rebuilt_and_said_so(
+    world: dict[str, Any],
+) -> None:
+    async with (
+        a_registry(PAST) as registry,
+        a_stream(world["broker"]) as stream,
+        a_monitor(registry=registry.address, **world) as monitor,
+    ):
+        await stream.play(CALM)
+        await monitor.until_judged(stream)
+        connection = await asyncpg.connect(world["database"])
+        await connection.execute(
+            "UPDATE version SET loss_state = replace(loss_state, 'sha256\": \"', 'sha256\": \"0')"
+        )
+        await connection.close()
+        await stream.play(days(1, first_day=103, seed=31))
+        await monitor.until_judged(stream)
+        health = await monitor.health()
+        assert any("rebuilt" in each for each in health.remarks)
+        assert abs(health.reference_loss - 0.2) < 0.03
+        assert await monitor.alerts() == []
