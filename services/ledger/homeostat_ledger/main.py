@@ -82,12 +82,15 @@ async def serve(settings: LedgerSettings, stop: asyncio.Event) -> None:
         )
 
         async def collect() -> GetProgressResponse:
+            # In this order: what was applied is in the outbox, and what left it has a position.
+            applied = await read_offsets(pool, bus.epoch)
+            unsent_count = await relay.unsent_count()
             return progress_response(
                 "ledger",
                 bus.epoch,
                 produced=await relay.produced_positions(),
-                applied=await read_offsets(pool, bus.epoch),
-                unsent_count=await relay.unsent_count(),
+                applied=applied,
+                unsent_count=unsent_count,
                 open_work_count=int(intaker.is_busy),
                 watermark_us=index.forwarded_us,
             )

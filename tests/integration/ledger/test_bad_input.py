@@ -50,11 +50,17 @@ async def test_times_in_the_far_future_are_refused(ledger: LedgerUnderTest) -> N
         outcomes(1, [1.0, 0.0], [LATER_US, far], predictions=[(2, 0), (2, 0)]),
         outcomes(2, [float("nan")], LATER_US, predictions=[(2, 0)]),
     )
+    await ledger.mark(far)
     await ledger.settled()
-    assert await reasons(ledger, PREDICTIONS, 1) == ["an event time is too far in the future"]
-    assert await reasons(ledger, OUTCOMES, 2) == [
+    assert await reasons(ledger, PREDICTIONS, 5) == [
+        *["a watermark is too far in the future"] * 4,
+        "an event time is too far in the future",
+    ]
+    assert not (await ledger.progress()).HasField("watermark_us")
+    assert await reasons(ledger, OUTCOMES, 6) == [
         "1 rows: a known-at time is too far in the future",
         "1 rows: a truth is not finite",
+        *["a watermark is too far in the future"] * 4,
     ]
     counted = await ledger.statistics()
     assert (counted.predictions, counted.predictions_joined) == (1, 1)

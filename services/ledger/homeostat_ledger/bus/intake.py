@@ -38,13 +38,14 @@ class Sources:
         self.epoch = epoch
         self.marks = Watermarks.from_json(text)
 
-    def after(self, batch: Batch) -> "Sources":
-        """A copy that has seen the batch's marks: until the batch is committed they don't count."""
+    def after(self, batch: Batch, latest_us: int) -> "Sources":
+        """A copy that has seen the batch's marks up to ``latest_us``: until the batch is committed
+        they don't count."""
         is_same = batch.epoch == self.epoch
         seen = [
             (received, message.watermark)
             for received, message in batch.records
-            if message.HasField("watermark")
+            if message.HasField("watermark") and message.watermark.watermark_us <= latest_us
         ]
         if is_same and not seen:
             return self
@@ -115,7 +116,7 @@ class Intaker:
             # Before the commit: a crash in between repeats them under the same id.
             await self._refuse(batch.epoch, read.refused)
         self._metrics.refused(len(read.refused) + len(batch.unreadable))
-        sources = self.sources.after(batch)
+        sources = self.sources.after(batch, read.latest_us)
         intake = Intake(
             batch, read.blocks, read.outcomes, sources.marked(), telemetry.traceparent()
         )
@@ -132,15 +133,19 @@ class _Reading:
         self._bounds = Bounds(
             now_us + limits.event_time_ahead_us, now_us + limits.known_at_ahead_us
         )
+        # Marks beyond it would end all judging for good.
+        self.latest_us = self._bounds.event_time_us
         self.blocks: list[Block] = []
         self.outcomes: list[OutcomeBatch] = []
         self.refused: list[Refused] = []
 
     def take(self, received: Received, message: PredictionBlock | OutcomeBlock) -> None:
         """A mark without rows is neither taken nor refused."""
-        if not message.row_count and message.HasField("watermark"):
-            return
         try:
+            if message.HasField("watermark") and message.watermark.watermark_us > self.latest_us:
+                raise Unreadable("a watermark is too far in the future")
+            if not message.row_count and message.HasField("watermark"):
+                return
             if isinstance(message, PredictionBlock):
                 self.blocks.append(read_block(message, self._bounds))
             else:

@@ -9,13 +9,13 @@ WHERE token = $1
 RETURNING next_block_number - $2 AS block_number, next_part_id - $3 AS part_id;
 
 -- name: add_model
-INSERT INTO model (model_name) VALUES ($1) ON CONFLICT (model_name) DO NOTHING;
+INSERT INTO model (model_name) VALUES ($1) RETURNING model_id;
 
 -- name: read_model
 SELECT * FROM model WHERE model_name = $1;
 
 -- name: add_source
-INSERT INTO source (source_name) VALUES ($1) ON CONFLICT (source_name) DO NOTHING;
+INSERT INTO source (source_name) VALUES ($1) RETURNING source_id;
 
 -- name: read_source
 SELECT source_id FROM source WHERE source_name = $1;

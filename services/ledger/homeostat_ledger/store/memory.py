@@ -63,6 +63,7 @@ class PostgresMemory:
         self._recent = recent
         self._now_us = now_us
         self._models: dict[str, int] = {}
+        self._sources: dict[str, int] = {}
         self._events: list[Event] = []
         # For the memory of recent blocks, once this is committed.
         self.touched: dict[int, StoredBlock] = {}
@@ -184,8 +185,12 @@ class PostgresMemory:
         return {row["block_id"] for row in rows}
 
     async def source_id(self, source: str) -> int:
-        await self._connection.execute(SQL["add_source"], source)
-        return int(await self._connection.fetchval(SQL["read_source"], source))
+        if source not in self._sources:
+            found = await self._connection.fetchval(SQL["read_source"], source)
+            if found is None:
+                found = await self._connection.fetchval(SQL["add_source"], source)
+            self._sources[source] = found
+        return self._sources[source]
 
     async def rows_of_clients(self, model_name: str, keys: Keys) -> tuple[Numbers, ...]:
         if not len(keys):
@@ -304,8 +309,9 @@ class PostgresMemory:
 
     async def _model(self, model_name: str) -> int:
         if model_name not in self._models:
-            await self._connection.execute(SQL["add_model"], model_name)
             row: Any = await self._connection.fetchrow(SQL["read_model"], model_name)
+            if row is None:
+                row = await self._connection.fetchrow(SQL["add_model"], model_name)
             self._models[model_name] = row["model_id"]
         return self._models[model_name]
 
