@@ -28,7 +28,7 @@ def reference_rows(parquet: bytes, schema: Schema) -> ReferenceRows:
         raise UnusableReference(f"the reference profile lacks the inputs {', '.join(missing)}")
     features = {each.name: _column(table[each.name], each) for each in schema.inputs}
     return ReferenceRows(
-        event_times_us=table[reference.EVENT_TIME].to_numpy(),
+        event_times_us=_times(table, reference.EVENT_TIME),
         features=features,
         scores=_floats(table[reference.SCORE]),
         is_holdout=pc.fill_null(table[reference.IS_HOLDOUT], False).to_numpy(),
@@ -40,11 +40,18 @@ def _holdout(table: pa.Table) -> Holdout:
     """Honest losses in the order in which their truth became known."""
     honest = pc.fill_null(table[reference.IS_HOLDOUT], False).to_numpy()
     losses = _floats(table[reference.LOSS])[honest]
-    known_at = table[reference.KNOWN_AT].to_numpy()[honest]
-    events = table[reference.EVENT_TIME].to_numpy()[honest]
+    known_at = _times(table, reference.KNOWN_AT)[honest]
+    events = _times(table, reference.EVENT_TIME)[honest]
     order = np.lexsort((losses, events, known_at))
     order = order[np.isfinite(losses[order])]
     return Holdout(losses[order], known_at[order])
+
+
+def _times(table: pa.Table, name: str) -> Any:
+    values = table[name]
+    if values.null_count:
+        raise UnusableReference(f"{name} is null in {values.null_count} rows")
+    return values.cast(pa.int64()).to_numpy()
 
 
 def _column(values: Any, spec: InputSpec) -> ColumnValues:

@@ -115,8 +115,8 @@ class Versions:
         if not version.reference_sha256:
             remarks = ("the version has no reference profile: its inputs are not judged",)
         else:
-            data = await self._artifact(version.reference_sha256)
             try:
+                data = await self._artifact(version.reference_sha256)
                 profile = await asyncio.to_thread(_profile, data, schema, self._window_us)
                 remarks = profile.remarks
             except UnusableReference as error:
@@ -146,9 +146,11 @@ class Versions:
             )
             data = b"".join([each.chunk async for each in stream])
         except grpc.aio.AioRpcError as error:
+            if error.code() in _UNKNOWN:
+                raise UnusableReference("the registry has no such reference profile") from error
             raise RegistryAway(f"no reference profile: {error.code().name}") from error
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise RegistryAway("the reference profile came with another sha256")
+            raise UnusableReference("the reference profile came with another sha256")
         return data
 
     async def _note(self, known: KnownVersion) -> None:
@@ -166,7 +168,13 @@ def _profile(data: bytes, schema: Schema, window_us: int | None) -> VersionProfi
     from homeostat_monitor.domain.calibration import profile_of  # noqa: PLC0415
     from homeostat_monitor.references import reference_rows  # noqa: PLC0415
 
-    return profile_of(reference_rows(data, schema), length_us=window_us)
+    try:
+        return profile_of(reference_rows(data, schema), length_us=window_us)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # A column of another kind than its name promises.
+        raise UnusableReference(
+            f"the reference profile cannot be used: {error}"
+        ) from error
 
 
 def _read_verified(path: Path, sha256: str) -> bytes | None:
