@@ -172,6 +172,36 @@ async def test_a_run_that_lost_its_lease_is_refused(registry: Registry, name: st
     with refused(Code.FAILED_PRECONDITION, "fencing token 7"):
         await registry.propose(name, "run-1", token=7)
     assert len(await registry.versions(name)) == 2
+    await registry.propose(name, "run-3", token=2**64 - 1)
+    with refused(Code.FAILED_PRECONDITION, str(2**64 - 1)):
+        await registry.propose(name, "run-4", token=8)
+
+
+async def test_more_registrations_than_fit_are_refused_not_queued(
+    mortal: Registry, name: str
+) -> None:
+    await mortal.a_model(name)
+    content = new_file()
+    said = header(name, content)
+    release = asyncio.Event()
+
+    async def halting() -> Any:
+        yield pb.RegisterVersionRequest(header=said)
+        await release.wait()
+
+    calls = [
+        asyncio.ensure_future(mortal.api.RegisterVersion(halting(), timeout=30)) for _ in range(33)
+    ]
+    done, waiting = await asyncio.wait(calls, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    assert len(done) == 1
+    with refused(Code.RESOURCE_EXHAUSTED, "try again later"):
+        await done.pop()
+    release.set()
+    await asyncio.wait(waiting)
+    for each in waiting:
+        with refused(Code.INVALID_ARGUMENT, "cut"):
+            await each
+    assert (await mortal.register(said, content)).version.stage == pb.STAGE_CHAMPION
 
 
 async def test_the_same_file_twice_by_hand_names_its_version(registry: Registry, name: str) -> None:

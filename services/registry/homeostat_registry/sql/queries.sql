@@ -63,12 +63,6 @@ SELECT version.*, stage, reasons
 FROM version JOIN version_stage USING (model_name, version)
 WHERE model_name = $1 AND model_sha256 = $2 ORDER BY version LIMIT 1;
 
--- name: size_of_artifact
-SELECT model_bytes FROM version WHERE model_sha256 = $1
-UNION ALL
-SELECT reference_bytes FROM version WHERE reference_sha256 = $1
-LIMIT 1;
-
 -- name: insert_reign
 INSERT INTO reign (model_name, revision, version, since_us, change) VALUES ($1, $2, $3, $4, $5);
 
