@@ -108,7 +108,9 @@ def _changed(
     if message.HasField("champion_version"):
         place = (message.model_name, message.champion_version)
         champion = (message.champion_version, lengths.get(place))
-    return memory.version_changed(message.model_name, message.version, champion, policy)
+    return memory.version_changed(
+        message.model_name, message.version, message.revision, champion, policy
+    )
 
 
 def _joined(

@@ -53,7 +53,7 @@ async def serve(settings: RetrainerSettings, stop: asyncio.Event) -> None:
         relay = OutboxRelay(pool, bus, "homeostat/retrainer")
         registry = RegistryClient(await _channel(stack, settings.registry_address))
         ledger = LedgerClient(await _channel(stack, settings.ledger_address))
-        workshop = await stack.enter_async_context(Supervisor(_limits(settings)))
+        workshop = Supervisor(_limits(settings))
         tools = Tools(registry, ledger, workshop, Windows(settings.longest_window_share))
         runs, metrics = PostgresRuns(pool), Metrics(observed.meter)
         runner = _runner(settings, pool, runs, tools, metrics, observed, relay)
@@ -61,6 +61,8 @@ async def serve(settings: RetrainerSettings, stop: asyncio.Event) -> None:
         await bus.ensure_topics((ALERTS, VERSIONS, JOINED, RUNS))
         await stack.enter_async_context(bus)
         await _open_doors(settings, stack, pool, runs, runner, bus, relay)
+        # Last: its imports take seconds of a core, which nobody should wait for.
+        await stack.enter_async_context(workshop)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(relay.run(stop), name="relay")
             tasks.create_task(runner.run(stop), name="runner")

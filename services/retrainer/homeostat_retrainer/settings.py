@@ -19,7 +19,7 @@ class RetrainerSettings(ServiceSettings):
     grpc_address: str = "127.0.0.1:50055"
     registry_address: str = "127.0.0.1:50051"
     ledger_address: str = "127.0.0.1:50053"
-    # Distinguishes processes that share a database; one of them runs at a time.
+    # Must differ between processes that share a database; one of them works at a time.
     instance_id: str = "retrainer-0"
     # New truths between two runs, as a share of W.
     cool_down_share: float = Field(default=0.1, ge=0)

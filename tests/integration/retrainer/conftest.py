@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.retrainer.harness import ALL_TOPICS, Client, Service, Services
+from tests.support.broker import TestBroker
 
 from homeostat_kit.kafka import Bus
 from homeostat_local.broker import start_broker
@@ -19,7 +20,8 @@ def services(
     """Running, on an embedded broker and databases of their own."""
     folder: Path = tmp_path_factory.mktemp("retrainer")
     (folder / "broker").mkdir()
-    broker = start_broker(folder / "broker")
+    running_broker = start_broker(folder / "broker")
+    broker = TestBroker(running_broker.address, "embedded", folder / "broker", running_broker)
 
     def service(name: str, **settings: str) -> Service:
         database = f"{name}_{uuid.uuid4().hex[:8]}"
@@ -31,14 +33,13 @@ def services(
     retrainer = service(
         "retrainer", REGISTRY_ADDRESS=registry.address, LEDGER_ADDRESS=ledger.address
     )
-    running = Services(broker.address, registry, ledger, retrainer)
+    running = Services(broker, registry, ledger, retrainer)
     for each in running:
         each.start()
     yield running
     for each in running:
         each.kill()
-    broker.process.kill()
-    broker.process.wait()
+    broker.stop()
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ async def client(
         if each.process is None or each.process.poll() is not None:
             each.start()
     name = f"{request.node.originalname[:40]}-{uuid.uuid4().hex[:6]}"
-    async with Bus(services.broker_address, client_id="test") as bus:
+    async with Bus(services.broker.address, client_id="test") as bus:
         await bus.ensure_topics(ALL_TOPICS)
         connected = Client(services, bus, tmp_path, name)
         await connected.wait_ready()

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from google.protobuf.timestamp_pb2 import Timestamp
+from tests.support.broker import TestBroker
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -93,7 +94,7 @@ class Service:
 class Services:
     """What runs for a file of tests."""
 
-    broker_address: str
+    broker: TestBroker
     registry: Service
     ledger: Service
     retrainer: Service

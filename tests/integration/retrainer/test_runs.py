@@ -214,3 +214,19 @@ async def test_it_leaves_within_ten_seconds_and_finds_its_runs_again(client: Cli
     client.services.retrainer.start()
     await client.wait_ready()
     assert await client.runs() == before
+
+
+async def test_a_new_life_of_the_broker_is_told_everything_again(client: Client) -> None:
+    day = await a_changed_world(client)
+    alert = await client.alarm(day)
+    (run,) = await client.ended()
+    epoch = client.bus.epoch
+    await asyncio.to_thread(client.services.broker.restart)
+    await eventually(lambda: client.bus.epoch not in ("", epoch), what="the new life is seen")
+    again = await client.told(2)
+    assert [each.state for each in again] == [runs.RUN_STATE_STARTED, runs.RUN_STATE_ENDED]
+    assert again[-1] == run
+    await client.alarm(day, alert_id=alert.alert_id)
+    await client.mark(day)
+    await eventually(lambda: caught_up(client), what="all is applied")
+    assert await client.runs() == [run]

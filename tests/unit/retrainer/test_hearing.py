@@ -117,3 +117,16 @@ def test_an_alert_about_a_version_that_was_not_heard_of_waits(listener: Listener
     )
     assert isinstance(run, Run)
     assert not listener.memory.held
+
+
+def test_what_a_new_life_of_the_broker_repeats_changes_nothing(listener: Listener) -> None:
+    promoted = VersionChanged(model_name="m", version=2, champion_version=2, run_id="r", revision=2)
+    first = VersionChanged(model_name="m", version=1, champion_version=1, revision=1)
+    opened = an_alert(alerts.ALERT_RULE_PERFORMANCE, version=2)
+    resolved = an_alert(alerts.ALERT_RULE_PERFORMANCE, version=2, state=alerts.ALERT_STATE_RESOLVED)
+    story = [first, promoted, opened, resolved]
+    wanted = [run for message in story for run in listener.hear(message)]
+    assert len(wanted) == 1
+    before = listener.memory.to_plain()
+    assert not [run for message in story for run in listener.hear(message)]
+    assert listener.memory.to_plain() == before

@@ -73,13 +73,15 @@ class Memory:
         self,
         model_name: str,
         version: int,
+        revision: int,
         champion: tuple[int, int | None] | None,
         policy: Policy,
     ) -> list[Wanted]:
         """A version was heard of; ``champion``: which one serves now, and W if a person set it."""
         state = self.model(model_name)
         state.newest_version = max(version, state.newest_version)
-        if champion is not None:
+        if champion is not None and revision >= state.revision:
+            state.revision = revision
             state.champion_changed(*champion)
         return self._take_held(policy)
 

@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+# More than a broker's topic repeats of one model when it was lost.
+_REMEMBERED_ALERTS = 1000
+
 
 class Trigger(StrEnum):
     """Why a run is due."""
@@ -84,6 +87,8 @@ class ModelState:
     champion_version: int = 0
     # The highest version ever heard of.
     newest_version: int = 0
+    # Of the registry; what a new life of the broker repeats is older.
+    revision: int = 0
     # W; 0 while unknown.
     reference_rows: int = 0
     truths: int = 0
@@ -93,6 +98,8 @@ class ModelState:
     # Event times at which the runs within the budget's period began.
     run_times_us: list[int] = field(default_factory=list)
     open_alerts: dict[str, OpenAlert] = field(default_factory=dict)
+    # Every alert that ever asked, the newest last: a repeat asks for nothing.
+    seen_alerts: list[str] = field(default_factory=list)
 
     def champion_changed(self, version: int, reference_rows: int | None) -> None:
         """Another version serves: its predecessor's troubles are over. ``reference_rows`` is given
@@ -125,8 +132,9 @@ class ModelState:
         if alert.is_resolved:
             self.open_alerts.pop(alert.alert_id, None)
             return None
-        if alert.alert_id in self.open_alerts:
+        if alert.alert_id in self.seen_alerts:
             return None
+        self.seen_alerts = [*self.seen_alerts[1 - _REMEMBERED_ALERTS :], alert.alert_id]
         if alert.version != self.champion_version:
             return Skipped(alert.alert_id, "the alert is about a version that no longer serves")
         self.open_alerts[alert.alert_id] = OpenAlert(alert.version, self.truths)
