@@ -133,9 +133,11 @@ async def test_what_was_answered_is_on_the_topic_as_it_was_answered(
     )
     assert np.frombuffer(block.decisions).tolist() == [1.0, 1.0]
     outcomes = await read_topic(
-        shared.broker, OUTCOMES, lambda all_: any(each.row_count for _, each in all_)
+        shared.broker,
+        OUTCOMES,
+        lambda found: any(block_id in each.prediction_ids for _, each in found),
     )
-    truth = next(each for _, each in outcomes if each.row_count)
+    truth = next(each for _, each in outcomes if block_id in each.prediction_ids)
     assert np.frombuffer(truth.truths).tolist() == [1.0, 0.0]
     assert truth.prediction_ids == bytes(20) + block_id + (1).to_bytes(4, "little")
     assert truth.client_keys == client_key(SECRET, "flight 1") + bytes(16)

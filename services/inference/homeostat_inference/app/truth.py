@@ -20,12 +20,14 @@ from homeostat_inference.app.book import BlockBook
 from homeostat_inference.app.ports import Done, Journal, Kind
 from homeostat_inference.app.serving import Served
 from homeostat_inference.domain.blocks import timestamp
-from homeostat_inference.domain.errors import InvalidInput, NotServed, WrongMode
+from homeostat_inference.domain.errors import InvalidInput, NotServed, TooLarge, WrongMode
 from homeostat_inference.domain.schema import Schema
 from homeostat_inference.domain.times import TimeBounds
 
 NO_PREDICTION = bytes(PREDICTION_ID_BYTES)
 MAX_SOURCE_CHARACTERS = 128
+# One call is one record, and the broker takes none beyond 16 MiB.
+MAX_OUTCOMES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ def outcome_block(
         raise NotServed(f"unknown model {request.model_name[:128]!r}")
     if not request.outcomes:
         raise InvalidInput(f"model {request.model_name!r}: expected at least one outcome, got none")
+    if len(request.outcomes) > MAX_OUTCOMES:
+        raise TooLarge(
+            f"model {request.model_name!r}: expected at most {MAX_OUTCOMES} outcomes in a call, "
+            f"got {len(request.outcomes)}"
+        )
     if len(request.source) > MAX_SOURCE_CHARACTERS:
         raise InvalidInput(f"expected a source of at most {MAX_SOURCE_CHARACTERS} characters")
     rows = [

@@ -17,6 +17,7 @@ from homeostat.registry.v1.registry_pb2 import (
     GetSnapshotRequest,
     GetSnapshotResponse,
     GetVersionRequest,
+    Model,
     Version,
 )
 from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
@@ -79,6 +80,8 @@ class Registry:
             ):
                 content += part.chunk
         except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                raise DamagedArtifact(f"the registry has no file {sha256}") from None
             raise RegistryAway(error.details()) from None
         return verified(bytes(content), sha256)
 
@@ -168,17 +171,27 @@ class Follower:
         self.has_snapshot = False
 
     async def poll(self) -> None:
-        """Adopts what a snapshot says; RegistryAway if there is none."""
+        """Adopts what a snapshot says, as far as it can; RegistryAway if that is not all."""
         snapshot = await self._registry.snapshot()
+        away: RegistryAway | None = None
         async with self._lock:
             for model in snapshot.models:
-                champion = None
-                if model.HasField("champion_version"):
-                    champion = Champion(model.champion_version, model.revision)
-                if model.revision >= self._revisions.get(model.name, 0):
-                    await self._adopt(model.name, champion)
-                    self._revisions[model.name] = model.revision
-            self.has_snapshot = True
+                try:
+                    await self._follow(model)
+                except RegistryAway as error:
+                    away = error
+        if away is not None:
+            raise away
+        self.has_snapshot = True
+
+    async def _follow(self, model: Model) -> None:
+        if model.revision < self._revisions.get(model.name, 0):
+            return
+        champion = None
+        if model.HasField("champion_version"):
+            champion = Champion(model.champion_version, model.revision)
+        await self._adopt(model.name, champion)
+        self._revisions[model.name] = model.revision
 
     async def hear(self, change: VersionChanged) -> None:
         """Adopts what an event says, unless a later one was heard before."""
