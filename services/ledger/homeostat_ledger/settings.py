@@ -5,6 +5,8 @@ from pydantic_settings import SettingsConfigDict
 
 from homeostat_kit.settings import ServiceSettings
 
+_DAY = 86_400
+
 
 class LedgerSettings(ServiceSettings):
     """Environment prefix HOMEOSTAT_LEDGER_."""
@@ -12,16 +14,28 @@ class LedgerSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="HOMEOSTAT_LEDGER_", frozen=True, extra="ignore")
 
     grpc_address: str = "127.0.0.1:50053"
-    # The same as inference has: clients' own ids are stored as keyed hashes.
-    client_key_secret: SecretStr = SecretStr("homeostat-on-a-laptop")
-    # Parked truth is given up when the outcomes' watermark is so far past its known-at.
-    parked_retention_seconds: int = Field(default=90 * 86_400, gt=0)
-    # Later times than this from now are refused.
-    event_time_ahead_seconds: int = Field(default=366 * 86_400, ge=0)
-    known_at_ahead_seconds: int = Field(default=86_400, ge=0)
-    # Decoded rows that are kept for cutting data sets.
-    cache_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
-    # How many records one poll may take.
-    poll_records: int = Field(default=500, gt=0)
-    # Sent joined blocks that are kept for a broker that loses them.
-    outbox_retained_rows: int = Field(default=100_000, gt=0)
+    client_key_secret: SecretStr = Field(
+        default=SecretStr("homeostat-on-a-laptop"),
+        description="The same as inference's: clients' own ids are stored as its keyed hashes.",
+    )
+    parked_retention_seconds: int = Field(
+        default=90 * _DAY,
+        gt=0,
+        description="Truth without a prediction is given up when the outcomes' watermark is so far "
+        "past its known-at.",
+    )
+    event_time_ahead_seconds: int = Field(
+        default=366 * _DAY, ge=0, description="Event times and marks later than this are refused."
+    )
+    known_at_ahead_seconds: int = Field(
+        default=_DAY, ge=0, description="Truth known later than this from now is refused."
+    )
+    cache_bytes: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="Decoded rows kept for cutting data sets."
+    )
+    poll_records: int = Field(default=500, gt=0, description="Records that one poll takes at most.")
+    outbox_retained_rows: int = Field(
+        default=100_000,
+        gt=0,
+        description="Sent joined blocks that are kept for a broker that loses them.",
+    )
