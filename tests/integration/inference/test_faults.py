@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -200,6 +201,26 @@ async def test_without_the_broker_it_goes_on_and_a_new_one_gets_everything(
         return answer.unsent_count == 0 and bool(answer.produced)
 
     await eventually(is_quiet, what="nothing unsent")
+
+
+async def test_a_broker_that_hangs_holds_up_nobody_and_then_gets_everything(
+    fresh: RunningInference, embedded_broker: TestBroker
+) -> None:
+    assert embedded_broker._running is not None
+    broker = embedded_broker._running.process
+    load = Load(fresh.address)
+    async with load.running(clients=4):
+        await load.until(100)
+        broker.send_signal(signal.SIGSTOP)
+        try:
+            await load.until(len(load.answered) + 1500)
+        finally:
+            broker.send_signal(signal.SIGCONT)
+        await load.until(len(load.answered) + 100)
+    assert not load.failures
+    found = await until_all_are_there(embedded_broker.address, load.answered)
+    assert await fresh.stop() == 0
+    assert found <= journalled(fresh)
 
 
 async def test_it_starts_with_neither_registry_nor_broker(
