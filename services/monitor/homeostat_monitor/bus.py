@@ -239,7 +239,7 @@ async def _observe_marks(tx: StoreTransaction, topic: Topic, batch: Batch) -> No
     passed: list[int] = []
     seen = False
     for record, message in batch.records:
-        if not message.HasField("watermark"):
+        if not _is_mark(message):
             continue
         seen = True
         marks.observe(topic, record.partition, message.watermark)
@@ -249,6 +249,17 @@ async def _observe_marks(tx: StoreTransaction, topic: Topic, batch: Batch) -> No
             passed.append(reached)
     if seen:
         await tx.save_watermarks(topic.name, marks, current, passed)
+
+
+def _is_mark(message: Message) -> bool:
+    """A mark of a time that can be: one beyond the ages would close every window for ever."""
+    if not message.HasField("watermark"):
+        return False
+    try:
+        check_time(message.watermark.watermark_us)  # type: ignore[attr-defined]
+    except UnreadableBlock:
+        return False
+    return True
 
 
 def _losses_of(record: Received, block: JoinedBlock) -> tuple[BlockOfLosses, dict[str, int]]:

@@ -172,9 +172,7 @@ def _profile(data: bytes, schema: Schema, window_us: int | None) -> VersionProfi
         return profile_of(reference_rows(data, schema), length_us=window_us)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         # A column of another kind than its name promises.
-        raise UnusableReference(
-            f"the reference profile cannot be used: {error}"
-        ) from error
+        raise UnusableReference(f"the reference profile cannot be used: {error}") from error
 
 
 def _read_verified(path: Path, sha256: str) -> bytes | None:
