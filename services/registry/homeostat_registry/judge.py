@@ -23,6 +23,8 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    # Otherwise onnxruntime starts a thread, writes below the home folder, and sends usage events.
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 _START_SECONDS = 30.0
 # The judge's process kills a child at the wall clock; this is for the judge itself.
