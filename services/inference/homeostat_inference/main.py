@@ -63,7 +63,11 @@ async def connected(settings: InferenceSettings) -> AsyncIterator[Worker]:
             bus,
             state_file=slot / "relay.json",
             source_id=f"inference-{settings.worker_slot}",
-            tail=Tail(settings.journal_tail_bytes, settings.journal_tail_seconds),
+            tail=Tail(
+                settings.journal_tail_bytes,
+                settings.journal_tail_seconds,
+                crowded_bytes=settings.journal_quota_bytes // 2,
+            ),
             are_archived=archived_by(ledger),
         )
         yield Worker(settings, bus, journal, relay, Registry(registry), observed)

@@ -70,7 +70,9 @@ class InferenceSettings(ServiceSettings):
         description="Kept after it was archived, for a broker that lost all.",
     )
     journal_tail_seconds: float = Field(
-        default=600.0, ge=0, description="The same by age: what is younger is kept."
+        default=600.0,
+        ge=0,
+        description="The same by age, while the journal is below half its quota.",
     )
     watermark_mode: Literal["auto", "explicit"] = Field(
         default="auto",

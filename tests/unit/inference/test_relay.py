@@ -16,7 +16,7 @@ from homeostat_inference.edges.journal import Journal
 from homeostat_inference.edges.relay import Relay, Tail
 from homeostat_kit.kafka import BrokerAway, Outgoing
 
-NO_TAIL = Tail(bytes=0, seconds=0.0)
+NO_TAIL = Tail(bytes=0, seconds=0.0, crowded_bytes=1 << 30)
 
 
 class MemoryBus:
@@ -201,5 +201,20 @@ async def test_segments_are_forgotten_when_acknowledged_and_archived_and_behind_
             archived.update({b"b" * 16, b"c" * 16})
             await relay.forget_archived()
             assert len(journal.segments) == 1
-            waiting = a_relay(journal, bus, tmp_path, tail=Tail(1 << 30, 0.0))
-            assert await waiting.forget_archived() == 0
+
+
+async def test_the_tail_is_kept_by_size_and_by_age_but_by_age_not_in_a_crowded_journal(
+    tmp_path: Path,
+) -> None:
+    bus = MemoryBus()
+    with a_journal(tmp_path, segment_bytes=1) as journal:
+        for name in (b"a", b"b", b"c"):
+            add_rows(journal, name)
+            seal(journal, name)
+            await eventually(lambda: not journal.unsettled_count)
+        async with running(a_relay(journal, bus, tmp_path), journal):
+            pass
+        for tail in (Tail(1 << 30, 0.0, 0), Tail(0, 3600.0, 1 << 30)):
+            assert await a_relay(journal, bus, tmp_path, tail=tail).forget_archived() == 0
+        crowded = a_relay(journal, bus, tmp_path, tail=Tail(0, 3600.0, 1))
+        assert await crowded.forget_archived() > 0

@@ -40,6 +40,8 @@ class Tail:
 
     bytes: int
     seconds: float
+    # Of a journal larger than this, age alone keeps nothing: it must not reach its quota.
+    crowded_bytes: int
 
 
 @dataclass(slots=True)
@@ -276,9 +278,10 @@ class Relay:
         return dropped
 
     def _is_old(self, segment: Segment) -> bool:
-        is_in_tail = (
-            self._journal.end - segment.end < self._tail.bytes
-            or time.time() - (segment.closed_at or time.time()) < self._tail.seconds
+        age = time.time() - (segment.closed_at or time.time())
+        is_crowded = self._journal.size_bytes > self._tail.crowded_bytes
+        is_in_tail = self._journal.end - segment.end < self._tail.bytes or (
+            age < self._tail.seconds and not is_crowded
         )
         is_sent = self._bus.epoch == self._sent.epoch and segment.end <= self._sent.position
         return is_sent and not is_in_tail
