@@ -55,7 +55,8 @@ class Intake:
     position: Any
     blocks: Sequence[Block]
     outcomes: Sequence[OutcomeBatch]
-    marks: Marks
+    # None where nothing was promised anew.
+    marks: Marks | None
     traceparent: str | None = None
 
 

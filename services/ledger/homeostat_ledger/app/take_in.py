@@ -87,7 +87,8 @@ async def _apply(memory: Memory, intake: Intake, written: Sequence[Written]) -> 
             )
     for model_name, change in sorted(counts.items()):
         await memory.count(model_name, change)
-    await memory.mark(intake.marks)
+    if intake.marks is not None:
+        await memory.mark(intake.marks)
     return TakenIn(
         predictions=sum(block.row_count for block in stored),
         duplicate_blocks=sum(each.duplicate_blocks for each in counts.values()),

@@ -15,6 +15,8 @@ from homeostat_ledger.domain.columns import CONTEXT, EVENT_TIME, INPUT, KNOWN_AT
 
 # Below this a file is soon merged, and its encoding is not worth the time.
 _SMALL_ROWS = 2_000
+# What a table takes beside its values; small ones are mostly that.
+_TABLE_BYTES = 20_000
 _FEATURES = (EVENT_TIME, KNOWN_AT, TRUTH)
 
 
@@ -70,7 +72,7 @@ class ParquetArchive:
             with self._lock:
                 table = self._cached.pop(name, None)
                 if table is not None:
-                    self._cached_bytes -= table.nbytes
+                    self._cached_bytes -= _size(table)
             self._path(name).unlink(missing_ok=True)
 
     def clean(self, named: Iterable[str]) -> int:
@@ -89,10 +91,14 @@ class ParquetArchive:
             if name in self._cached:
                 return
             self._cached[name] = table
-            self._cached_bytes += table.nbytes
+            self._cached_bytes += _size(table)
             while self._cached_bytes > self._cache_bytes and self._cached:
                 _, oldest = self._cached.popitem(last=False)
-                self._cached_bytes -= oldest.nbytes
+                self._cached_bytes -= _size(oldest)
+
+
+def _size(table: pa.Table) -> int:
+    return int(table.nbytes) + _TABLE_BYTES
 
 
 def _encoding(table: pa.Table) -> dict[str, object]:

@@ -117,9 +117,8 @@ class Intaker:
             await self._refuse(batch.epoch, read.refused)
         self._metrics.refused(len(read.refused) + len(batch.unreadable))
         sources = self.sources.after(batch, read.latest_us)
-        intake = Intake(
-            batch, read.blocks, read.outcomes, sources.marked(), telemetry.traceparent()
-        )
+        marks = None if sources is self.sources else sources.marked()
+        intake = Intake(batch, read.blocks, read.outcomes, marks, telemetry.traceparent())
         taken = await take_in(intake, index=self._index, archive=self._archive)
         self.sources, self._are_sources_known = sources, True
         self._metrics.taken_in(taken)

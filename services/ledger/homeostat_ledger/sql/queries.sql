@@ -9,7 +9,7 @@ WHERE token = $1
 RETURNING next_block_number - $2 AS block_number, next_part_id - $3 AS part_id;
 
 -- name: add_model
-INSERT INTO model (model_name) VALUES ($1) RETURNING model_id;
+INSERT INTO model (model_name) VALUES ($1) RETURNING *;
 
 -- name: read_model
 SELECT * FROM model WHERE model_name = $1;
@@ -33,7 +33,23 @@ INSERT INTO archive_file (model_id, layout, file_name, row_count, byte_count)
 VALUES ($1, $2, $3, $4, $5) RETURNING file_id;
 
 -- name: add_part
-INSERT INTO archive_part (part_id, file_id, first_row) VALUES ($1, $2, $3);
+-- A file that consists of one part, as they all do at first.
+WITH file AS (
+    INSERT INTO archive_file (model_id, layout, file_name, row_count, byte_count)
+    VALUES ($1, $2, $3, $4, $5) RETURNING file_id
+)
+INSERT INTO archive_part (part_id, file_id, first_row) SELECT $6, file_id, 0 FROM file;
+
+-- name: add_blocks
+INSERT INTO prediction_block (
+    block_number, block_id, model_id, version, arm, task, row_count, min_event_us, max_event_us,
+    part_id, part_row, event_times, scores, decisions, client_keys, contexts
+)
+SELECT * FROM unnest(
+    $1::bigint[], $2::bytea[], $3::int[], $4::int[], $5::smallint[], $6::smallint[], $7::int[],
+    $8::bigint[], $9::bigint[], $10::bigint[], $11::int[], $12::bytea[], $13::bytea[],
+    $14::bytea[], $15::bytea[], $16::bytea[]
+);
 
 -- name: add_outcome_block
 INSERT INTO outcome_block (block_id)
@@ -119,11 +135,13 @@ UPDATE model SET
     outcomes_received = outcomes_received + $5, predictions_joined = predictions_joined + $6,
     outcomes_parked = outcomes_parked + $7, outcomes_dead_lettered = outcomes_dead_lettered + $8,
     outcomes_repeated = outcomes_repeated + $9, corrections = corrections + $10,
-    duplicate_blocks = duplicate_blocks + $11, joined_checksum = $12
+    duplicate_blocks = duplicate_blocks + $11,
+    -- Modulo 2^64, in a signed number: ((sum + 2^63) mod 2^64) - 2^63, with a sum above -2^64.
+    joined_checksum = (
+        (joined_checksum::numeric + $12::bigint + 27670116110564327424) % 18446744073709551616
+        - 9223372036854775808
+    )::bigint
 WHERE model_id = $1;
-
--- name: checksum
-SELECT joined_checksum FROM model WHERE model_id = $1 FOR UPDATE;
 
 -- name: read_watermark
 SELECT epoch, marks, forwarded_us FROM watermark;

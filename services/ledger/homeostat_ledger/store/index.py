@@ -27,7 +27,7 @@ from homeostat_ledger.store.memory import SQL, PostgresMemory
 T = TypeVar("T")
 # Lists of keys against large tables: the planner does not know how short the lists are.
 INDEX_SCANS = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
-_RECENT_ROWS = 1_000_000
+_RECENT_BYTES = 64 * 1024 * 1024
 # More don't fit into one data set in memory.
 MAX_ROWS = 5_000_000
 _ANSWER = {
@@ -45,23 +45,28 @@ _ANSWER = {
 
 
 class RecentBlocks(OrderedDict[int, StoredBlock]):
-    """Blocks that were last used in committed transactions, up to a number of rows."""
+    """Blocks that were last used in committed transactions, up to a size."""
 
-    def __init__(self, max_rows: int = _RECENT_ROWS) -> None:
+    def __init__(self, max_bytes: int = _RECENT_BYTES) -> None:
         super().__init__()
-        self._max_rows = max_rows
-        self._rows = 0
+        self._max_bytes = max_bytes
+        self._bytes = 0
 
     def keep(self, blocks: Mapping[int, StoredBlock]) -> None:
         """Those are now the most recent."""
         for number, block in blocks.items():
             if number not in self:
-                self._rows += block.row_count
+                self._bytes += _size(block)
             self[number] = block
             self.move_to_end(number)
-        while self._rows > self._max_rows:
+        while self._bytes > self._max_bytes:
             _, oldest = self.popitem(last=False)
-            self._rows -= oldest.row_count
+            self._bytes -= _size(oldest)
+
+
+def _size(block: StoredBlock) -> int:
+    """About what a block takes in memory: its objects weigh more than a few rows."""
+    return 2_000 + 64 * block.row_count
 
 
 class PostgresIndex:
@@ -74,6 +79,7 @@ class PostgresIndex:
         self._clock = clock
         self._wake = wake
         self._recent = RecentBlocks()
+        self._sources: dict[str, int] = {}
         self.forwarded_us: int | None = None
 
     async def change(self, work: Callable[[Memory], Awaitable[T]]) -> T:
@@ -81,7 +87,9 @@ class PostgresIndex:
 
         async def in_transaction(connection: Connection) -> T:
             await connection.execute(INDEX_SCANS)
-            memory = PostgresMemory(connection, self._token, self._recent, self._clock.now_us())
+            memory = PostgresMemory(
+                connection, self._token, self._recent, self._sources, self._clock.now_us()
+            )
             memories.append(memory)
             result = await work(memory)
             await memory.close()
@@ -90,6 +98,7 @@ class PostgresIndex:
         result = await retrying(self._pool, in_transaction)
         committed = memories[-1]
         self._recent.keep(committed.touched)
+        self._sources.update(committed.new_sources)
         if committed.forwarded_us is not None:
             self.forwarded_us = committed.forwarded_us
         self._wake()

@@ -24,7 +24,6 @@ from homeostat_ledger.domain.truths import TRUTH, Truths
 from homeostat_ledger.store.copying import copy_in, signed, unsigned
 from homeostat_ledger.store.events import joined_event, mark_events
 from homeostat_ledger.store.records import (
-    BLOCK_COLUMNS,
     block_record,
     numbered,
     stored_block,
@@ -56,14 +55,17 @@ class PostgresMemory:
         connection: Connection,
         token: int,
         recent: Mapping[int, StoredBlock],
+        sources: Mapping[str, int],
         now_us: int,
     ) -> None:
         self._connection = connection
         self._token = token
         self._recent = recent
         self._now_us = now_us
-        self._models: dict[str, int] = {}
-        self._sources: dict[str, int] = {}
+        # As they were when this transaction first needed them.
+        self._models: dict[str, Any] = {}
+        self._sources = sources
+        self.new_sources: dict[str, int] = {}
         self._events: list[Event] = []
         # For the memory of recent blocks, once this is committed.
         self.touched: dict[int, StoredBlock] = {}
@@ -105,20 +107,17 @@ class PostgresMemory:
             own = stored[start : start + len(file.blocks)]
             start += len(file.blocks)
             model_id = await self._model(file.model_name)
-            file_id = await self._connection.fetchval(
-                SQL["add_file"],
+            await self._connection.execute(
+                SQL["add_part"],
                 model_id,
                 file.layout,
                 file.file.name,
                 file.file.row_count,
                 file.file.byte_count,
+                own[0].part_id,
             )
-            await self._connection.execute(SQL["add_part"], own[0].part_id, file_id, 0)
-            await self._connection.copy_records_to_table(
-                "prediction_block",
-                records=[block_record(model_id, block) for block in own],
-                columns=BLOCK_COLUMNS,
-            )
+            records = [block_record(model_id, block) for block in own]
+            await self._connection.execute(SQL["add_blocks"], *zip(*records, strict=True))
             await self._add_client_rows(model_id, own)
         self.touched.update({block.number: block for block in stored})
 
@@ -140,7 +139,7 @@ class PostgresMemory:
         self, model_name: str, blocks: Sequence[StoredBlock]
     ) -> tuple[Truths, int]:
         model_id = await self._model(model_name)
-        model: Any = await self._connection.fetchrow(SQL["read_model"], model_name)
+        model = self._models[model_name]
         found: list[Truths] = [np.zeros(0, dtype=TRUTH)]
         unparked: set[int] = set()
         keys, number, row = _keyed(blocks)
@@ -155,7 +154,8 @@ class PostgresMemory:
             own = np.array([block.number for block in blocks])[_ints(rows, "place")]
             found.append(_owned(rows, own, _ints(rows, "row_index"), by_client=False))
             unparked.update(each["parked_id"] for each in rows)
-            await self._connection.execute(SQL["unpark"], sorted(unparked))
+            if unparked:
+                await self._connection.execute(SQL["unpark"], sorted(unparked))
         return np.concatenate(found), len(unparked)
 
     async def _of_siblings(
@@ -185,12 +185,13 @@ class PostgresMemory:
         return {row["block_id"] for row in rows}
 
     async def source_id(self, source: str) -> int:
-        if source not in self._sources:
-            found = await self._connection.fetchval(SQL["read_source"], source)
-            if found is None:
-                found = await self._connection.fetchval(SQL["add_source"], source)
-            self._sources[source] = found
-        return self._sources[source]
+        known = self._sources.get(source) or self.new_sources.get(source)
+        if known is None:
+            known = await self._connection.fetchval(SQL["read_source"], source)
+            if known is None:
+                known = await self._connection.fetchval(SQL["add_source"], source)
+            self.new_sources[source] = known
+        return int(known)
 
     async def rows_of_clients(self, model_name: str, keys: Keys) -> tuple[Numbers, ...]:
         if not len(keys):
@@ -271,14 +272,12 @@ class PostgresMemory:
         self._events += [joined_event(each, self._now_us, traceparent) for each in joined]
 
     async def count(self, model_name: str, counts: Counts) -> None:
-        model_id = await self._model(model_name)
-        before = await self._connection.fetchval(SQL["checksum"], model_id)
-        total = (before + counts.joined_checksum) % 2**64
+        change = counts.joined_checksum % 2**64
         await self._connection.execute(
             SQL["count"],
-            model_id,
+            await self._model(model_name),
             *(getattr(counts, name) for name in _COUNTED),
-            total - 2**64 if total >= 2**63 else total,
+            change - 2**64 if change >= 2**63 else change,
         )
 
     async def mark(self, marks: Marks) -> None:
@@ -312,8 +311,8 @@ class PostgresMemory:
             row: Any = await self._connection.fetchrow(SQL["read_model"], model_name)
             if row is None:
                 row = await self._connection.fetchrow(SQL["add_model"], model_name)
-            self._models[model_name] = row["model_id"]
-        return self._models[model_name]
+            self._models[model_name] = row
+        return int(self._models[model_name]["model_id"])
 
 
 def _keyed(blocks: Sequence[StoredBlock]) -> tuple[Keys, Numbers, Numbers]:

@@ -50,28 +50,8 @@ def numbered(block: Block, number: int, part_id: int, part_row: int) -> StoredBl
     )
 
 
-BLOCK_COLUMNS = (
-    "block_number",
-    "block_id",
-    "model_id",
-    "version",
-    "arm",
-    "task",
-    "row_count",
-    "min_event_us",
-    "max_event_us",
-    "part_id",
-    "part_row",
-    "event_times",
-    "scores",
-    "decisions",
-    "client_keys",
-    "contexts",
-)
-
-
 def block_record(model_id: int, block: StoredBlock) -> tuple[Any, ...]:
-    """In the order of BLOCK_COLUMNS."""
+    """In the order of the query add_blocks."""
     keys = block.client_keys
     return (
         block.number,
