@@ -51,6 +51,24 @@ def test_a_return_from_a_fall_to_the_reference_is_no_alarm() -> None:
     assert found == []
 
 
+def test_back_at_the_reference_after_a_calm_spell_is_no_rise() -> None:
+    """ADWIN alone tells it now and then, with 0.1917 against 0.188."""
+    watch = LossWatch.seeded(holdout(0.2), is_binary=True)
+    for seed in range(10):
+        found = watch.feed(stream((2500, 0.12), (1200, 0.2), seed=seed))
+        assert all(each.observed > 0.22 for each in found)
+        assert len(found) <= 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_true_rise_is_told_though_what_adwin_keeps_is_diluted(seed: int) -> None:
+    watch = LossWatch.seeded(holdout(0.2, seed=seed), is_binary=True)
+    found = watch.feed(stream((20_000, 0.2), (2500, 0.27), seed=seed))
+    rises = [each for each in found if each.at_us >= 30_000]
+    assert rises
+    assert rises[0].signal is LossSignal.ROSE
+
+
 def test_a_rise_that_ends_is_said_to_have_ended() -> None:
     watch = LossWatch.seeded(holdout(), is_binary=True)
     found = watch.feed(stream((2000, 0.2), (1500, 0.5), (6000, 0.18)))

@@ -26,6 +26,11 @@ _LOOK_EVERY = 100
 # So many losses at a level not above the reference end a rise. On a year of flights 1,000
 # give one alert per bad week; 2,000 leave an alert open for months, and no further one is told.
 _RECOVERY_LOSSES = 1000
+# A rise is told when its mean is so many deviations of chance above the reference ...
+_CERTAIN = 2.0
+# ... or, in doubt, the mean of what follows, which is looked at several times.
+_CERTAIN_AFTER_DOUBT = 2.5
+_DOUBTED_LOSSES = 1000
 # A rise that stands for so many losses is here to stay.
 _PERSISTENCE_LOSSES = 4000
 # Relative rise that is critical at once.
@@ -119,6 +124,7 @@ class _Tally:
 
     is_binary: bool
     reference: float = math.nan
+    reference_rows: int = 0
     learning: list[float] = field(default_factory=list)
     # Losses ever fed, seeds included, and losses fed live.
     fed: int = 0
@@ -128,6 +134,10 @@ class _Tally:
     # Since the detector began anew.
     window: int = 0
     window_total: float = 0.0
+    # Set while a rise is in doubt: when it began, losses and their (scaled) sum since then.
+    doubted_since_us: int | None = None
+    doubted: int = 0
+    doubted_total: float = 0.0
     # Set while a rise has not been answered: losses and their (scaled) sum since then.
     is_risen: bool = False
     risen: int = 0
@@ -194,7 +204,9 @@ class LossWatch:
         tally = self._tally
         if tally.is_risen and tally.risen:
             tally.reference = tally.risen_total / tally.risen
+            tally.reference_rows = tally.risen
         tally.is_risen = tally.has_persisted = False
+        tally.doubted_since_us = None
 
     def _feed(self, loss: Loss) -> Iterable[LossChange]:
         tally = self._tally
@@ -209,8 +221,18 @@ class LossWatch:
         value = self._scale.forward(loss.value)
         has_risen = self._update(value, loss.known_at_us)
         if has_risen:
-            yield self._rise(loss)
-        elif tally.is_risen:
+            yield from self._rise_or_doubt(loss)
+        else:
+            yield from self._go_on(value, loss)
+
+    def _go_on(self, value: float, loss: Loss) -> Iterable[LossChange]:
+        tally = self._tally
+        if tally.doubted_since_us is not None:
+            tally.doubted += 1
+            tally.doubted_total += value
+            if tally.doubted % _LOOK_EVERY == 0:
+                yield from self._look_again(loss)
+        if tally.is_risen:
             tally.risen += 1
             tally.risen_total += value
             if tally.risen % _LOOK_EVERY == 0:
@@ -233,12 +255,41 @@ class LossWatch:
         before = (tally.window_total - detector.total) / dropped if dropped > 0 else 0.0
         return bool(detector.estimation > before and detector.estimation > tally.reference)
 
-    def _rise(self, loss: Loss) -> LossChange:
+    def _rise_or_doubt(self, loss: Loss) -> Iterable[LossChange]:
+        """ADWIN compares with what it kept: after a calm spell it sees a rise where the loss is
+        back at the reference. And what it keeps reaches into the time before a change, so that a
+        true rise may look small. Where the kept mean is no proof, the next losses are."""
         tally, detector = self._tally, self._detector
+        since = self._timeline.at(tally.fed - int(detector.width))
+        mean = float(detector.estimation)
+        if self._is_above(mean, int(detector.width), _CERTAIN):
+            yield self._rise(loss, since, mean)
+        else:
+            tally.doubted_since_us = since
+            tally.doubted, tally.doubted_total = 0, 0.0
+
+    def _look_again(self, loss: Loss) -> Iterable[LossChange]:
+        tally = self._tally
+        mean = tally.doubted_total / tally.doubted
+        if self._is_above(mean, tally.doubted, _CERTAIN_AFTER_DOUBT):
+            yield self._rise(loss, tally.doubted_since_us or 0, mean)
+        elif tally.doubted >= _DOUBTED_LOSSES:
+            tally.doubted_since_us = None
+
+    def _is_above(self, mean: float, rows: int, deviations: float) -> bool:
+        """Whether so many losses of this (scaled) mean exceed the reference by more than chance."""
+        tally = self._tally
+        level = tally.reference
+        variance = level * (1 - level) if tally.is_binary else (1 / (_CLIP[1] - _CLIP[0])) ** 2
+        chance = math.sqrt(variance * (1 / max(rows, 1) + 1 / max(tally.reference_rows, 1)))
+        return mean - level > deviations * chance
+
+    def _rise(self, loss: Loss, since_us: int, mean: float) -> LossChange:
+        tally = self._tally
         tally.is_risen, tally.has_persisted = True, False
         tally.risen, tally.risen_total = 0, 0.0
-        since = self._timeline.at(tally.fed - int(detector.width))
-        return self._change(LossSignal.ROSE, loss, since, float(detector.estimation))
+        tally.doubted_since_us = None
+        return self._change(LossSignal.ROSE, loss, since_us, mean)
 
     def _look(self, loss: Loss) -> Iterable[LossChange]:
         """Has the rise gone, or come to stay?"""
@@ -277,6 +328,7 @@ class LossWatch:
             mean, deviation = float(np.mean(losses)), float(np.std(losses))
             # A perfect hold-out has no deviation; any loss at all is then a full step.
             self._scale = _Scale(mean, deviation or max(abs(mean), 1e-9))
+        self._tally.reference_rows = len(losses)
         self._tally.reference = float(np.mean([self._scale.forward(each) for each in losses]))
 
     def to_json(self) -> str:
