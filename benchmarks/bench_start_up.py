@@ -1,4 +1,4 @@
-"""How long `homeostat up` takes, and each service alone: `python benchmarks/start_up.py`.
+"""How long `homeostat up` takes, and each service alone: `python benchmarks/bench_start_up.py`.
 
 The whole: from nothing to ready, then again on the data of the first time. Each service: killed in
 the running stack, and timed from its new start until gRPC health says SERVING; best of three.
