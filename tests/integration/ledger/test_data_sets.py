@@ -67,6 +67,7 @@ async def test_a_history_with_fewer_rows_than_announced_is_not_taken(
         await ledger.api.ImportHistory(history(announced=9))
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert (await ledger.statistics()).history_rows == 0
+    assert not list(ledger.folder.rglob("*.parquet"))
 
 
 async def test_a_cut_knows_nothing_of_later_truth_and_repeats(ledger: LedgerUnderTest) -> None:

@@ -41,21 +41,31 @@ async def import_history(
     """All rows in one transaction. BadRequest if there are not as many as were announced."""
     if await index.has_history(history.model_name, history.history_id):
         return Imported(0, is_repeat=True)
-    written: list[Written] = []
-    async for block in blocks:
-        written += await asyncio.to_thread(write_files, [block], archive)
-    rows = sum(file.file.row_count for file in written)
-    if rows != history.row_count:
-        raise BadRequest(
-            f"the history of {history.model_name} was announced with {history.row_count} rows and "
-            f"came with {rows}; send it again as a whole"
-        )
+    written = await _write(history, blocks, archive)
 
     async def work(memory: Memory) -> Imported:
-        if not await memory.add_history(history.model_name, history.history_id, rows):
+        if not await memory.add_history(history.model_name, history.history_id, history.row_count):
             return Imported(0, is_repeat=True)
         await memory.add_blocks(written, await memory.number(written))
-        await memory.count(history.model_name, Counts(history_rows=rows))
-        return Imported(rows, is_repeat=False)
+        await memory.count(history.model_name, Counts(history_rows=history.row_count))
+        return Imported(history.row_count, is_repeat=False)
 
     return await index.change(work)
+
+
+async def _write(history: History, blocks: AsyncIterator[Block], archive: Archive) -> list[Written]:
+    """The files of all rows; none of them is left if the rows end early."""
+    written: list[Written] = []
+    try:
+        async for block in blocks:
+            written += await asyncio.to_thread(write_files, [block], archive)
+        rows = sum(file.file.row_count for file in written)
+        if rows != history.row_count:
+            raise BadRequest(
+                f"the history of {history.model_name} was announced with {history.row_count} rows "
+                f"and came with {rows}; send it again as a whole"
+            )
+    except BaseException:
+        archive.forget([file.file.name for file in written])
+        raise
+    return written
