@@ -74,8 +74,10 @@ class ReferenceCounts:
         self.layout: Layout = layout_of(bins, number_bins(NumberColumn(scores)))
         self._reference = reference
         self._scores = scores
-        self.sums = self._in_blocks(max(self.rows, 1))[0]
-        self.score_sums = self._score_blocks(max(self.score_rows, 1))[0]
+        self._halves, rest = self._count_halves()
+        self.sums = self._halves.sum(axis=0) + rest
+        self._score_halves, rest = self._count_score_halves()
+        self.score_sums = self._score_halves.sum(axis=0) + rest
 
     def block_sizes(self, rows: int) -> Iterator[int]:
         """Row counts at which ``rows`` rows give at least seven half-overlapping blocks."""
@@ -86,15 +88,17 @@ class ReferenceCounts:
 
     def blocks(self) -> Iterator[Blocks]:
         """Blocks of all features, by growing size."""
-        for size in self.block_sizes(self.rows):
-            halves = self._in_blocks(size // 2)
-            yield Blocks(size, halves[:-1] + halves[1:])
+        return self._doubling(self._halves, self.rows)
 
     def score_blocks(self) -> Iterator[Blocks]:
         """Blocks of the scores."""
-        for size in self.block_sizes(self.score_rows):
-            halves = self._score_blocks(size // 2)
+        return self._doubling(self._score_halves, self.score_rows)
+
+    def _doubling(self, halves: Counts, rows: int) -> Iterator[Blocks]:
+        for size in self.block_sizes(rows):
             yield Blocks(size, halves[:-1] + halves[1:])
+            pairs = halves[: len(halves) // 2 * 2]
+            halves = pairs[::2] + pairs[1::2]
 
     def categories(self) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.bool_]]]:
         """Each category feature with its codes and which rows are present."""
@@ -102,21 +106,22 @@ class ReferenceCounts:
             if isinstance(column, CategoryColumn):
                 yield name, *known_codes(column)
 
-    def _in_blocks(self, rows: int) -> Counts:
-        """Sums of whole blocks of so many rows (one block where there are fewer)."""
-        groups, whole = _whole_blocks(self.rows, rows)
+    def _count_halves(self) -> tuple[Counts, Counts]:
+        """Sums of halves of the smallest blocks, and of the rows that are left over."""
+        groups, whole = _whole_blocks(self.rows, _SMALLEST_BLOCK // 2)
         columns = tuple(self._reference.features.values())
-        empty = np.zeros(self.rows)
-        return count(self.layout, Rows(groups, whole + 1, columns, empty))[: max(whole, 1)]
+        rows = Rows(groups, whole + 1, columns, np.zeros(self.rows))
+        sums = count(self.layout, rows)
+        return sums[:whole], sums[whole]
 
-    def _score_blocks(self, rows: int) -> Counts:
-        groups, whole = _whole_blocks(self.score_rows, rows)
+    def _count_score_halves(self) -> tuple[Counts, Counts]:
+        groups, whole = _whole_blocks(self.score_rows, _SMALLEST_BLOCK // 2)
         bins = self.layout.bins[self.layout.names.index(SCORE)]
         places = bins.assign(NumberColumn(self._scores)) + groups * (bins.width + 1)
         shape = (whole + 1, bins.width + 1)
         flat = np.bincount(places, minlength=shape[0] * shape[1])
-        histogram: Counts = flat.reshape(shape)[: max(whole, 1), : bins.width].astype(np.int64)
-        return histogram
+        histogram = flat.reshape(shape)[:, : bins.width].astype(np.int64)
+        return histogram[:whole], histogram[whole]
 
 
 def _whole_blocks(total: int, rows: int) -> tuple[NDArray[np.intp], int]:
