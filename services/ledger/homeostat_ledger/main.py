@@ -2,15 +2,17 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import grpc
+from opentelemetry.trace import Tracer
 
 from homeostat.progress.v1.progress_pb2 import GetProgressResponse
 from homeostat.topics import JOINED, OUTCOMES, PREDICTIONS
 from homeostat_kit import lifetime, logs, telemetry
 from homeostat_kit.clock import SystemClock
 from homeostat_kit.grpc_server import serve as serve_grpc
-from homeostat_kit.kafka import Batch, Bus, Handler, consume
+from homeostat_kit.kafka import Batch, Bus, consume
 from homeostat_kit.kafka.bus import first_of
 from homeostat_kit.offsets import read_offsets, stored_offsets
 from homeostat_kit.outbox import OutboxRelay
@@ -44,60 +46,69 @@ def main() -> None:
     lifetime.run(lambda stop: serve(settings, stop), name="ledger")
 
 
+@dataclass(frozen=True, slots=True)
+class _Ledger:
+    """What the running parts share."""
+
+    settings: LedgerSettings
+    pool: Pool
+    bus: Bus
+    relay: OutboxRelay
+    index: PostgresIndex
+    archive: ParquetArchive
+    metrics: Metrics
+    tracer: Tracer
+
+    def intaker(self) -> Intaker:
+        """Takes in what the topics say."""
+        return Intaker(
+            index=self.index,
+            archive=self.archive,
+            refuse=refuser(self.bus),
+            limits=_limits(self.settings),
+            clock=SystemClock(),
+            load_sources=lambda: _sources(self.pool),
+            metrics=self.metrics,
+            tracer=self.tracer,
+        )
+
+    def api(self) -> LedgerApi:
+        """Answers calls."""
+        limits = _limits(self.settings)
+        return LedgerApi(
+            index=self.index,
+            archive=self.archive,
+            finder=PostgresFinder(self.pool),
+            client_key_secret=limits.client_key_secret,
+            known_at_ahead_us=limits.known_at_ahead_us,
+            clock=SystemClock(),
+            metrics=self.metrics,
+        )
+
+    async def progress(self, *, is_busy: bool) -> GetProgressResponse:
+        """In this order: what was applied is in the outbox, and what left it has a position."""
+        applied = await read_offsets(self.pool, self.bus.epoch)
+        unsent_count = await self.relay.unsent_count()
+        return progress_response(
+            "ledger",
+            self.bus.epoch,
+            produced=await self.relay.produced_positions(),
+            applied=applied,
+            unsent_count=unsent_count,
+            open_work_count=int(is_busy),
+            watermark_us=self.index.forwarded_us,
+        )
+
+
 async def serve(settings: LedgerSettings, stop: asyncio.Event) -> None:
     """Runs until ``stop``; a part that fails takes the whole down."""
     async with AsyncExitStack() as stack:
-        observed = telemetry.setup("ledger", settings.otlp_endpoint)
-        stack.callback(observed.close)
-        pool = await open_pool(settings.database_url.get_secret_value())
-        stack.push_async_callback(pool.close)
-        await migrate(pool, "homeostat_ledger")
-        metrics, clock = Metrics(observed.meter), SystemClock()
-        bus = Bus(settings.kafka_bootstrap_servers, client_id="ledger")
-        relay = OutboxRelay(
-            pool, bus, "homeostat/ledger", retained_rows=settings.outbox_retained_rows
-        )
-        index = PostgresIndex(pool, await become_writer(pool), clock, relay.wake)
-        archive = ParquetArchive(settings.data_folder / "archive", cache_bytes=settings.cache_bytes)
-        await _clean(pool, archive)
-        index.forwarded_us = await pool.fetchval(SQL["read_forwarded"])
-        intaker = Intaker(
-            index=index,
-            archive=archive,
-            refuse=refuser(bus),
-            limits=_limits(settings),
-            clock=clock,
-            load_sources=lambda: _sources(pool),
-            metrics=metrics,
-            tracer=observed.tracer,
-        )
-        api = LedgerApi(
-            index=index,
-            archive=archive,
-            finder=PostgresFinder(pool),
-            client_key_secret=_limits(settings).client_key_secret,
-            known_at_ahead_us=_limits(settings).known_at_ahead_us,
-            clock=clock,
-            metrics=metrics,
-        )
-
-        async def collect() -> GetProgressResponse:
-            # In this order: what was applied is in the outbox, and what left it has a position.
-            applied = await read_offsets(pool, bus.epoch)
-            unsent_count = await relay.unsent_count()
-            return progress_response(
-                "ledger",
-                bus.epoch,
-                produced=await relay.produced_positions(),
-                applied=applied,
-                unsent_count=unsent_count,
-                open_work_count=int(intaker.is_busy),
-                watermark_us=index.forwarded_us,
-            )
+        ledger = await _open(settings, stack)
+        intaker, api = ledger.intaker(), ledger.api()
 
         def add(server: grpc.aio.Server) -> None:
             api.add_to(server)
-            ProgressServicer(collect).add_to(server)
+            ProgressServicer(lambda: ledger.progress(is_busy=intaker.is_busy)).add_to(server)
 
         # Questions are answered without the broker, too.
         server = await serve_grpc(
@@ -105,43 +116,61 @@ async def serve(settings: LedgerSettings, stop: asyncio.Event) -> None:
         )
         await stack.enter_async_context(server)
         _log.info("ledger_serving", address=server.address)
-        await bus.ensure_topics((PREDICTIONS, OUTCOMES, JOINED))
-        await stack.enter_async_context(bus)
-        care = _Care(settings, index, archive, intaker, bus, metrics)
+        await ledger.bus.ensure_topics((PREDICTIONS, OUTCOMES, JOINED))
+        await stack.enter_async_context(ledger.bus)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(relay.run(stop), name="relay")
-            tasks.create_task(care.run(stop), name="care")
-            tasks.create_task(
-                consume(
-                    bus,
-                    (PREDICTIONS, OUTCOMES),
-                    offsets=stored_offsets(pool),
-                    handle=_leaving_when_superseded(intaker, stop),
-                    stop=stop,
-                    max_records=settings.poll_records,
-                ),
-                name="consumer",
-            )
+            tasks.create_task(ledger.relay.run(stop), name="relay")
+            tasks.create_task(_Care(ledger, intaker).run(stop), name="care")
+            tasks.create_task(_consume(ledger, intaker, stop), name="consumer")
+
+
+async def _open(settings: LedgerSettings, stack: AsyncExitStack) -> _Ledger:
+    observed = telemetry.setup("ledger", settings.otlp_endpoint)
+    stack.callback(observed.close)
+    pool = await open_pool(settings.database_url.get_secret_value())
+    stack.push_async_callback(pool.close)
+    await migrate(pool, "homeostat_ledger")
+    bus = Bus(settings.kafka_bootstrap_servers, client_id="ledger")
+    relay = OutboxRelay(pool, bus, "homeostat/ledger", retained_rows=settings.outbox_retained_rows)
+    index = PostgresIndex(pool, await become_writer(pool), SystemClock(), relay.wake)
+    index.forwarded_us = await pool.fetchval(SQL["read_forwarded"])
+    archive = ParquetArchive(settings.data_folder / "archive", cache_bytes=settings.cache_bytes)
+    await _clean(pool, archive)
+    return _Ledger(
+        settings, pool, bus, relay, index, archive, Metrics(observed.meter), observed.tracer
+    )
+
+
+async def _consume(ledger: _Ledger, intaker: Intaker, stop: asyncio.Event) -> None:
+    async def handle(batch: Batch) -> None:
+        try:
+            await intaker.handle(batch)
+        except Superseded:
+            # A newer process has taken over: this one has nothing left to do.
+            _log.error("superseded")
+            stop.set()
+            raise
+
+    await consume(
+        ledger.bus,
+        (PREDICTIONS, OUTCOMES),
+        offsets=stored_offsets(ledger.pool),
+        handle=handle,
+        stop=stop,
+        max_records=ledger.settings.poll_records,
+    )
 
 
 class _Care:
     """What is done once a second beside the stream: merging files, giving up parked truth."""
 
-    def __init__(
-        self,
-        settings: LedgerSettings,
-        index: PostgresIndex,
-        archive: ParquetArchive,
-        intaker: Intaker,
-        bus: Bus,
-        metrics: Metrics,
-    ) -> None:
-        self._retention_us = settings.parked_retention_seconds * _MICROS
-        self._index = index
-        self._archive = archive
+    def __init__(self, ledger: _Ledger, intaker: Intaker) -> None:
+        self._retention_us = ledger.settings.parked_retention_seconds * _MICROS
+        self._index = ledger.index
+        self._archive = ledger.archive
+        self._metrics = ledger.metrics
+        self._tell = teller(ledger.bus.produce_many)
         self._intaker = intaker
-        self._tell = teller(bus.produce_many)
-        self._metrics = metrics
         self._expired_us: int | None = None
         self._replaced: list[list[str]] = []
 
@@ -175,20 +204,6 @@ class _Care:
             self._metrics.expired(count)
             _log.warning("parked_truth_given_up", rows=count)
         self._expired_us = watermark
-
-
-def _leaving_when_superseded(intaker: Intaker, stop: asyncio.Event) -> Handler:
-    """A newer process has taken over: this one has nothing left to do."""
-
-    async def handle(batch: Batch) -> None:
-        try:
-            await intaker.handle(batch)
-        except Superseded:
-            _log.error("superseded")
-            stop.set()
-            raise
-
-    return handle
 
 
 def _limits(settings: LedgerSettings) -> Limits:

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from homeostat_ledger.app.ports import Archive, ArchiveFile, Index, MergeCandidate
 
-# Files of one size class are merged as soon as there are so many: each row is rewritten once per
-# class, of which there are three below the largest.
+# Files of one size class are merged as soon as there are so many, and there are three classes below
+# the largest size: a row is rewritten three or four times, however many polls there are.
 _FILES_PER_MERGE = 16
 _CLASSES = (2_000, 16_000)
 LARGE_ROWS = 128_000

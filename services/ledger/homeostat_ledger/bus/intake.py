@@ -117,6 +117,8 @@ class Intaker:
             await self._refuse(batch.epoch, read.refused)
         self._metrics.refused(len(read.refused) + len(batch.unreadable))
         sources = self.sources.after(batch, read.latest_us)
+        span = trace.get_current_span()
+        span.set_attribute("homeostat.models", sorted({each.model_name for each in read.blocks}))
         marks = None if sources is self.sources else sources.marked()
         intake = Intake(batch, read.blocks, read.outcomes, marks, telemetry.traceparent())
         taken = await take_in(intake, index=self._index, archive=self._archive)
