@@ -135,6 +135,17 @@ async def test_the_watermark_is_forwarded_after_the_blocks_it_promises(
     assert len(joined) == JOINED.partitions + 1
 
 
+async def test_every_value_of_the_watermark_is_forwarded_however_polls_cut_the_stream(
+    stopped_ledger: LedgerUnderTest,
+) -> None:
+    for at in (1, 2, 3):
+        await stopped_ledger.mark(LATER_US + at)
+    await stopped_ledger.start_here()
+    await stopped_ledger.settled()
+    marks = [each.watermark.watermark_us for each in await stopped_ledger.joined()]
+    assert sorted(marks) == sorted([LATER_US + at for at in (1, 2, 3)] * JOINED.partitions)
+
+
 async def test_truth_for_an_unknown_id_is_given_up_after_its_time(ledger: LedgerUnderTest) -> None:
     await ledger.say(outcomes(1, [1.0, 0.0], LATER_US, client_ids=["never", "nowhere"]))
     await ledger.say(outcomes(2, [1.0], LATER_US, predictions=[(77, 3)]))

@@ -43,8 +43,9 @@ class Marks:
     epoch: str
     # The state to go on from after a restart.
     text: str
-    # What may be promised to subscribers, microseconds UTC; None before every source spoke.
-    watermark_us: int | None
+    # What may be promised to subscribers, microseconds UTC: every value that the watermark took,
+    # mark by mark, so that subscribers see the same values however the stream was cut into polls.
+    rises_us: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)

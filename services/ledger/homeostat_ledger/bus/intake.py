@@ -37,6 +37,7 @@ class Sources:
     def __init__(self, epoch: str = "", text: str = "[]") -> None:
         self.epoch = epoch
         self.marks = Watermarks.from_json(text)
+        self._rises: list[int] = []
 
     def after(self, batch: Batch, latest_us: int) -> "Sources":
         """A copy that has seen the batch's marks up to ``latest_us``: until the batch is committed
@@ -52,7 +53,15 @@ class Sources:
         after = Sources(batch.epoch, self.marks.to_json() if is_same else "[]")
         for received, mark in seen:
             after.marks.observe(received.topic, received.partition, mark)
+            after.note_rise()
         return after
+
+    def note_rise(self) -> None:
+        """Remembers the watermark if it has a new value."""
+        reached = [self.marks.current(each, each.partitions) for each in (PREDICTIONS, OUTCOMES)]
+        known = [each for each in reached if each is not None]
+        if len(known) == len(reached) and (not self._rises or min(known) > self._rises[-1]):
+            self._rises.append(min(known))
 
     @property
     def outcomes_us(self) -> int | None:
@@ -61,10 +70,7 @@ class Sources:
 
     def marked(self) -> Marks:
         """For the store."""
-        reached = [self.marks.current(each, each.partitions) for each in (PREDICTIONS, OUTCOMES)]
-        known = [each for each in reached if each is not None]
-        watermark = min(known) if len(known) == len(reached) else None
-        return Marks(self.epoch, self.marks.to_json(), watermark)
+        return Marks(self.epoch, self.marks.to_json(), tuple(self._rises))
 
 
 class Intaker:

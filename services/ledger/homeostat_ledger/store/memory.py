@@ -283,10 +283,10 @@ class PostgresMemory:
     async def mark(self, marks: Marks) -> None:
         row = await self._connection.fetchrow(SQL["read_watermark"])
         before = row["forwarded_us"] if row else None
-        now = marks.watermark_us
-        if now is not None and (before is None or now > before):
-            self._events += mark_events(now, self._now_us)
-            before = now
+        for now in marks.rises_us:
+            if before is None or now > before:
+                self._events += mark_events(now, self._now_us)
+                before = now
         self.forwarded_us = before
         await self._connection.execute(SQL["write_watermark"], marks.epoch, marks.text, before)
 
