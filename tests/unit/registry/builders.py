@@ -59,7 +59,7 @@ def some_evidence(**more: Any) -> Evidence:
         champion_etag=a_model().etag,
         holdout_sha256="e" * 64,
         holdout_rows=1_000,
-        holdout_from_us=TRAINED_TO_US,
+        holdout_from_us=TRAINED_TO_US + 1,
         holdout_to_us=2 * TRAINED_TO_US,
         mean_gain=0.1,
         gain_deviation=0.5,

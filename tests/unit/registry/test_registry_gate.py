@@ -152,6 +152,7 @@ def test_whatever_the_numbers_the_gate_answers(
         ({"holdout_sha256": ""}, "hold-out"),
         ({"holdout_from_us": 3 * TRAINED_TO_US}, "ends before"),
         ({"holdout_from_us": TRAINED_TO_US - 1}, "Peeking: the candidate"),
+        ({"holdout_from_us": TRAINED_TO_US}, "Peeking: the candidate"),
     ],
 )
 def test_evidence_that_does_not_fit_is_refused_with_its_reason(

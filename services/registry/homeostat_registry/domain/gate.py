@@ -135,7 +135,7 @@ def _unsound_numbers(evidence: Evidence, rule: GateRule) -> Iterator[str]:
 
 
 def _peeking(evidence: Evidence, lineage: Lineage, champion: Version | None) -> Iterator[str]:
-    """All times are known-at times: truth known before may have been trained on."""
+    """All times are known-at times: truth known until then may have been trained on."""
     if evidence.holdout_from_us > evidence.holdout_to_us:
         yield "The hold-out ends before it begins."
     if lineage.trained_to_us <= 0:
@@ -145,7 +145,7 @@ def _peeking(evidence: Evidence, lineage: Lineage, champion: Version | None) -> 
         trained.append(("champion", champion.lineage))
     for who, of in trained:
         peeked = of.trained_to_us - evidence.holdout_from_us
-        if peeked > 0:
+        if peeked >= 0:
             yield (
                 f"Peeking: the {who} was trained on truth known up to "
                 f"{peeked / _MICROS_PER_DAY:.2f} days into the hold-out; use later truth."
