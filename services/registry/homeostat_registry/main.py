@@ -92,13 +92,16 @@ async def _serve_grpc(
     settings: RegistrySettings, api: RegistryApi, bus: Bus, relay: OutboxRelay
 ) -> grpc_server.RunningServer:
     async def progress() -> GetProgressResponse:
+        # In the order in which work moves on: what leaves one count is in a later one.
+        open_count = api.open_count
+        unsent_count = await relay.unsent_count()
         return progress_response(
             "registry",
             bus.epoch,
             produced=await relay.produced_positions(),
             applied={},
-            unsent_count=await relay.unsent_count(),
-            open_work_count=api.open_count,
+            unsent_count=unsent_count,
+            open_work_count=open_count,
         )
 
     def add(server: grpc.aio.Server) -> None:
