@@ -49,7 +49,7 @@ def opened(*findings: Finding) -> Alert:
 
 
 def a_change(signal: LossSignal, *, is_critical: bool = False, at_us: int = 5 * DAY) -> LossChange:
-    return LossChange(signal, at_us, at_us - DAY, 0.3, 0.2, is_critical)
+    return LossChange(signal, at_us, 700, at_us - DAY, 0.3, 0.2, is_critical)
 
 
 def after_loss(

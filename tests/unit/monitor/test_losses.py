@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homeostat_monitor.domain import adwin
+from homeostat_monitor.domain.alerts import Moment, Subject, after_losses
+from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.losses import Loss, LossSignal, LossWatch
 from homeostat_monitor.domain.reference import Holdout
@@ -73,6 +75,26 @@ def test_a_rise_that_ends_is_said_to_have_ended() -> None:
     watch = LossWatch.seeded(holdout(), is_binary=True)
     found = watch.feed(stream((2000, 0.2), (1500, 0.5), (6000, 0.18)))
     assert [each.signal for each in found] == [LossSignal.ROSE, LossSignal.RECOVERED]
+
+
+def test_two_rises_under_one_known_at_are_two_alerts() -> None:
+    """A batch of truths that became known at once: rose, recovered, rose."""
+    watch = LossWatch.seeded(holdout(), is_binary=True)
+    parts = ((1500, 0.5), (3000, 0.19), (1500, 0.6))
+    losses = [Loss(9_999, 0, each.value) for each in stream(*parts)]
+    alert, openings = None, []
+    for change in watch.feed(losses):
+        alert = after_losses(
+            alert,
+            change,
+            subject=Subject("delays", 1),
+            cause=Cause.CONCEPT,
+            moment=Moment(10_000, 10_000),
+        )
+        assert alert is not None
+        if alert.revision == 1:
+            openings.append(alert.alert_id)
+    assert len(openings) == len(set(openings)) == 2
 
 
 def test_a_rise_that_stays_is_said_once_to_persist() -> None:

@@ -86,10 +86,13 @@ class Alert:
         return () if self.state is State.RESOLVED else remedies(self.cause)
 
 
-def alert_id(subject: Subject, rule: Rule, feature: str, opening_us: int) -> str:
-    """The same opening gives the same id, also on a second telling."""
+def alert_id(subject: Subject, rule: Rule, feature: str, *opening: int) -> str:
+    """The same opening gives the same id, also on a second telling.
+
+    ``opening``: the window's start, or the opening loss's time and its number.
+    """
     digest = hashlib.sha256()
-    for part in (subject.model_name, str(subject.version), rule, feature, str(opening_us)):
+    for part in (subject.model_name, str(subject.version), rule, feature, *map(str, opening)):
         data = part.encode()
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:32]
@@ -123,7 +126,7 @@ def after_losses(
     if change.signal is not LossSignal.ROSE:
         return alert
     return Alert(
-        alert_id=alert_id(subject, Rule.PERFORMANCE, "", change.at_us),
+        alert_id=alert_id(subject, Rule.PERFORMANCE, "", change.at_us, change.fed),
         subject=subject,
         rule=Rule.PERFORMANCE,
         feature="",

@@ -63,8 +63,10 @@ class LossChange:
     """A signal with its figures, in the loss's own unit."""
 
     signal: LossSignal
-    # Known-at time of the loss that told.
+    # Known-at time of the loss that told, and how many losses were fed with it: many may share
+    # one time.
     at_us: int
+    fed: int
     # When the detector's kept window begins.
     since_us: int
     observed: float
@@ -311,7 +313,9 @@ class LossWatch:
         value, reference = self._scale.back(observed), self.reference
         rise = (value - reference) / reference if reference > 0 else math.inf
         critical = signal is not LossSignal.RECOVERED and rise >= _CRITICAL_RISE
-        return LossChange(signal, loss.known_at_us, since, value, reference, critical)
+        return LossChange(
+            signal, loss.known_at_us, self._tally.live, since, value, reference, critical
+        )
 
     def _learn_live(self, loss: Loss) -> None:
         learning = self._tally.learning
