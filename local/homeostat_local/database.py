@@ -103,10 +103,9 @@ def database_command(data_folder: Path, port: int) -> Command:
     """How the server is run in the foreground; SIGINT is its fast shutdown."""
     options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
     arguments = (
-        *_without_root(), str(_binary("postgres")), "-D", str(data_folder / "postgres"),
-        "-p", str(port), *options,
+        str(_binary("postgres")), "-D", str(data_folder / "postgres"), "-p", str(port), *options,
     )  # fmt: skip
-    return Command(arguments, _environment(), stop_signal=signal.SIGINT)
+    return Command(arguments, _environment(), signal.SIGINT, drop_rights=_without_root())
 
 
 def admin_url(data_folder: Path, port: int) -> str:

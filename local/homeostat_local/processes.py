@@ -22,11 +22,15 @@ _LOG_TAIL_BYTES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to execute: arguments, the whole environment, and the signal that asks it to leave."""
+    """What to execute: arguments, the whole environment, and the signal that asks it to leave.
+
+    `drop_rights` are the words before it that give up the user's rights.
+    """
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     stop_signal: signal.Signals = signal.SIGTERM
+    drop_rights: tuple[str, ...] = ()
 
 
 def spawn(command: Command, output: IO[bytes] | int) -> subprocess.Popen[bytes]:
@@ -35,11 +39,12 @@ def spawn(command: Command, output: IO[bytes] | int) -> subprocess.Popen[bytes]:
     Started from the main thread it also ends when this process does, however that happens. From
     another thread it does not: the kernel would end it together with that thread.
     """
-    arguments = command.arguments
+    bound: tuple[str, ...] = ()
     if threading.current_thread() is threading.main_thread():
-        arguments = (*_dying_with_parent(command.stop_signal), *arguments)
+        bound = _dying_with_parent(command.stop_signal)
     return subprocess.Popen(
-        arguments,
+        # In this order: the kernel forgets the signal of a process that changes its user.
+        (*command.drop_rights, *bound, *command.arguments),
         env=dict(command.environment),
         stdin=subprocess.DEVNULL,
         stdout=output,
