@@ -72,12 +72,9 @@ class Child:
         try:
             while not self._leaving.is_set():
                 started = time.monotonic()
-                process = self._start()
-                await self._until_answers(process, started)
-                await _end_of(process)
-                self._bury(process)
+                why = await self._live(started)
                 if not self._leaving.is_set():
-                    await self._pause(process, time.monotonic() - started)
+                    await self._pause(why, time.monotonic() - started)
         finally:
             self._enter(State.STOPPED)
             self._ended.set()
@@ -88,11 +85,11 @@ class Child:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(self._stop_signal)
         try:
-            await asyncio.wait_for(self._ended.wait(), STOP_SECONDS)
+            await asyncio.wait_for(self._gone(), STOP_SECONDS)
         except TimeoutError:
             _log.warning("child_killed", name=self.name, seconds=STOP_SECONDS)
             self.kill()
-            await self._ended.wait()
+            await self._gone()
             return False
         return True
 
@@ -100,6 +97,23 @@ class Child:
         """Ends the process at once; without `stop` it is started again."""
         if self._process is not None:
             self._process.kill()
+
+    async def _live(self, started: float) -> str:
+        """One life of the process; why it is over. A disk that is full counts as a death."""
+        try:
+            process = self._start()
+        except OSError as error:
+            return str(error)
+        await self._until_answers(process, started)
+        await _end_of(process)
+        self._bury(process)
+        return f"code {process.returncode}"
+
+    async def _gone(self) -> None:
+        await self._ended.wait()
+        # Still there only where `run` was cut short.
+        if self._process is not None:
+            await _end_of(self._process)
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = self._command()
@@ -126,11 +140,11 @@ class Child:
         _log.info("child_ended", name=self.name, pid=process.pid, code=process.returncode)
         self._process, self._mark = None, None
 
-    async def _pause(self, process: subprocess.Popen[bytes], lived_seconds: float) -> None:
+    async def _pause(self, why: str, lived_seconds: float) -> None:
         delay = self._backoff.delay_after(lived_seconds)
         self._restarts += 1
         self._enter(State.WAITING)
-        _log.warning("child_died", name=self.name, code=process.returncode, again_in_seconds=delay)
+        _log.warning("child_died", name=self.name, why=why, again_in_seconds=delay)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._leaving.wait(), delay)
 

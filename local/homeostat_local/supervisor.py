@@ -22,8 +22,9 @@ from homeostat_local.endpoints import (
     read_ports,
     write_ports,
 )
-from homeostat_local.errors import LocalError
+from homeostat_local.errors import FolderUnusable, LocalError
 from homeostat_local.launch import Launch, read_launch
+from homeostat_local.logs import cut_log
 from homeostat_local.memory import rss_mib
 from homeostat_local.ports import LOOPBACK, choose_port, is_free
 from homeostat_local.probes import is_serving
@@ -31,6 +32,7 @@ from homeostat_local.processes import Command, start_mark
 from homeostat_local.services import STOP_ORDER, service_command
 
 _MEMORY_CHECK_SECONDS = 1.0
+_LOG_CHECK_SECONDS = 5.0
 
 _log = logs.get_logger("homeostat_local.supervisor")
 
@@ -60,10 +62,14 @@ class Supervisor:
         self._publish()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_memory(stop))
+            tasks.create_task(self._watch_logs(stop))
             starting = tasks.create_task(self._start_all(tasks, stop))
-            await stop.wait()
-            await starting
-            await self._stop_all()
+            try:
+                await stop.wait()
+                await starting
+            finally:
+                stop.set()
+                await self._stop_all()
         (self._folder / FILE_NAME).unlink(missing_ok=True)
         if self._failure is not None:
             raise self._failure
@@ -80,6 +86,9 @@ class Supervisor:
         except LocalError as error:
             self._failure = error
             stop.set()
+        except OSError as error:
+            self._failure = FolderUnusable(f"{error}; cure: make room, or another --folder")
+            stop.set()
         if not stop.is_set():
             for child in self._services:
                 tasks.create_task(child.run())
@@ -89,11 +98,11 @@ class Supervisor:
     def _database_answers(self) -> bool:
         """It does once every service has its role and database there."""
         port = self._ports["database"]
-        if not database.answers(port):
-            return False
         try:
+            if not database.answers(port):
+                return False
             self._database_urls = database.create_service_databases(self._folder, port)
-        except LocalError as error:
+        except (LocalError, OSError) as error:
             _log.warning("database_not_usable", reason=str(error))
             return False
         return True
@@ -103,7 +112,7 @@ class Supervisor:
         if not stop.is_set():
             try:
                 await asyncio.to_thread(database.settle, self._folder, self._ports["database"])
-            except LocalError as error:
+            except (LocalError, OSError) as error:
                 _log.warning("database_not_settled", reason=str(error))
 
     async def _stop_all(self) -> None:
@@ -123,6 +132,17 @@ class Supervisor:
             if pid is not None and (held := rss_mib(pid)) > self._launch.broker_memory_mib:
                 _log.warning("broker_over_memory_limit", rss_mib=round(held))
                 self._broker.kill()
+
+    async def _watch_logs(self, stop: asyncio.Event) -> None:
+        names = ["supervisor", *(child.name for child in self._children())]
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOG_CHECK_SECONDS)
+            for name in names:
+                try:
+                    await asyncio.to_thread(cut_log, self._folder, name)
+                except OSError as error:
+                    _log.warning("log_not_cut", name=name, reason=str(error))
 
     def _broker_child(self) -> Child:
         def command() -> Command:
@@ -182,14 +202,19 @@ class Supervisor:
             address="", pid=os.getpid(), mark=self._mark, state=State.READY,
             started_at=self._started_at,
         )  # fmt: skip
-        Endpoints(
+        endpoints = Endpoints(
             supervisor=me,
             kafka=self._kafka,
             cluster_id=self._cluster_id,
             broker=self._broker.record() if self._broker is not None else None,
             database=self._database.record(),
             services={child.name: child.record() for child in self._services},
-        ).write(self._folder)
+        )
+        try:
+            endpoints.write(self._folder)
+        except OSError as error:
+            # The file says less than is true until there is room again; the processes live on.
+            _log.warning("endpoints_not_written", reason=str(error))
 
 
 def main(data_folder: Path) -> int:
@@ -204,7 +229,7 @@ def main(data_folder: Path) -> int:
             _log.warning("orphan_ended", name=name)
         try:
             asyncio.run(_run(data_folder))
-        except LocalError as error:
+        except (LocalError, OSError) as error:
             _log.error(STACK_FAILED, reason=str(error))
             return 1
     return 0
