@@ -34,7 +34,8 @@ def up(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A service's setting without HOMEOSTAT_, like INFERENCE_WATERMARK_MODE=explicit.",
+            help="A service's setting without HOMEOSTAT_, like INFERENCE_WATERMARK_MODE=explicit; "
+            "for all: OTLP_ENDPOINT, LOG_LEVEL.",
         ),
     ] = None,
     ports: Annotated[

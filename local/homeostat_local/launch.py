@@ -13,6 +13,9 @@ from homeostat_local.files import write_atomically
 
 SERVICES = ("registry", "inference", "ledger", "monitor", "retrainer")
 
+# Settings that every service has, and that are set for all at once.
+COMMON_SETTINGS = ("OTLP_ENDPOINT", "LOG_LEVEL")
+
 _FILE_NAME = "launch.json"
 _PREFIX = "HOMEOSTAT_"
 # Journal, archive and write-ahead log need room from the first minute on.
@@ -30,7 +33,8 @@ _NEEDED = {
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One stack. `settings` are environment variables without the prefix HOMEOSTAT_.
+    """One stack. `settings` are environment variables without the prefix HOMEOSTAT_; those of
+    COMMON_SETTINGS hold for every service that has none of its own.
 
     `kafka` (host:port) takes the place of the embedded broker; `commands` replace how a service is
     started, for tests.
@@ -50,16 +54,39 @@ class Launch:
         addresses = [name for name in self.settings if name.upper().endswith("_GRPC_ADDRESS")]
         if addresses:
             raise LocalError(f"{_listed(addresses)} is chosen here; cure: --port SERVICE=PORT")
+        names = {*SERVICES, *self.commands}
+        stray = [
+            setting
+            for setting in map(_with_prefix, self.settings)
+            if setting.removeprefix(_PREFIX) not in COMMON_SETTINGS
+            and not any(setting.startswith(prefix_of(name)) for name in names)
+        ]
+        if stray:
+            raise LocalError(
+                f"{_listed(stray)} is no service's setting; cure: start it with the service's "
+                f"name, like INFERENCE_WATERMARK_MODE, or set for all: {_listed(COMMON_SETTINGS)}"
+            )
 
-    def environment(self) -> dict[str, str]:
-        """The settings as environment variables."""
-        return {
-            _PREFIX + name.removeprefix(_PREFIX): value for name, value in self.settings.items()
+    def environment(self, service: str) -> dict[str, str]:
+        """The settings of this service as environment variables, and nobody else's."""
+        settings = {_with_prefix(name): value for name, value in self.settings.items()}
+        prefix = prefix_of(service)
+        common = {
+            prefix + name: settings[_PREFIX + name]
+            for name in COMMON_SETTINGS
+            if _PREFIX + name in settings
         }
+        own = {name: value for name, value in settings.items() if name.startswith(prefix)}
+        return common | own
 
     def write(self, data_folder: Path) -> None:
         """Leaves the launch for the supervisor; settings may hold secrets, so 0600."""
         write_atomically(data_folder / _FILE_NAME, json.dumps(asdict(self), indent=2), mode=0o600)
+
+
+def prefix_of(service: str) -> str:
+    """What the names of this service's environment variables start with."""
+    return f"{_PREFIX}{service.upper()}_"
 
 
 def read_launch(data_folder: Path) -> Launch:
@@ -128,6 +155,10 @@ def _check_folder(folder: Path) -> None:
             f"{folder} has {free // 2**20} MiB free and needs {_FREE_BYTES // 2**20}; "
             "cure: make room, or another disk by --folder"
         )
+
+
+def _with_prefix(setting: str) -> str:
+    return _PREFIX + setting.removeprefix(_PREFIX)
 
 
 def _is_installed(module: str) -> bool:

@@ -1,5 +1,6 @@
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,15 @@ import pytest
 from homeostat_local import launch as launches
 from homeostat_local.errors import FolderUnusable, LocalError, MissingExtra
 from homeostat_local.files import secret
-from homeostat_local.launch import Launch, check_machine, parse_ports, parse_settings, read_launch
-from homeostat_local.logs import log_path, open_log
+from homeostat_local.launch import (
+    SERVICES,
+    Launch,
+    check_machine,
+    parse_ports,
+    parse_settings,
+    read_launch,
+)
+from homeostat_local.logs import cut_log, log_path, open_log
 from homeostat_local.services import service_command
 
 
@@ -31,7 +39,19 @@ def test_a_launch_is_read_as_it_was_written_and_by_its_owner_only(tmp_path: Path
 
 def test_settings_get_their_prefix_once() -> None:
     launch = Launch(settings={"INFERENCE_A": "1", "HOMEOSTAT_LEDGER_B": "2"})
-    assert launch.environment() == {"HOMEOSTAT_INFERENCE_A": "1", "HOMEOSTAT_LEDGER_B": "2"}
+    assert launch.environment("inference") == {"HOMEOSTAT_INFERENCE_A": "1"}
+    assert launch.environment("ledger") == {"HOMEOSTAT_LEDGER_B": "2"}
+
+
+def test_a_common_setting_holds_for_every_service_that_has_none_of_its_own() -> None:
+    launch = Launch(settings={"OTLP_ENDPOINT": "http://a", "LEDGER_OTLP_ENDPOINT": "http://b"})
+    assert launch.environment("monitor") == {"HOMEOSTAT_MONITOR_OTLP_ENDPOINT": "http://a"}
+    assert launch.environment("ledger") == {"HOMEOSTAT_LEDGER_OTLP_ENDPOINT": "http://b"}
+
+
+def test_a_setting_of_no_service_is_refused_with_the_cure() -> None:
+    with pytest.raises(LocalError, match="HOMEOSTAT_WATERMARK_MODE is no service's setting; cure"):
+        Launch(settings={"WATERMARK_MODE": "explicit"})
 
 
 def test_a_setting_keeps_the_equals_signs_of_its_value() -> None:
@@ -85,6 +105,32 @@ def test_a_secret_is_made_once_and_read_by_its_owner_only(tmp_path: Path) -> Non
     assert mode(tmp_path / "secrets") == 0o700
 
 
+def told(service: str, folder: Path, settings: dict[str, str]) -> Mapping[str, str]:
+    return service_command(
+        service,
+        launch=Launch(settings=settings),
+        data_folder=folder,
+        kafka="127.0.0.1:9",
+        addresses=dict.fromkeys(SERVICES, "127.0.0.1:1"),
+        database_urls={},
+    ).environment
+
+
+@pytest.mark.parametrize("service", ["registry", "monitor", "retrainer"])
+def test_who_knows_no_clients_is_not_told_the_clients_secret(tmp_path: Path, service: str) -> None:
+    assert not any("SECRET" in name for name in told(service, tmp_path, {}))
+    assert any("SECRET" in name for name in told("inference", tmp_path, {}))
+
+
+def test_a_service_is_not_told_what_was_set_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOMEOSTAT_REGISTRY_PASSWORD", "hush")
+    environment = told("ledger", tmp_path, {"REGISTRY_TOKEN": "hush", "LEDGER_X": "1"})
+    assert "hush" not in environment.values()
+    assert environment["HOMEOSTAT_LEDGER_X"] == "1"
+
+
 def test_a_service_is_told_where_everything_is(tmp_path: Path) -> None:
     command = service_command(
         "ledger",
@@ -94,13 +140,13 @@ def test_a_service_is_told_where_everything_is(tmp_path: Path) -> None:
         addresses={"ledger": "127.0.0.1:1", "registry": "127.0.0.1:2"},
         database_urls={"ledger": "postgresql://ledger@127.0.0.1:3/ledger"},
     )
-    told = command.environment
-    assert told["HOMEOSTAT_LEDGER_KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9"
-    assert told["HOMEOSTAT_LEDGER_GRPC_ADDRESS"] == "127.0.0.1:1"
-    assert told["HOMEOSTAT_LEDGER_REGISTRY_ADDRESS"] == "127.0.0.1:2"
-    assert told["HOMEOSTAT_LEDGER_DATABASE_URL"].endswith("/ledger")
-    assert told["HOMEOSTAT_LEDGER_X"] == "1"
-    assert len(told["HOMEOSTAT_LEDGER_CLIENT_KEY_SECRET"]) == 64
+    environment = command.environment
+    assert environment["HOMEOSTAT_LEDGER_KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9"
+    assert environment["HOMEOSTAT_LEDGER_GRPC_ADDRESS"] == "127.0.0.1:1"
+    assert environment["HOMEOSTAT_LEDGER_REGISTRY_ADDRESS"] == "127.0.0.1:2"
+    assert environment["HOMEOSTAT_LEDGER_DATABASE_URL"].endswith("/ledger")
+    assert environment["HOMEOSTAT_LEDGER_X"] == "1"
+    assert len(environment["HOMEOSTAT_LEDGER_CLIENT_KEY_SECRET"]) == 64
     assert command.arguments[-2:] == ("-m", "homeostat_ledger")
 
 
@@ -113,3 +159,32 @@ def test_a_log_is_rotated_by_size_when_it_is_opened(tmp_path: Path) -> None:
     open_log(tmp_path, "x").close()
     assert log_path(tmp_path, "x").stat().st_size == 0
     assert log_path(tmp_path, "x").with_name("x.log.1").stat().st_size == 17 * 2**20
+
+
+def test_a_log_is_cut_while_its_process_goes_on_writing(tmp_path: Path) -> None:
+    path = log_path(tmp_path, "x")
+    with open_log(tmp_path, "x") as log:
+        for written in range(1, 7):
+            os.truncate(path, 17 * 2**20)
+            assert cut_log(tmp_path, "x")
+            log.write(f"line {written}".encode())
+            log.flush()
+            assert path.read_text() == f"line {written}"
+    assert not cut_log(tmp_path, "x")
+    kept = sorted(each.name for each in path.parent.iterdir())
+    assert kept == ["x.log", "x.log.1", "x.log.2", "x.log.3"]
+
+
+def test_a_log_without_room_for_its_copy_is_cut_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(_: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("homeostat_local.logs.shutil.copyfile", no_room)
+    open_log(tmp_path, "x").close()
+    os.truncate(log_path(tmp_path, "x"), 17 * 2**20)
+    assert cut_log(tmp_path, "x")
+    assert log_path(tmp_path, "x").stat().st_size == 0
+    assert [each.name for each in log_path(tmp_path, "x").parent.iterdir()] == ["x.log"]
