@@ -1,5 +1,6 @@
 """The whole stack from Python, for tests and the demo: start, wait, kill, measure, stop."""
 
+import os
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,9 @@ _LEAVE_SECONDS = 90.0
 class Stack:
     """A stack whose supervisor is this process's child; it ends in order with this process."""
 
-    def __init__(self, data_folder: Path, launch: Launch) -> None:
+    def __init__(self, data_folder: Path, launch: Launch, *, counts_caller: bool = False) -> None:
         self.folder = data_folder
+        self._counts_caller = counts_caller
         self.launch = launch
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._peak_mib = 0.0
@@ -87,11 +89,25 @@ class Stack:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def pss_mb(self) -> float:
-        """Memory of all processes of the stack now, in MiB (shared pages counted once)."""
+        """Memory of all processes of the stack now, in MiB (shared pages counted once).
+
+        With `counts_caller` the calling process is one of them.
+        """
         supervisor = self._supervisor
-        now = pss_mib(tree(supervisor.pid)) if supervisor is not None else 0.0
+        pids = tree(supervisor.pid) if supervisor is not None else []
+        now = pss_mib([*pids, *([os.getpid()] if self._counts_caller else [])])
         self._peak_mib = max(self._peak_mib, now)
         return now
+
+    def pss_by_process(self) -> dict[str, float]:
+        """The same by process, largest first; "caller" is the calling one."""
+        endpoints = self.endpoints
+        roots = {name: record.pid for name, record in endpoints.processes() if record.pid}
+        held = {name: pss_mib(tree(pid)) for name, pid in roots.items()}
+        held["supervisor"] = pss_mib([endpoints.supervisor.pid or 0])
+        if self._counts_caller:
+            held["caller"] = pss_mib([os.getpid()])
+        return dict(sorted(held.items(), key=lambda each: -each[1]))
 
     @property
     def peak_pss_mb(self) -> float:
@@ -116,11 +132,13 @@ def running_stack(
     commands: Mapping[str, Sequence[str]] | None = None,
     broker_memory_mib: int = 1024,
     seconds: float = 60.0,
+    counts_caller: bool = False,
 ) -> Iterator[Stack]:
     """A stack that is ready on entry and stopped on exit.
 
     `settings` are environment variables, with or without the prefix HOMEOSTAT_; `kafka` (host:port)
-    takes the place of the embedded broker; `commands` say how to start a service instead.
+    takes the place of the embedded broker; `commands` say how to start a service instead. With
+    `counts_caller` the memory that is measured includes the calling process.
     """
     launch = Launch(
         services=tuple(services),
@@ -129,7 +147,7 @@ def running_stack(
         commands={name: tuple(words) for name, words in (commands or {}).items()},
         broker_memory_mib=broker_memory_mib,
     )
-    stack = Stack(folder.resolve(), launch)
+    stack = Stack(folder.resolve(), launch, counts_caller=counts_caller)
     over = threading.Event()
     sampler = threading.Thread(target=_sample, args=(stack, over), name="pss", daemon=True)
     try:
