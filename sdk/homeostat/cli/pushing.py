@@ -1,5 +1,6 @@
 """`homeostat push`: a model, its past, and what it said of it."""
 
+import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -77,6 +78,8 @@ def push(
         nullable=tuple(nullable or ()),
         score_output=score_output,
         decision_threshold=threshold,
+        # Whoever pushes may not approve: the same name as approve and promote use.
+        author=getpass.getuser(),
     )
     with console.status("reading the model and its history") as status:
         prepared = prepare(told)
