@@ -200,7 +200,7 @@ class RegistryApi(RegistryServiceServicer):
         request: pb.PromoteVersionRequest,
         context: "Context[pb.PromoteVersionRequest, pb.PromoteVersionResponse]",
     ) -> pb.PromoteVersionResponse:
-        """Past the gate; ABORTED on a stale etag."""
+        """Past the gate; ABORTED on a stale etag, PERMISSION_DENIED to the author under APPROVE."""
         moved = await moving.promote(
             request.model_name,
             request.version,

@@ -33,6 +33,7 @@ from homeostat_registry.domain.facts import (
     Stage,
     Task,
     Tensor,
+    Version,
     check_registration,
     check_signature,
 )
@@ -168,9 +169,25 @@ def test_only_what_waits_can_be_approved() -> None:
 
 def test_a_promotion_needs_a_reason_and_another_version() -> None:
     with pytest.raises(Invalid):
-        life.decide_promotion(a_version(stage=Stage.REJECTED), actor="bob", reason=" ")
+        promote(a_version(stage=Stage.REJECTED), reason=" ")
     with pytest.raises(WrongStage):
-        life.decide_promotion(a_version(), actor="bob", reason="why not")
+        promote(a_version())
+
+
+def promote(version: Version, **more: Any) -> life.Decision:
+    said: dict[str, Any] = {"model": a_model(), "actor": "bob", "reason": "why not"}
+    said |= more
+    return life.decide_promotion(version, said.pop("model"), **said)
+
+
+@pytest.mark.parametrize("stage", [Stage.AWAITS_APPROVAL, Stage.REJECTED])
+def test_an_author_does_not_pass_four_eyes_by_promoting(stage: Stage) -> None:
+    made = a_version(version=2, stage=stage, author="Ann B")
+    under_approve = a_model(autonomy=Autonomy.APPROVE)
+    with pytest.raises(SelfApproval, match="somebody else must promote"):
+        promote(made, model=under_approve, actor=" ann  b")
+    assert promote(made, model=under_approve).stage is Stage.CHAMPION
+    assert promote(made, actor="Ann B").stage is Stage.CHAMPION
 
 
 def reigns(*steps: tuple[int, Change]) -> list[Reign]:

@@ -80,7 +80,7 @@ async def promote(
     book: Book,
     clock: Clock,
 ) -> Version:
-    """Past the gate, by a person. StaleEtag, WrongStage."""
+    """Past the gate, by a person. StaleEtag, WrongStage, SelfApproval."""
     actor = require_person(actor, "actor")
     require_text(reason, "reason")
 
@@ -88,7 +88,7 @@ async def promote(
         model = await pages.model()
         life.require_etag(model, etag)
         wanted = await pages.version(version)
-        decision = life.decide_promotion(wanted, actor=actor, reason=reason)
+        decision = life.decide_promotion(wanted, model, actor=actor, reason=reason)
         now_us = clock.now_us()
         moved = await stages.carry_out(pages, model, wanted, decision, now_us)
         await stages.note(pages, "promote", actor, moved, model, now_us)

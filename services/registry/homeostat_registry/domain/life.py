@@ -148,10 +148,22 @@ def decide_approval(
     return Decision(Stage.CHAMPION, (*version.reasons, said))
 
 
-def decide_promotion(version: Version, *, actor: str, reason: str) -> Decision:
-    """Past the gate by a person's word; WrongStage if it is champion already."""
+def decide_promotion(version: Version, model: Model, *, actor: str, reason: str) -> Decision:
+    """Past the gate by a person's word; WrongStage if it is champion already.
+
+    SelfApproval if it needs approval, or was refused, and ``actor`` made it: four eyes.
+    """
     if version.stage is Stage.CHAMPION:
         raise WrongStage(f"{version.model_name} version {version.version} is champion already")
+    if (
+        model.autonomy is Autonomy.APPROVE
+        and version.stage in (Stage.AWAITS_APPROVAL, Stage.REJECTED)
+        and same_person(actor, version.author)
+    ):
+        raise SelfApproval(
+            f"{version.model_name} version {version.version} was made by {version.author}: "
+            f"under {_spoken(model)} somebody else must promote it"
+        )
     if not reason.strip():
         raise Invalid("a promotion past the gate needs a reason")
     return Decision(Stage.CHAMPION, (f"Promoted past the gate by {actor}{_because(reason)}",))
