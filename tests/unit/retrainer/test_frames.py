@@ -1,7 +1,8 @@
 """What goes through the pipe to a worker comes out as it went in."""
 
 import pyarrow as pa
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from homeostat_retrainer.workshop import frames
 
