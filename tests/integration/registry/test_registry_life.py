@@ -1,6 +1,7 @@
 """The whole life of versions, over gRPC and on a real database."""
 
 import asyncio
+import json
 from typing import Any
 
 import asyncpg
@@ -323,6 +324,31 @@ async def test_rolling_back_twice_goes_two_back(registry: Registry, name: str) -
     assert await roll_back(3) == 3
     with refused(Code.FAILED_PRECONDITION, "champion already"):
         await roll_back(3)
+
+
+async def test_a_roll_back_is_not_undone_by_the_next_proven_candidate(
+    registry: Registry, name: str
+) -> None:
+    await registry.a_model(name)
+    await registry.push(name)
+    await registry.propose(name, "run-1")
+    model = await registry.model(name)
+    back = await registry.api.RollBack(
+        pb.RollBackRequest(model_name=name, etag=model.etag, actor="bob", reason="complaints"),
+        timeout=10,
+    )
+    assert "Autonomy lowered from AUTO to APPROVE" in back.version.reasons[-1]
+    assert (await registry.model(name)).autonomy == pb.AUTONOMY_APPROVE
+    assert (await registry.propose(name, "run-2")).version.stage == pb.STAGE_AWAITS_APPROVAL
+    assert (await registry.model(name)).champion_version == 1
+    told = json.loads(
+        next(
+            each.detail
+            for each in await registry.audit()
+            if each.model_name == name and each.action == "roll_back"
+        )
+    )
+    assert (told["autonomy"], told["autonomy_after"]) == ("AUTO", "APPROVE")
 
 
 async def test_who_was_champion_at_a_time(registry: Registry, name: str) -> None:

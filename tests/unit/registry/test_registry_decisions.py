@@ -218,6 +218,24 @@ def test_going_back_to_a_named_version_needs_a_former_champion() -> None:
         life.roll_back_target(model, history, 2)
 
 
+@pytest.mark.parametrize(
+    ("successor", "change", "after"),
+    [
+        (1, Change.ROLLED_BACK, Autonomy.APPROVE),
+        (5, Change.ROLLED_BACK, Autonomy.APPROVE),
+        (1, Change.PROMOTED, Autonomy.APPROVE),
+        (5, Change.PROMOTED, Autonomy.AUTO),
+    ],
+)
+def test_the_loop_does_not_undo_a_step_back(
+    successor: int, change: Change, after: Autonomy
+) -> None:
+    assert life.autonomy_after(a_model(champion_version=3), successor, change) is after
+    for autonomy in (Autonomy.OBSERVE, Autonomy.RECOMMEND, Autonomy.APPROVE):
+        model = a_model(champion_version=3, autonomy=autonomy)
+        assert life.autonomy_after(model, successor, change) is autonomy
+
+
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=20), st.integers(-10, 1010))
 def test_the_champion_at_a_time_is_the_last_decision_that_counts_from_before(
     told: list[int], at: int

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from homeostat_registry.domain import life
 from homeostat_registry.domain.facts import Change, Model, Reign, Stage, Version
 from homeostat_registry.domain.life import Decision
 from homeostat_registry.ports import Move, Pages
@@ -29,20 +30,33 @@ async def crown(
 ) -> Version:
     """The old champion retires and the new one serves, in one revision with an event for each."""
     changed = dataclasses.replace(
-        model, champion_version=version.version, revision=model.revision + 1
+        model,
+        autonomy=life.autonomy_after(model, version.version, change),
+        champion_version=version.version,
+        revision=model.revision + 1,
     )
     previous = model.champion_version
+    reasons = (*decision.reasons, *_lowered(model, changed))
     retired = await _retire(pages, model, version.version)
-    await pages.move_stage(version.version, Stage.CHAMPION, decision.reasons)
-    crowned = dataclasses.replace(version, stage=Stage.CHAMPION, reasons=decision.reasons)
+    await pages.move_stage(version.version, Stage.CHAMPION, reasons)
+    crowned = dataclasses.replace(version, stage=Stage.CHAMPION, reasons=reasons)
     await pages.change_model(changed)
     await pages.add_reign(Reign(changed.revision, version.version, occurred_at_us, change))
-    moves = [Move(crowned, change, changed, previous, decision.reasons, occurred_at_us)]
+    moves = [Move(crowned, change, changed, previous, reasons, occurred_at_us)]
     if retired is not None:
         why = (f"Version {version.version} took its place.",)
         moves.append(Move(retired, Change.RETIRED, changed, previous, why, occurred_at_us))
     await pages.tell(moves)
     return crowned
+
+
+def _lowered(before: Model, after: Model) -> tuple[str, ...]:
+    if after.autonomy is before.autonomy:
+        return ()
+    return (
+        f"Autonomy lowered from {before.autonomy.name} to {after.autonomy.name}, so that the loop "
+        "does not undo it; set it again when the loop may go on alone.",
+    )
 
 
 async def _retire(pages: Pages, model: Model, successor: int) -> Version | None:
@@ -63,6 +77,7 @@ async def note(
     pages: Pages, action: str, actor: str, version: Version, before: Model, occurred_at_us: int
 ) -> None:
     """Into the audit chain: what was decided, by whom, and on what ground."""
+    after = await pages.model()
     await pages.audit(
         action,
         actor,
@@ -73,6 +88,7 @@ async def note(
             "model_sha256": version.model.sha256,
             "champion_before": before.champion_version,
             "autonomy": before.autonomy.name,
+            "autonomy_after": after.autonomy.name,
             "revision_before": before.revision,
             "run_id": version.lineage.run_id,
             "evidence": dataclasses.asdict(version.evidence) if version.evidence else None,

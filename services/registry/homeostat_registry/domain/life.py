@@ -169,6 +169,16 @@ def decide_promotion(version: Version, model: Model, *, actor: str, reason: str)
     return Decision(Stage.CHAMPION, (f"Promoted past the gate by {actor}{_because(reason)}",))
 
 
+def autonomy_after(model: Model, successor: int, change: Change) -> Autonomy:
+    """How far the gate may still go once ``successor`` serves.
+
+    Who goes back to an older version takes ``AUTO`` away: the loop would find the same drift again
+    and promote again what was just taken down.
+    """
+    goes_back = change is Change.ROLLED_BACK or successor < (model.champion_version or 0)
+    return Autonomy.APPROVE if goes_back and model.autonomy is Autonomy.AUTO else model.autonomy
+
+
 def roll_back_target(model: Model, history: Sequence[Reign], wanted: int | None) -> int:
     """The version to go back to: the one named, or the champion before the present one.
 
