@@ -70,6 +70,13 @@ class Watermarks:
             reached.append(seen.floor_us)
         return min(reached, default=None)
 
+    def begin_anew(self) -> None:
+        """A new life of the broker: sources are those that send their marks there. What ``current``
+        says stays: it was promised."""
+        for each in self._partitions.values():
+            each.open.clear()
+            each.closed.clear()
+
     def to_json(self) -> str:
         """The whole state; ``from_json`` gives it back."""
         return json.dumps(

@@ -56,6 +56,17 @@ def test_a_mark_from_before_the_leaving_does_not_bring_a_source_back() -> None:
     assert marks.current(PREDICTIONS, 1) == 20
 
 
+def test_in_a_new_life_of_the_broker_only_who_speaks_there_holds_back() -> None:
+    marks = observed((0, a_mark("a", 10)), (0, a_mark("gone", 7)), (0, a_mark("a", 20)))
+    assert marks.current(PREDICTIONS, 1) == 10
+    marks.begin_anew()
+    assert marks.current(PREDICTIONS, 1) == 10
+    marks.observe(PREDICTIONS, 0, a_mark("a", 5))
+    assert marks.current(PREDICTIONS, 1) == 10
+    marks.observe(PREDICTIONS, 0, a_mark("a", 20))
+    assert marks.current(PREDICTIONS, 1) == 20
+
+
 def test_a_source_that_came_back_holds_back_again() -> None:
     marks = observed(
         (0, a_mark("a", 8, is_closed=True)), (0, a_mark("a", 12)), (0, a_mark("b", 20))
