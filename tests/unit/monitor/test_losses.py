@@ -202,6 +202,21 @@ def test_a_state_that_is_not_what_was_written_is_refused(spoil: object) -> None:
         adwin.load(spoil(stored))  # type: ignore[operator]
 
 
+def test_a_state_of_an_older_form_is_refused_not_silent_for_ever() -> None:
+    """Without ``reference_rows`` every rise would pass for chance."""
+    older = json.loads(LossWatch.seeded(holdout(), is_binary=True).to_json())
+    del older["form"]
+    del older["tally"]["reference_rows"]
+    with pytest.raises(CorruptState, match="form"):
+        LossWatch.from_json(json.dumps(older))
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"abc"', "{}"])
+def test_json_of_another_shape_is_no_state(text: str) -> None:
+    with pytest.raises(CorruptState):
+        LossWatch.from_json(text)
+
+
 @given(st.text(max_size=40))
 def test_nonsense_is_no_state(text: str) -> None:
     with pytest.raises(CorruptState):

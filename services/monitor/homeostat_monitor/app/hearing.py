@@ -12,9 +12,10 @@ from homeostat_monitor.domain.alerts import (
     superseded,
 )
 from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.losses import LossWatch
-from homeostat_monitor.ports import Transaction
+from homeostat_monitor.ports import ModelStanding, Standing, Transaction
 
 _RUN_REMEMBER_US = 400 * 86_400_000_000
 # An accepted level may be exceeded by a quarter before it is news.
@@ -42,10 +43,8 @@ async def hear_version(news: VersionNews, *, tx: Transaction) -> list[Alert]:
         await tx.raise_revision(news.subject.model_name, news.revision)
         return []
     await tx.promote(news.subject.model_name, champion, news.revision)
-    watermark = max(model.windows_until_us or 0, model.losses_until_us or 0)
-    moment = Moment(watermark, news.occurred_us)
     ended = [
-        superseded(alert, by_version=champion, moment=moment)
+        superseded(alert, by_version=champion, moment=_moment(alert, model, news.occurred_us))
         for alert in await tx.open_alerts_of_others(news.subject.model_name, champion)
     ]
     await tx.save_alerts(ended)
@@ -71,10 +70,12 @@ async def hear_run(news: RunNews, *, runs_until_accepted: int, tx: Transaction) 
     event = b"run:" + news.run_id.encode()
     if not await tx.hear([event], [news.occurred_us + _RUN_REMEMBER_US]):
         return []
-    watermark = max(model.windows_until_us or 0, model.losses_until_us or 0)
-    moment = Moment(watermark, news.occurred_us)
     tried = [
-        after_run_without_candidate(alert, enough=runs_until_accepted, moment=moment)
+        after_run_without_candidate(
+            alert,
+            enough=runs_until_accepted,
+            moment=_moment(alert, model, news.occurred_us),
+        )
         for alert in await tx.open_alerts(news.subject)
         if alert.cause is not Cause.DATA_BREAK and alert.opened_at <= news.cut_us
     ]
@@ -86,16 +87,33 @@ async def hear_run(news: RunNews, *, runs_until_accepted: int, tx: Transaction) 
     return accepted
 
 
+def _moment(alert: Alert, model: ModelStanding, occurred_us: int) -> Moment:
+    """Each alert by the marks that it was judged at: who waits until outcomes have reached it must
+    not wait for the predictions, which are ahead."""
+    is_loss = alert.rule is Rule.PERFORMANCE
+    until = model.losses_until_us if is_loss else model.windows_until_us
+    return Moment(until or 0, occurred_us)
+
+
 async def _rebase(alert: Alert, tx: Transaction) -> None:
     standing = await tx.standing(alert.subject)
     if alert.rule is Rule.PERFORMANCE:
         if standing.loss_state is not None:
-            watch = LossWatch.from_json(standing.loss_state)
-            watch.rebase()
-            await tx.save_standing(replace(standing, loss_state=watch.to_json()))
+            await _rebase_watch(standing, standing.loss_state, tx)
         return
     levels = {
         f"{alert.rule}:{feature}": level * _ACCEPTED_MARGIN
         for feature, level in accepted_levels(alert).items()
     }
     await tx.save_standing(replace(standing, accepted={**standing.accepted, **levels}))
+
+
+async def _rebase_watch(standing: Standing, loss_state: str, tx: Transaction) -> None:
+    try:
+        watch = LossWatch.from_json(loss_state)
+    except CorruptState as error:
+        # The next losses rebuild it from the hold-out.
+        await tx.remark(standing.subject, [f"an accepted loss was not kept: {error}"])
+        return
+    watch.rebase()
+    await tx.save_standing(replace(standing, loss_state=watch.to_json()))

@@ -37,6 +37,8 @@ _PERSISTENCE_LOSSES = 4000
 _CRITICAL_RISE = 0.5
 # Regression losses have long tails; in deviations from the hold-out's mean.
 _CLIP = (-1.0, 4.0)
+# Of the stored state. To be raised with every change of what its fields mean.
+_FORM = 2
 # Marks of time along the detector's window: enough to say when it begins within 0.1 %.
 _MOST_MARKS = 1024
 
@@ -338,6 +340,7 @@ class LossWatch:
     def to_json(self) -> str:
         """The whole state as JSON text."""
         parts = {
+            "form": _FORM,
             "tally": asdict(self._tally),
             "scale": asdict(self._scale),
             "timeline": asdict(self._timeline),
@@ -350,12 +353,14 @@ class LossWatch:
         """The watch that was stored; CorruptState where it cannot be trusted."""
         try:
             parts: dict[str, Any] = json.loads(text)
+            if parts.get("form") != _FORM:
+                raise CorruptState("the loss detector was stored in another form")
             tally = _Tally(**parts["tally"])
             watch = cls(is_binary=tally.is_binary)
             watch._tally = tally
             watch._scale = _Scale(**parts["scale"])
             watch._timeline = _Timeline(**parts["timeline"])
             watch._detector = adwin.load(parts["adwin"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CorruptState(f"the loss detector's state is unreadable: {error}") from error
         return watch
