@@ -25,7 +25,20 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _TIDY_SECONDS = 10.0
 _FINISH_SECONDS = 4.0
 
-_AWAY = (RegistryAway, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# The world's weather, which passes. Any other error of the database is a bug of ours.
+_AWAY = (
+    RegistryAway,
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    # What asyncpg raises on a connection that was lost in the middle of its protocol.
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    # Serialisation and deadlocks.
+    asyncpg.TransactionRollbackError,
+    # A full disk, too many connections.
+    asyncpg.InsufficientResourcesError,
+)
 
 _log = logs.get_logger("homeostat_monitor.judging")
 
