@@ -235,7 +235,7 @@ class _Remembered:
 
 async def _observe_marks(tx: StoreTransaction, topic: Topic, batch: Batch) -> None:
     """Every value that the topic's watermark takes on the way is judged by itself."""
-    marks, current = await tx.watermarks(topic.name)
+    marks, current = await tx.watermarks(topic.name, batch.epoch)
     passed: list[int] = []
     seen = False
     for record, message in batch.records:
@@ -248,7 +248,7 @@ async def _observe_marks(tx: StoreTransaction, topic: Topic, batch: Batch) -> No
             current = reached
             passed.append(reached)
     if seen:
-        await tx.save_watermarks(topic.name, marks, current, passed)
+        await tx.save_watermarks(topic.name, batch.epoch, marks, current, passed)
 
 
 def _is_mark(message: Message) -> bool:

@@ -48,7 +48,7 @@ class MonitorServicer(MonitorServiceServicer):
         request: ListAlertsRequest,
         context: grpc.aio.ServicerContext[ListAlertsRequest, ListAlertsResponse],
     ) -> ListAlertsResponse:
-        """The last event of each alert, newest first."""
+        """The last event of each alert, newest first; at most 10,000."""
         alerts = await self._reader.list_alerts(request.model_name, open_only=request.open_only)
         return ListAlertsResponse(alerts=[message_of(each) for each in alerts])
 

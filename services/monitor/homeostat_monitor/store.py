@@ -22,6 +22,9 @@ from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.sums import Counts
 from homeostat_monitor.ports import ID_BYTES, BlockOfLosses, ModelStanding, Standing, SumKey
 
+# Alerts in one answer: about 10 MB.
+_MOST_LISTED = 10_000
+
 _SQL = queries("homeostat_monitor")
 
 
@@ -160,18 +163,30 @@ class StoreTransaction:
 
     # Watermarks
 
-    async def watermarks(self, topic: str) -> tuple[Watermarks, int | None]:
-        """The marks of a topic's partitions, and the least of them."""
+    async def watermarks(self, topic: str, epoch: str) -> tuple[Watermarks, int | None]:
+        """The marks of a topic's partitions, and the least of them.
+
+        A source that sent none in this epoch of the broker holds nothing back: it may be gone.
+        """
         row = await self._on.fetchrow(_SQL["read_watermark"], topic)
         if row is None:
             return Watermarks(), None
-        return Watermarks.from_json(row["marks"]), row["current_us"]
+        marks = Watermarks.from_json(row["marks"])
+        # Stored before epochs were: of which one is not known.
+        if row["epoch"] not in (None, epoch):
+            marks.begin_anew()
+        return marks, row["current_us"]
 
     async def save_watermarks(
-        self, topic: str, marks: Watermarks, current_us: int | None, passed: Sequence[int]
+        self,
+        topic: str,
+        epoch: str,
+        marks: Watermarks,
+        current_us: int | None,
+        passed: Sequence[int],
     ) -> None:
         """Stores them, and the values passed on the way, which are to be judged one by one."""
-        await self._on.execute(_SQL["save_watermark"], topic, marks.to_json(), current_us)
+        await self._on.execute(_SQL["save_watermark"], topic, marks.to_json(), current_us, epoch)
         if passed:
             await self._on.execute(_SQL["add_marks"], topic, list(passed))
 
@@ -200,8 +215,10 @@ class StoreTransaction:
     async def open_alerts(self, subject: Subject) -> list[Alert]:
         return await self._alerts("open_alerts", subject.model_name, subject.version)
 
-    async def alerts_at(self, subject: Subject, watermark_us: int) -> list[Alert]:
-        return await self._alerts("alerts_at", subject.model_name, subject.version, watermark_us)
+    async def input_alerts_at(self, subject: Subject, watermark_us: int) -> list[Alert]:
+        return await self._alerts(
+            "input_alerts_at", subject.model_name, subject.version, watermark_us
+        )
 
     async def open_alerts_of_others(self, model_name: str, version: int) -> list[Alert]:
         return await self._alerts("open_alerts_of_others", model_name, version)
@@ -292,8 +309,8 @@ class Reader:
         return int(await self._pool.fetchval(_SQL["open_work"], PREDICTIONS.name, JOINED.name))
 
     async def list_alerts(self, model_name: str, *, open_only: bool) -> list[Alert]:
-        """The last event of each alert, newest first; "" means all models."""
-        rows = await self._pool.fetch(_SQL["list_alerts"], model_name, open_only)
+        """The last event of each alert, the newest 10,000 first to last; "" means all models."""
+        rows = await self._pool.fetch(_SQL["list_alerts"], model_name, open_only, _MOST_LISTED)
         return [alert_of(row["body"]) for row in rows]
 
     async def champion(self, model_name: str) -> Standing | None:

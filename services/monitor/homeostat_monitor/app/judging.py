@@ -243,7 +243,7 @@ async def _watch(standing: Standing, version: KnownVersion, tx: Transaction) -> 
 async def _tell_changes(
     standing: Standing, changes: Sequence[LossChange], mark: int, book: _Book, tx: Transaction
 ) -> None:
-    causes = [each.cause for each in await tx.alerts_at(standing.subject, mark)]
+    causes = [each.cause for each in await tx.input_alerts_at(standing.subject, mark)]
     has_evidence = standing.first_judged_us is not None and standing.first_judged_us <= mark
     cause = cause_of_loss(causes, has_evidence=has_evidence)
     for change in changes:

@@ -89,11 +89,12 @@ WHERE model_name = $1 AND version = $2 AND first_known_us < $3;
 DELETE FROM loss_block WHERE model_name = $1 AND version = $2 AND last_known_us < $3;
 
 -- name: read_watermark
-SELECT marks, current_us FROM watermark WHERE topic = $1;
+SELECT marks, current_us, epoch FROM watermark WHERE topic = $1;
 
 -- name: save_watermark
-INSERT INTO watermark (topic, marks, current_us) VALUES ($1, $2, $3)
-ON CONFLICT (topic) DO UPDATE SET marks = excluded.marks, current_us = excluded.current_us;
+INSERT INTO watermark (topic, marks, current_us, epoch) VALUES ($1, $2, $3, $4)
+ON CONFLICT (topic) DO UPDATE SET marks = excluded.marks, current_us = excluded.current_us,
+    epoch = excluded.epoch;
 
 -- name: add_marks
 INSERT INTO mark (topic, watermark_us) SELECT $1, unnest($2::bigint[]) ON CONFLICT DO NOTHING;
@@ -109,10 +110,11 @@ UPDATE model SET windows_until_us = $2, losses_until_us = $3 WHERE model_name = 
 -- name: open_alerts
 SELECT body FROM alert WHERE model_name = $1 AND version = $2 AND is_open ORDER BY alert_id;
 
--- name: alerts_at
--- What stood open at a watermark.
+-- name: input_alerts_at
+-- What of the inputs stood open at a watermark. Not the loss: whether its alert is stored yet
+-- depends on how the marks came.
 SELECT body FROM alert
-WHERE model_name = $1 AND version = $2 AND opened_at_us <= $3
+WHERE model_name = $1 AND version = $2 AND rule <> 'performance' AND opened_at_us <= $3
     AND (resolved_at_us IS NULL OR resolved_at_us > $3);
 
 -- name: open_alerts_of_others
@@ -129,7 +131,7 @@ ON CONFLICT (alert_id) DO UPDATE SET is_open = excluded.is_open,
 
 -- name: list_alerts
 SELECT body FROM alert WHERE ($1 = '' OR model_name = $1) AND (is_open OR NOT $2)
-ORDER BY occurred_at_us DESC, alert_id;
+ORDER BY occurred_at_us DESC, alert_id LIMIT $3;
 
 -- name: add_tallies
 INSERT INTO tally AS t (model_name, version, name, total)
