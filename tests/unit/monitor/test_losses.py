@@ -171,6 +171,22 @@ def test_portions_and_stored_states_change_nothing(cuts: list[int], has_seed: bo
     assert watch.to_json() == whole.to_json()
 
 
+def test_the_detector_does_what_rivers_own_does() -> None:
+    """River's class is the Rust core and a few lines; ours leaves out what it would import."""
+    from river.drift import ADWIN  # noqa: PLC0415
+
+    theirs, ours = ADWIN(delta=adwin.DELTA), adwin.fresh()
+    detections = 0
+    for loss in stream((3000, 0.2), (2000, 0.5), (4000, 0.1), (2000, 0.3)):
+        theirs.update(loss.value)
+        ours.update(loss.value)
+        detections += theirs.drift_detected
+        assert ours.drift_detected == theirs.drift_detected
+        assert (ours.width, ours.total) == (theirs.width, theirs.total)
+        assert ours.estimation == theirs.estimation
+    assert detections >= 3
+
+
 def test_the_detector_comes_back_bit_for_bit() -> None:
     rng = np.random.default_rng(0)
     detector = adwin.fresh()
