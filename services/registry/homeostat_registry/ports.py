@@ -58,6 +58,10 @@ class Pages(Protocol):
         """The first version with this model file."""
         ...
 
+    async def waiting(self) -> Sequence[Version]:
+        """All versions that await approval, oldest first."""
+        ...
+
     async def next_version(self) -> int:
         """The number that a new version gets."""
         ...

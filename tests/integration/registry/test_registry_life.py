@@ -243,32 +243,54 @@ async def test_approval_needs_somebody_else_and_the_present_etag(
         await approve("bob", etag)
 
 
-async def test_approval_is_refused_when_the_champion_has_moved_on(
-    registry: Registry, name: str
+async def test_what_awaits_approval_is_rejected_when_the_champion_has_moved_on(
+    registry: Registry, registry_process: RegistryProcess, name: str
 ) -> None:
     await registry.a_model(name, pb.AUTONOMY_APPROVE)
     await registry.push(name)
     await registry.propose(name, "run-1")
-    third = await registry.push(name)
+    await registry.propose(name, "run-2")
+    urgent = await registry.push(name)
     await registry.api.PromoteVersion(
         pb.PromoteVersionRequest(
             model_name=name,
-            version=third.version,
+            version=urgent.version,
             etag=(await registry.model(name)).etag,
             actor="bob",
             reason="urgent",
         ),
         timeout=10,
     )
-    etag = (await registry.model(name)).etag
+    versions = await registry.versions(name)
+    assert [each.stage for each in versions] == [
+        pb.STAGE_RETIRED,
+        pb.STAGE_REJECTED,
+        pb.STAGE_REJECTED,
+        pb.STAGE_CHAMPION,
+    ]
+    assert versions[1].reasons[-1] == "Stale: another champion since, 4."
+    assert [list(each.aliases) for each in versions] == [[], [], [], ["champion"]]
+    events = await _events(registry_process, name, 8)
+    assert [(each.version, each.change, each.revision) for each in events[4:]] == [
+        (4, vc.VERSION_CHANGE_PROMOTED, 3),
+        (1, vc.VERSION_CHANGE_RETIRED, 3),
+        (2, vc.VERSION_CHANGE_REJECTED, 3),
+        (3, vc.VERSION_CHANGE_REJECTED, 3),
+    ]
+    assert [
+        each.detail
+        for each in await registry.audit()
+        if each.model_name == name and each.action == "reject_stale"
+    ] == ['{"champion":4,"versions":[2,3]}']
     request = pb.ApproveVersionRequest(
-        model_name=name, version=2, approver="bob", is_approved=True, etag=etag
+        model_name=name,
+        version=2,
+        approver="bob",
+        is_approved=True,
+        etag=(await registry.model(name)).etag,
     )
-    with refused(Code.FAILED_PRECONDITION, "version 3 is champion now"):
+    with refused(Code.FAILED_PRECONDITION, "rejected"):
         await registry.api.ApproveVersion(request, timeout=10)
-    request.is_approved = False
-    answer = await registry.api.ApproveVersion(request, timeout=10)
-    assert answer.version.stage == pb.STAGE_REJECTED
 
 
 async def test_promotion_by_hand_needs_etag_actor_and_reason(registry: Registry, name: str) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 
 from homeostat_registry.domain import life
 from homeostat_registry.domain.facts import Change, Model, Reign, Stage, Version
+from homeostat_registry.domain.gate import stale_champion
 from homeostat_registry.domain.life import Decision
 from homeostat_registry.ports import Move, Pages
 
@@ -28,7 +29,8 @@ async def crown(
     occurred_at_us: int,
     change: Change,
 ) -> Version:
-    """The old champion retires and the new one serves, in one revision with an event for each."""
+    """The old champion retires, the new one serves, and what waits with evidence against another
+    is rejected: in one revision with an event for each."""
     changed = dataclasses.replace(
         model,
         autonomy=life.autonomy_after(model, version.version, change),
@@ -46,7 +48,15 @@ async def crown(
     if retired is not None:
         why = (f"Version {version.version} took its place.",)
         moves.append(Move(retired, Change.RETIRED, changed, previous, why, occurred_at_us))
+    stale = await _reject_stale(pages, crowned)
+    moves += [
+        Move(each, Change.REJECTED, changed, previous, each.reasons, occurred_at_us)
+        for each in stale
+    ]
     await pages.tell(moves)
+    if stale:
+        detail = {"versions": [each.version for each in stale], "champion": crowned.version}
+        await pages.audit("reject_stale", "registry", detail)
     return crowned
 
 
@@ -66,6 +76,17 @@ async def _retire(pages: Pages, model: Model, successor: int) -> Version | None:
     reasons = (*champion.reasons, f"Retired: version {successor} took its place.")
     await pages.move_stage(champion.version, Stage.RETIRED, reasons)
     return dataclasses.replace(champion, stage=Stage.RETIRED, reasons=reasons)
+
+
+async def _reject_stale(pages: Pages, champion: Version) -> list[Version]:
+    """Nobody may approve them any more, and no other call would ever move them."""
+    rejected = []
+    for waiting in await pages.waiting():
+        if any(stale_champion(waiting.evidence, champion)):
+            reasons = (*waiting.reasons, f"Stale: another champion since, {champion.version}.")
+            await pages.move_stage(waiting.version, Stage.REJECTED, reasons)
+            rejected.append(dataclasses.replace(waiting, stage=Stage.REJECTED, reasons=reasons))
+    return rejected
 
 
 async def champion_of(pages: Pages, model: Model) -> Version | None:

@@ -48,6 +48,12 @@ SELECT version.*, stage, reasons
 FROM version JOIN version_stage USING (model_name, version)
 WHERE model_name = $1 ORDER BY version;
 
+-- name: list_waiting
+-- Stage 3 awaits approval.
+SELECT version.*, stage, reasons
+FROM version JOIN version_stage USING (model_name, version)
+WHERE model_name = $1 AND stage = 3 ORDER BY version;
+
 -- name: list_champions
 SELECT version.*, stage, reasons
 FROM version JOIN version_stage USING (model_name, version)

@@ -46,6 +46,11 @@ class PostgresPages:
         row = await self._connection.fetchrow(_SQL["version_of_artifact"], self._name, sha256)
         return rows.version(row) if row else None
 
+    async def waiting(self) -> Sequence[Version]:
+        """All versions that await approval, oldest first."""
+        found = await self._connection.fetch(_SQL["list_waiting"], self._name)
+        return [rows.version(row) for row in found]
+
     async def next_version(self) -> int:
         """The number that a new version gets."""
         return int(await self._connection.fetchval(_SQL["next_version"], self._name))
