@@ -21,8 +21,8 @@ from homeostat.push import Push, prepare, send
 from homeostat.quiet import Loop
 from homeostat.registry.v1.registry_pb2 import AuditEntry, ListAuditRequest
 from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
-from homeostat_flights.data import Flights
 from homeostat_flights.figures import Story, read_story
+from homeostat_flights.flights import Flights
 from homeostat_flights.player import Midnight, PlayedModel, Player, Tally
 from homeostat_local.files import secret
 from homeostat_local.kafka import start_kafka

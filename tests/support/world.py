@@ -9,8 +9,8 @@ import pyarrow as pa
 from homeostat.history import Columns
 from homeostat.push import Push
 from homeostat.registry.v1.registry_pb2 import AUTONOMY_AUTO, Autonomy
-from homeostat_flights.data import CLASSES, Flights
 from homeostat_flights.first_model import train_first_model
+from homeostat_flights.flights import CLASSES, Flights
 
 DAY_US = 86_400_000_000
 HOUR_US = DAY_US // 24

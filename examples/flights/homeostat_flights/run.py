@@ -3,13 +3,16 @@
 import asyncio
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from homeostat_flights.demo import Prologue, Wish, play_run, prepare_run
+from homeostat_flights.demo import Wish, play_run
+from homeostat_flights.prologue import prepare_run
 
 # Only a folder with this file in it is emptied.
 _MARK = "made-by-homeostat-demo"
@@ -19,20 +22,23 @@ _SETTINGS = {"INFERENCE_WATERMARK_MODE": "explicit"}
 
 def run_demo(wish: Wish, *, console: Console) -> dict[str, Any]:
     """Starts an own stack, plays, stops it; returns the figures."""
+    from homeostat_local.launch import Launch, check_machine  # noqa: PLC0415 - as the next one
     from homeostat_local.stack import running_stack  # noqa: PLC0415 - slow to import
 
     began = time.monotonic()
     _empty(wish.folder)
+    check_machine(wish.folder / "stack", Launch())
     with console.status("reading a year of flights, training on January"):
-        prologue: Prologue = prepare_run(wish)
+        prologue = prepare_run(wish.folder, wish.months)
     console.print(
         f"January's model is trained; {len(prologue.played):,} flights of the next "
         f"{wish.months} months wait to be played"
     )
-    with (
-        console.status("starting broker, database and five services"),
-        running_stack(wish.folder / "stack", settings=_SETTINGS) as stack,
-    ):
+    with ExitStack() as running:
+        with console.status("starting broker, database and five services"):
+            stack = running.enter_context(
+                running_stack(wish.folder / "stack", settings=_SETTINGS, counts_caller=True)
+            )
         return asyncio.run(play_run(wish, prologue, stack, began=began, console=console))
 
 
@@ -72,6 +78,6 @@ def show_summary(console: Console, found: dict[str, Any], report: Path) -> None:
         f"{found['alerts']} alerts, {found['runs']} retraining runs, {found['fits']} fits, "
         f"[bold]{found['promotions']} promotions[/], no human step\n"
         f"{found['wall_seconds']:.0f} s, {found['peak_pss_mb']:,.0f} MB at most\n"
-        f"the whole story with charts: [bold]{report}[/]",
+        f"the whole story with charts: [bold]{escape(str(report))}[/]",
         highlight=False,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import grpc
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from homeostat.client import CHANNEL_OPTIONS
 from homeostat.events.v1.alert_pb2 import ALERT_STATE_RESOLVED, Alert, Resolution
@@ -19,7 +20,7 @@ from homeostat.monitor.v1.monitor_pb2 import ListAlertsRequest
 from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from homeostat.retrainer.v1.retrainer_pb2 import ListRunsRequest
 from homeostat.retrainer.v1.retrainer_pb2_grpc import RetrainerServiceStub
-from homeostat_flights.data import Flights
+from homeostat_flights.flights import Flights
 from homeostat_flights.player import Midnight, Tally
 from homeostat_flights.screen import Glance, Screen
 
@@ -77,11 +78,12 @@ class Watch:
             return
         self._alerts[alert.alert_id] = alert.revision
         at_us = alert.occurred_at.ToMicroseconds()
+        what = escape(alert.summary)
         if alert.state == ALERT_STATE_RESOLVED:
             ending = Resolution.Name(alert.resolution).removeprefix("RESOLUTION_").lower()
-            self._screen.happened(at_us, f"[green]resolved[/green] ({ending}) {alert.summary}")
+            self._screen.happened(at_us, f"[green]resolved[/green] ({ending}) {what}")
         else:
-            self._screen.happened(at_us, f"[yellow]alert[/yellow] {alert.summary}")
+            self._screen.happened(at_us, f"[yellow]alert[/yellow] {what}")
 
     def _tell_run(self, run: RetrainingRun) -> None:
         if run.run_id in self._runs or run.state != RUN_STATE_ENDED:
