@@ -63,7 +63,9 @@ def up(
     folder = folder.resolve()
     if control.running(folder) is not None:
         endpoints = view.await_ready(_console, folder, None)
-        _console.print(f"Already running in {folder}; nothing changed.", highlight=False)
+        _console.print(
+            f"Already running in {folder}; nothing changed.", highlight=False, markup=False
+        )
         _console.print(view.endpoints_table(endpoints))
         return
     launch = Launch(

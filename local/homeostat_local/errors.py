@@ -1,7 +1,9 @@
 """What can go wrong on the way up, each with its cure in the message."""
 
+from homeostat.errors import HomeostatError
 
-class LocalError(Exception):
+
+class LocalError(HomeostatError):
     """The embedded default cannot do what was asked; the message says what would help."""
 
 

@@ -57,7 +57,7 @@ def stop(console: Console, folder: Path) -> None:
     if stopped.orphans:
         console.print(f"Ended what a dead supervisor had left: {', '.join(stopped.orphans)}.")
     if not stopped.in_order and not stopped.orphans:
-        console.print(f"Nothing runs in {folder}.", highlight=False)
+        console.print(f"Nothing runs in {folder}.", highlight=False, markup=False)
 
 
 def endpoints_table(endpoints: Endpoints) -> Table:
@@ -89,7 +89,11 @@ def show_status(console: Console, folder: Path, *, as_json: bool) -> bool:
         }
         console.print_json(json.dumps(report))
     elif endpoints is None:
-        console.print(f"Nothing runs in {folder}; start it with `homeostat up`.", highlight=False)
+        console.print(
+            f"Nothing runs in {folder}; start it with `homeostat up`.",
+            highlight=False,
+            markup=False,
+        )
     else:
         console.print(_status_table(lines))
     return is_well

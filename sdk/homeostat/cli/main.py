@@ -1,13 +1,11 @@
 """Puts the commands together and turns errors into one line with the cure."""
 
 import importlib
-import sys
 
-import grpc
 import typer
-from rich.console import Console
 
 from homeostat.cli import models, pushing, watching
+from homeostat.cli.reporting import guarded
 
 app = typer.Typer(
     name="homeostat",
@@ -39,15 +37,9 @@ def _add_extensions() -> None:
 
 def main() -> None:
     """Runs the command; exit code 1 with one line on an error that a user can act on."""
+    guarded(_run)
+
+
+def _run() -> None:
     _add_extensions()
-    try:
-        app()
-    except grpc.aio.AioRpcError as error:
-        _fail(f"{error.code().name.lower().replace('_', ' ')}: {error.details()}")
-    except (ValueError, LookupError, OSError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> None:
-    Console(stderr=True).print(f"[red]error[/red] {message}", highlight=False, soft_wrap=True)
-    sys.exit(1)
+    app()

@@ -107,13 +107,14 @@ def version(
 
 def champion(
     model: _Name,
-    at: Annotated[str | None, typer.Option(help="ISO time, UTC; default: now.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="ISO time, UTC where it names no zone; default: now.")
+    ] = None,
     folder: Folder = FOLDER,
 ) -> None:
     """Says which version was champion at a time."""
-    moment = datetime.fromisoformat(at).replace(tzinfo=UTC) if at else datetime.now(UTC)
     stamp = Timestamp()
-    stamp.FromDatetime(moment)
+    stamp.FromDatetime(moment_of(at) if at else datetime.now(UTC))
 
     async def ask() -> str:
         async with channel("registry", folder) as opened:
@@ -125,6 +126,15 @@ def champion(
         return f"version {answer.version} since {when(answer.since_at)}"
 
     typer.echo(run(ask()))
+
+
+def moment_of(text: str) -> datetime:
+    """An ISO time as UTC; one without a zone is UTC already. ValueError where it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time; write it like 2013-02-01T12:00+01:00") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def approve(
@@ -233,7 +243,8 @@ def autonomy(
 def _say(model: str, found: Version) -> None:
     console.print(
         f"{model} version {found.version} is {word(Stage.Name(found.stage), 'STAGE_')}"
-        + (f": {' '.join(found.reasons)}" if found.reasons else "")
+        + (f": {' '.join(found.reasons)}" if found.reasons else ""),
+        markup=False,
     )
 
 

@@ -12,6 +12,7 @@ import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from homeostat.client import CHANNEL_OPTIONS
 from homeostat.endpoints import DEFAULT_FOLDER, address
@@ -41,12 +42,12 @@ async def channel(service: str, folder: Path) -> AsyncIterator[grpc.aio.Channel]
 
 def show_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints a table; says so where it is empty."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     for head in heads:
         table.add_column(head, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console.print(table if table.row_count else f"{title}: none")
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console.print(table if table.row_count else Text(f"{title}: none"))
 
 
 def when(stamp: Timestamp) -> str:

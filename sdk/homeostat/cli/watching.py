@@ -194,7 +194,7 @@ def progress(folder: Folder = FOLDER) -> None:
                 for name, answer in answers.items()
             ),
         )
-        console.print(lag.detail or "nothing is under way")
+        console.print(lag.detail or "nothing is under way", markup=False)
 
     run(ask())
 
