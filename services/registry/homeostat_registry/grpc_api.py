@@ -1,6 +1,6 @@
 """RegistryService: message in, one use case, message out."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -162,11 +162,15 @@ class RegistryApi(RegistryServiceServicer):
         request: pb.ListVersionsRequest,
         context: "Context[pb.ListVersionsRequest, pb.ListVersionsResponse]",
     ) -> pb.ListVersionsResponse:
-        """All versions of a model, oldest first."""
-        found = await asking.list_versions(request.model_name, book=self._tools.book)
-        return pb.ListVersionsResponse(
-            versions=[messages.version(each, asking.aliases(each, found)) for each in found]
+        """The newest versions of a model, oldest first."""
+        found = await asking.list_versions(
+            request.model_name,
+            limit=request.limit,
+            before=request.before_version,
+            run_id=request.run_id,
+            book=self._tools.book,
         )
+        return pb.ListVersionsResponse(versions=await self._tell(found))
 
     async def DownloadArtifact(  # noqa: N802
         self,
@@ -269,8 +273,16 @@ class RegistryApi(RegistryServiceServicer):
         return pb.ListAuditResponse(entries=entries)
 
     async def _told(self, version: Version) -> pb.Version:
-        versions = await self._tools.book.versions(version.model_name)
-        return messages.version(version, asking.aliases(version, versions))
+        (told,) = await self._tell([version])
+        return told
+
+    async def _tell(self, versions: Sequence[Version]) -> list[pb.Version]:
+        """Of one model."""
+        names = await asking.aliases(versions, book=self._tools.book)
+        return [
+            messages.version(each, [names[each.version]] if each.version in names else [])
+            for each in versions
+        ]
 
 
 def _traceparent(context: "Context[Asked, Answered]") -> str | None:

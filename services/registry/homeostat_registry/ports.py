@@ -122,8 +122,12 @@ class Book(Protocol):
         """One version; UnknownVersion."""
         ...
 
-    async def versions(self, model_name: str) -> Sequence[Version]:
-        """All versions of a model, oldest first."""
+    async def versions(self, model_name: str, limit: int, before: int) -> Sequence[Version]:
+        """The newest ``limit`` versions below ``before`` (0: all), oldest first."""
+        ...
+
+    async def challenger(self, model_name: str) -> int | None:
+        """The newest version that awaits approval."""
         ...
 
     async def of_run(self, model_name: str, run_id: str) -> Version | None:

@@ -89,9 +89,10 @@ class RegistryClient:
     async def registered(self, model_name: str, run_id: str) -> Registered | None:
         """What that run registered already."""
         with _translated("registry"):
-            answer = await self._stub.ListVersions(pb.ListVersionsRequest(model_name=model_name))
-        found = [each for each in answer.versions if each.lineage.run_id == run_id]
-        return _registered(found[0]) if found else None
+            answer = await self._stub.ListVersions(
+                pb.ListVersionsRequest(model_name=model_name, run_id=run_id)
+            )
+        return _registered(answer.versions[0]) if answer.versions else None
 
     async def register(self, proposal: Proposal) -> Registered:
         """Header, model, reference; the gate decides within the call."""

@@ -444,6 +444,27 @@ async def _events(of: RegistryProcess, name: str, count: int) -> list[vc.Version
     return found
 
 
+async def test_versions_come_in_pages_or_by_their_run(registry: Registry, name: str) -> None:
+    await registry.a_model(name, pb.AUTONOMY_APPROVE)
+    await registry.push(name)
+    await registry.propose(name, "run-1")
+    await registry.propose(name, "run-2")
+    await registry.push(name)
+
+    async def listed(**more: Any) -> list[tuple[int, list[str]]]:
+        request = pb.ListVersionsRequest(model_name=name, **more)
+        answer = await registry.api.ListVersions(request, timeout=10)
+        return [(each.version, list(each.aliases)) for each in answer.versions]
+
+    everything = [(1, ["champion"]), (2, []), (3, ["challenger"]), (4, [])]
+    assert await listed() == await listed(limit=2**32 - 1) == everything
+    assert await listed(limit=2) == everything[2:]
+    assert await listed(limit=2, before_version=3) == everything[:2]
+    assert await listed(before_version=2**32 - 1) == everything
+    assert await listed(run_id="run-1") == everything[1:2]
+    assert await listed(run_id="run-9") == []
+
+
 async def test_autonomy_changes_under_its_etag(registry: Registry, name: str) -> None:
     model = await registry.a_model(name, pb.AUTONOMY_OBSERVE)
     request = pb.SetAutonomyRequest(

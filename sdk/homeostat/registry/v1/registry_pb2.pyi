@@ -697,15 +697,27 @@ class ListVersionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_NAME_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    BEFORE_VERSION_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
+    limit: _builtins.int
+    """The newest so many, 1000 at most; 0 means 1000."""
+    before_version: _builtins.int
+    """Only versions below this one, to page back; 0 means all."""
+    run_id: _builtins.str
+    """Only what this run registered."""
     def __init__(
         self,
         *,
         model_name: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        before_version: _builtins.int = ...,
+        run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_name", b"model_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_version", b"before_version", "limit", b"limit", "model_name", b"model_name", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -717,7 +729,9 @@ class ListVersionsResponse(_message.Message):
 
     VERSIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]: ...
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]:
+        """Oldest first."""
+
     def __init__(
         self,
         *,

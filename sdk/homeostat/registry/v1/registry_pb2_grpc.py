@@ -169,14 +169,14 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PromoteVersion(self, request, context):
-        """By a person, past the gate, audited: needs the model's present etag.
+        """By a person, past the gate, audited: needs the model's present etag. To an older version: see RollBack.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollBack(self, request, context):
-        """Back to the champion before, or to a named version.
+        """Back to the champion before, or to a named version. AUTO becomes APPROVE, or the loop would undo it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

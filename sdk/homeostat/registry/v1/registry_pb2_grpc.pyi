@@ -46,9 +46,9 @@ class RegistryServiceStub:
     ApproveVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ApproveVersionRequest, _registry_pb2.ApproveVersionResponse]
     """The word of an approver on a version that awaits it."""
     PromoteVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PromoteVersionRequest, _registry_pb2.PromoteVersionResponse]
-    """By a person, past the gate, audited: needs the model's present etag."""
+    """By a person, past the gate, audited: needs the model's present etag. To an older version: see RollBack."""
     RollBack: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RollBackRequest, _registry_pb2.RollBackResponse]
-    """Back to the champion before, or to a named version."""
+    """Back to the champion before, or to a named version. AUTO becomes APPROVE, or the loop would undo it."""
     GetChampionAt: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetChampionAtRequest, _registry_pb2.GetChampionAtResponse]
     """Which version was champion at that time."""
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetSnapshotRequest, _registry_pb2.GetSnapshotResponse]
@@ -73,9 +73,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ApproveVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.ApproveVersionRequest, _registry_pb2.ApproveVersionResponse]  # type: ignore[assignment]
     """The word of an approver on a version that awaits it."""
     PromoteVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.PromoteVersionRequest, _registry_pb2.PromoteVersionResponse]  # type: ignore[assignment]
-    """By a person, past the gate, audited: needs the model's present etag."""
+    """By a person, past the gate, audited: needs the model's present etag. To an older version: see RollBack."""
     RollBack: _aio.UnaryUnaryMultiCallable[_registry_pb2.RollBackRequest, _registry_pb2.RollBackResponse]  # type: ignore[assignment]
-    """Back to the champion before, or to a named version."""
+    """Back to the champion before, or to a named version. AUTO becomes APPROVE, or the loop would undo it."""
     GetChampionAt: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetChampionAtRequest, _registry_pb2.GetChampionAtResponse]  # type: ignore[assignment]
     """Which version was champion at that time."""
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetSnapshotRequest, _registry_pb2.GetSnapshotResponse]  # type: ignore[assignment]
@@ -157,7 +157,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.PromoteVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.PromoteVersionResponse, _abc.Awaitable[_registry_pb2.PromoteVersionResponse]]:
-        """By a person, past the gate, audited: needs the model's present etag."""
+        """By a person, past the gate, audited: needs the model's present etag. To an older version: see RollBack."""
 
     @_abc_1.abstractmethod
     def RollBack(
@@ -165,7 +165,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.RollBackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.RollBackResponse, _abc.Awaitable[_registry_pb2.RollBackResponse]]:
-        """Back to the champion before, or to a named version."""
+        """Back to the champion before, or to a named version. AUTO becomes APPROVE, or the loop would undo it."""
 
     @_abc_1.abstractmethod
     def GetChampionAt(

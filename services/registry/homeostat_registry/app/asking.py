@@ -1,11 +1,14 @@
 """What can be asked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from homeostat_registry.domain import life
 from homeostat_registry.domain.errors import UnknownVersion
 from homeostat_registry.domain.facts import Reign, Stage, Version
 from homeostat_registry.ports import Book
+
+# In one answer: with signatures of hundreds of inputs still well below a message's limit.
+_MOST_VERSIONS = 1000
 
 
 async def get_version(model_name: str, version: int, *, book: Book) -> Version:
@@ -17,10 +20,18 @@ async def get_version(model_name: str, version: int, *, book: Book) -> Version:
     return await book.version(model_name, wanted)
 
 
-async def list_versions(model_name: str, *, book: Book) -> Sequence[Version]:
-    """All versions, oldest first. UnknownModel."""
+async def list_versions(
+    model_name: str, *, limit: int, before: int, run_id: str, book: Book
+) -> Sequence[Version]:
+    """The newest ``limit`` versions below ``before`` (0: all), oldest first, or what the run made.
+
+    UnknownModel.
+    """
     await book.model(model_name)
-    return await book.versions(model_name)
+    if run_id:
+        made = await book.of_run(model_name, run_id)
+        return [made] if made else []
+    return await book.versions(model_name, min(limit or _MOST_VERSIONS, _MOST_VERSIONS), before)
 
 
 async def champion_at(model_name: str, at_us: int, *, book: Book) -> Reign | None:
@@ -29,9 +40,12 @@ async def champion_at(model_name: str, at_us: int, *, book: Book) -> Reign | Non
     return life.champion_at(await book.history(model_name), at_us)
 
 
-def aliases(version: Version, versions: Sequence[Version]) -> list[str]:
-    """ "champion", or "challenger" for the newest that awaits approval."""
-    if version.stage is Stage.CHAMPION:
-        return ["champion"]
-    waiting = [each.version for each in versions if each.stage is Stage.AWAITS_APPROVAL]
-    return ["challenger"] if waiting and version.version == max(waiting) else []
+async def aliases(versions: Sequence[Version], *, book: Book) -> Mapping[int, str]:
+    """Of one model's versions: "champion", and "challenger" for the newest that awaits approval."""
+    found = {each.version: "champion" for each in versions if each.stage is Stage.CHAMPION}
+    waiting = {each.version for each in versions if each.stage is Stage.AWAITS_APPROVAL}
+    if waiting:
+        challenger = await book.challenger(versions[0].model_name)
+        if challenger in waiting:
+            found[challenger] = "challenger"
+    return found

@@ -46,7 +46,10 @@ WHERE model_name = $1 AND version = $2;
 -- name: list_versions
 SELECT version.*, stage, reasons
 FROM version JOIN version_stage USING (model_name, version)
-WHERE model_name = $1 ORDER BY version;
+WHERE model_name = $1 AND ($3::bigint = 0 OR version < $3) ORDER BY version DESC LIMIT $2;
+
+-- name: challenger
+SELECT max(version) FROM version_stage WHERE model_name = $1 AND stage = 3;
 
 -- name: list_waiting
 -- Stage 3 awaits approval.

@@ -76,9 +76,13 @@ class PostgresBook:
         """One version; UnknownVersion."""
         return await self._read(model_name, lambda pages: pages.version(version))
 
-    async def versions(self, model_name: str) -> Sequence[Version]:
-        """All versions of a model, oldest first."""
-        return await self._read(model_name, lambda pages: pages.versions())
+    async def versions(self, model_name: str, limit: int, before: int) -> Sequence[Version]:
+        """The newest ``limit`` versions below ``before`` (0: all), oldest first."""
+        return await self._read(model_name, lambda pages: pages.versions(limit, before))
+
+    async def challenger(self, model_name: str) -> int | None:
+        """The newest version that awaits approval."""
+        return await self._read(model_name, lambda pages: pages.challenger())
 
     async def of_run(self, model_name: str, run_id: str) -> Version | None:
         """What this run registered."""

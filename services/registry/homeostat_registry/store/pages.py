@@ -60,10 +60,15 @@ class PostgresPages:
         found = await self._connection.fetch(_SQL["list_reigns"], self._name)
         return [rows.reign(row) for row in found]
 
-    async def versions(self) -> Sequence[Version]:
-        """All versions of the model, oldest first."""
-        found = await self._connection.fetch(_SQL["list_versions"], self._name)
-        return [rows.version(row) for row in found]
+    async def versions(self, limit: int, before: int) -> Sequence[Version]:
+        """The newest ``limit`` versions below ``before`` (0: all), oldest first."""
+        found = await self._connection.fetch(_SQL["list_versions"], self._name, limit, before)
+        return [rows.version(row) for row in reversed(found)]
+
+    async def challenger(self) -> int | None:
+        """The newest version that awaits approval."""
+        found: int | None = await self._connection.fetchval(_SQL["challenger"], self._name)
+        return found
 
     async def add_version(self, version: Version) -> None:
         """Writes a new version."""
