@@ -22,6 +22,8 @@ from homeostat_flights.score import Scores, Week
 
 _LOOP, _NEVER, _WARNING, _CRITICAL = "#0b7285", "#adb5bd", "#f08c00", "#c92a2a"
 
+_CONFIG = {"displaylogo": False, "displayModeBar": False}
+
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Homeostat: a year of flights</title>
 <style>
@@ -42,7 +44,7 @@ th {{ background: #f8f9fa; position: sticky; top: 0; }} td.n {{ text-align: righ
 <p class="lead">{lead}</p>
 <div class="cards">{cards}</div>
 <h2>Quality per week: the loop against the same first model, never retrained</h2>
-<p class="lead">Scored on the very same flights. Dashed lines are promotions, dots are alerts.</p>
+<p class="lead">Scored on the very same flights. Dotted lines are promotions, dots are alerts.</p>
 {charts}
 <h2>Versions and their lineage</h2><div class="scroll">{versions}</div>
 <h2>Alerts</h2><div class="scroll">{alerts}</div>
@@ -101,8 +103,8 @@ def _charts(scores: Scores, story: Story) -> str:
     accuracy = _chart(scores.weeks, story, "accuracy", "Accuracy")
     auc = _chart(scores.weeks, story, "auc", "AUC")
     return str(
-        accuracy.to_html(full_html=False, include_plotlyjs=True)
-        + auc.to_html(full_html=False, include_plotlyjs=False)
+        accuracy.to_html(full_html=False, include_plotlyjs=True, config=_CONFIG)
+        + auc.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG)
     )
 
 
@@ -114,7 +116,11 @@ def _chart(weeks: Sequence[Week], story: Story, measure: str, title: str) -> go.
         figure.add_scatter(x=times, y=values, name=name, mode="lines+markers", line_color=colour)
     for version in story.promoted:
         figure.add_vline(
-            x=_promoted_at(version, story), line_dash="dash", line_color=_LOOP, opacity=0.25
+            x=_promoted_at(version, story).isoformat(),
+            line_dash="dot",
+            line_width=1.5,
+            line_color=_LOOP,
+            opacity=0.7,
         )
     low = min(min(getattr(w, f"{measure}_loop"), getattr(w, f"{measure}_never")) for w in weeks)
     _add_alerts(figure, story.alerts, low - 0.01)
