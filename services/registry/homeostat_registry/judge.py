@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,60 +51,64 @@ class JailedJudge:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._limits = limits
-        self._turn = threading.Lock()
+        # Its one thread alone touches what follows. The shelf's reads have other threads, so they
+        # don't wait for trials.
+        self._thread = ThreadPoolExecutor(1, "judge")
+        self._is_closed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._door: socket.socket | None = None
         self._is_greeted = False
 
     def prepare(self) -> None:
         """Starts the process, if there is none, while the file is still on its way."""
-        if self._turn.acquire(blocking=False):
-            try:
-                if self._process is None or self._process.poll() is not None:
-                    self._start()
-            finally:
-                self._turn.release()
+        self._thread.submit(self._ensure_started)
 
     async def judge(self, path: Path, signature: Signature) -> str:
         """What was found, as JSON; BadArtifact with the cure, or JudgeAway."""
-        return await asyncio.to_thread(self._judge, path, signature)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._judge, path, signature)
 
     def close(self) -> None:
         """Ends the process. A judgement under way ends as JudgeAway."""
+        self._is_closed = True
         process = self._process
         if process is not None:
             process.kill()
-            process.wait()
-        with self._turn:
-            self._forget()
+        self._thread.shutdown(cancel_futures=True)
+        self._forget()
 
     def _judge(self, path: Path, signature: Signature) -> str:
-        with self._turn:
-            for is_last in (False, True):
-                try:
-                    return self._judge_once(path, signature)
-                except OSError as error:
-                    # It may have left for want of work; a fresh one gets one chance.
-                    _log.info("judge_restarts", error=repr(error))
-                    self._forget()
-                    if is_last:
-                        raise JudgeAway(
-                            "the judge of model files can't be reached; try again"
-                        ) from error
+        for is_last in (False, True):
+            try:
+                return self._judge_once(path, signature)
+            except OSError as error:
+                # It may have left for want of work; a fresh one gets one chance.
+                _log.info("judge_restarts", error=repr(error))
+                self._forget()
+                if is_last or self._is_closed:
+                    raise JudgeAway(
+                        "the judge of model files can't be reached; try again"
+                    ) from error
         raise AssertionError
 
-    def _judge_once(self, path: Path, signature: Signature) -> str:
+    def _ensure_started(self) -> socket.socket:
         if self._process is None or self._process.poll() is not None:
             self._start()
-        assert self._door is not None  # noqa: S101 - _start sets it
-        self._greet(self._door)
+        # After the start: whoever closes looks for the process only once it has said so.
+        if self._door is None or self._is_closed:
+            raise ConnectionResetError("the registry is leaving")
+        return self._door
+
+    def _judge_once(self, path: Path, signature: Signature) -> str:
+        door = self._ensure_started()
+        self._greet(door)
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb") as verdict_pipe:
             try:
-                self._send(self._door, path, self._order(signature), writing)
+                self._send(door, path, self._order(signature), writing)
             finally:
                 os.close(writing)
-            ended = self._receive(self._door)
+            ended = self._receive(door)
             verdict = verdict_pipe.read(_MAX_VERDICT_BYTES)
         return self._spoken(ended, verdict)
 
