@@ -12,7 +12,7 @@ from homeostat_kit import grpc_client, grpc_server, lifetime, logs, postgres, pr
 from homeostat_kit.kafka import Bus, consume
 from homeostat_kit.offsets import read_offsets, stored_offsets
 from homeostat_kit.outbox import OutboxRelay
-from homeostat_monitor import grpc_api
+from homeostat_monitor import grpc_api, memory
 from homeostat_monitor.bus import Listener
 from homeostat_monitor.domain.errors import UnknownModel
 from homeostat_monitor.judge_loop import JudgeLoop
@@ -26,6 +26,7 @@ _log = logs.get_logger("homeostat_monitor")
 
 def main() -> None:
     """Serves until SIGTERM."""
+    memory.map_large_blocks()
     lifetime.run(lambda stop: serve(MonitorSettings(), stop), name="monitor")
 
 

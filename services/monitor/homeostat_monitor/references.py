@@ -13,6 +13,10 @@ from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberCo
 from homeostat_monitor.domain.errors import UnusableReference
 from homeostat_monitor.domain.reference import Holdout, ReferenceRows
 
+# A profile is read once in a version's life: neither threads nor a pool that keeps what it had.
+pa.set_memory_pool(pa.system_memory_pool())
+pa.set_cpu_count(1)
+
 
 def reference_rows(parquet: bytes, schema: Schema) -> ReferenceRows:
     """The profile's rows with the signature's scalar inputs, in the types that traffic has.

@@ -18,6 +18,7 @@ from homeostat.registry.v1.registry_pb2 import (
 from homeostat.schema import fingerprint
 from homeostat_kit import logs
 from homeostat_kit.postgres import Connection, Pool, retrying
+from homeostat_monitor import memory
 from homeostat_monitor.blocks import Schema, schema_of
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.errors import MonitorError, UnusableReference
@@ -173,6 +174,8 @@ def _profile(data: bytes, schema: Schema, window_us: int | None) -> VersionProfi
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         # A column of another kind than its name promises.
         raise UnusableReference(f"the reference profile cannot be used: {error}") from error
+    finally:
+        memory.give_back()
 
 
 def _read_verified(path: Path, sha256: str) -> bytes | None:
