@@ -166,6 +166,8 @@ class Listener:
             except UnreadableBlock as error:
                 unreadable.append(Unreadable(record, str(error)))
         await self._bury(batch, unreadable)
+        for each in heard:
+            self._versions.announced(each.subject)
         names = sorted({each.subject.model_name for each in heard})
 
         async def effect(tx: StoreTransaction) -> int:

@@ -2,10 +2,13 @@
 
 import asyncio
 import hashlib
+import os
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import grpc
 
@@ -29,8 +32,14 @@ from homeostat_monitor.store import StoreTransaction
 if TYPE_CHECKING:
     from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
-# A profile takes about a megabyte.
+# A profile takes one or two megabytes. Few versions of a model are judged or have truths to come.
 _MOST_CACHED = 256
+_MOST_OF_A_MODEL = 8
+# Profiles on disk, those used last: a version is calibrated once per process.
+_MOST_FILES = 64
+# A version that the registry does not know is not asked for again so soon.
+_UNKNOWN_SECONDS = 2.0
+_MOST_UNKNOWN = 1024
 _CALL_SECONDS = 5.0
 _UNKNOWN = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
 _DOWNLOAD_SECONDS = 60.0
@@ -67,29 +76,54 @@ class Versions:
         self._folder = folder
         self._window_us = window_us
         self._cache: OrderedDict[Subject, Watched] = OrderedDict()
-        self._turns: dict[Subject, asyncio.Lock] = {}
+        # Until when (monotonic) it is not asked for, oldest first.
+        self._unknown: OrderedDict[Subject, float] = OrderedDict()
+        # Live as long as somebody holds or awaits them.
+        self._turns: WeakValueDictionary[Subject, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, subject: Subject) -> Watched:
         """The version; RegistryAway if it is not cached and the registry does not answer.
 
-        One that the registry does not know is asked for again the next time.
+        One that the registry does not know is asked for again after two seconds.
         """
-        found = self._cache.get(subject)
+        found = self._cached(subject)
         if found is None:
-            async with self._turns.setdefault(subject, asyncio.Lock()):
-                found = self._cache.get(subject) or await self._load(subject)
-                if found.schema is None:
-                    return found
-                self._cache[subject] = found
-                while len(self._cache) > _MOST_CACHED:
-                    self._turns.pop(self._cache.popitem(last=False)[0], None)
-        self._cache.move_to_end(subject)
+            turn = self._turns.setdefault(subject, asyncio.Lock())
+            async with turn:
+                found = self._cached(subject) or await self._load(subject)
+                self._keep(subject, found)
         return found
+
+    def announced(self, subject: Subject) -> None:
+        """The registry knows it by now."""
+        self._unknown.pop(subject, None)
+
+    def _cached(self, subject: Subject) -> Watched | None:
+        found = self._cache.get(subject)
+        if found is not None:
+            self._cache.move_to_end(subject)
+        elif self._unknown.get(subject, 0.0) > time.monotonic():
+            return _unknown(subject)
+        return found
+
+    def _keep(self, subject: Subject, found: Watched) -> None:
+        if found.schema is None:
+            self._unknown.setdefault(subject, time.monotonic() + _UNKNOWN_SECONDS)
+        else:
+            self._cache[subject] = found
+            of_model = [each for each in self._cache if each.model_name == subject.model_name]
+            for each in of_model[:-_MOST_OF_A_MODEL]:
+                del self._cache[each]
+        while len(self._cache) > _MOST_CACHED:
+            self._cache.popitem(last=False)
+        while len(self._unknown) > _MOST_UNKNOWN:
+            self._unknown.popitem(last=False)
 
     async def _load(self, subject: Subject) -> Watched:
         version = await self._ask(subject)
         if version is None:
-            return Watched(KnownVersion(subject, True, None), None)
+            self._unknown.pop(subject, None)
+            return _unknown(subject)
         watched = await self._calibrate(subject, version)
         await self._note(watched.known)
         return watched
@@ -164,6 +198,10 @@ class Versions:
         await retrying(self._pool, work)
 
 
+def _unknown(subject: Subject) -> Watched:
+    return Watched(KnownVersion(subject, True, None), None)
+
+
 def _profile(data: bytes, schema: Schema, window_us: int | None) -> VersionProfile:
     # scipy and the Parquet reader take a second to import: not at start.
     from homeostat_monitor.domain.calibration import profile_of  # noqa: PLC0415
@@ -183,7 +221,10 @@ def _read_verified(path: Path, sha256: str) -> bytes | None:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
-    return data if hashlib.sha256(data).hexdigest() == sha256 else None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        return None
+    os.utime(path)
+    return data
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -191,3 +232,12 @@ def _write(path: Path, data: bytes) -> None:
     part = path.with_suffix(".part")
     part.write_bytes(data)
     part.replace(path)
+    _trim(path.parent)
+
+
+def _trim(folder: Path) -> None:
+    """Keeps the files used last; the others can be had again."""
+    files = [each for each in folder.iterdir() if each.is_file()]
+    files.sort(key=lambda each: each.stat().st_mtime_ns, reverse=True)
+    for each in files[_MOST_FILES:]:
+        each.unlink(missing_ok=True)
