@@ -16,6 +16,7 @@ from homeostat_retrainer.domain.errors import PeerAway
 from homeostat_retrainer.domain.runs import Ended, Outcome, Run
 from homeostat_retrainer.metrics import Metrics
 from homeostat_retrainer.store import PostgresRuns
+from homeostat_retrainer.workshop.memory import give_back
 
 # Whoever commits a run wakes us; this is for what another process committed.
 _IDLE_SECONDS = 1.0
@@ -81,6 +82,7 @@ class Runner:
                     await first_of(stop, self._woken, lease.lost, timeout=_IDLE_SECONDS)
                 else:
                     await self._do(run, lease)
+                    give_back()
 
     async def _do(self, run: Run, lease: Lease) -> None:
         cause = telemetry.span_context(run.traceparent)

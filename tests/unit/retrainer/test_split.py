@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homeostat_retrainer.domain.errors import CannotRun
-from homeostat_retrainer.domain.gate import Gain, best, paired_gain
+from homeostat_retrainer.domain.gate import Gain, choose, paired_gain
 from homeostat_retrainer.domain.split import Windows, holdout_length, split
 
 times = st.lists(st.integers(0, 5000), min_size=1, max_size=3000).map(
@@ -72,14 +72,32 @@ def test_a_candidate_that_is_no_better_rarely_passes() -> None:
     passed = 0
     for _ in range(500):
         champion = random.exponential(size=500)
-        gains = [paired_gain(champion, champion + random.normal(size=500)) for _ in range(3)]
-        place = best(gains, 3)
+        candidates = [champion + random.normal(size=500) for _ in range(3)]
+        place = choose(champion, candidates)
         assert place is not None
-        passed += gains[place].lower_bound(3) > 0
+        passed += paired_gain(champion, candidates[place]).lower_bound(3) > 0
     assert passed / 500 < 0.08
 
 
-def test_the_best_is_the_surest_and_a_failed_candidate_is_none() -> None:
-    sure, lucky = Gain(0.01, 0.01, 1000), Gain(0.02, 1.0, 1000)
-    assert best([None, lucky, sure], 3) == 2
-    assert best([None, None], 2) is None
+def losses(gain: float, spread: float, seed: int) -> np.ndarray:
+    return 1 - gain + np.random.default_rng(seed).normal(0, spread, 1000)
+
+
+CHAMPION = np.ones(1000)
+
+
+def test_the_surest_is_proposed_and_a_failed_candidate_is_none() -> None:
+    assert choose(CHAMPION, [None, losses(0.0, 0.5, 1), losses(0.02, 0.01, 2)]) == 2
+    assert choose(CHAMPION, [None, None]) is None
+
+
+def test_of_equals_the_longest_window_is_proposed() -> None:
+    assert choose(CHAMPION, [losses(0.10, 0.5, 1), losses(0.101, 0.5, 2)]) == 0
+
+
+def test_a_shorter_window_wins_where_its_gain_is_beyond_noise() -> None:
+    assert choose(CHAMPION, [losses(0.10, 0.5, 1), losses(0.30, 0.5, 2)]) == 1
+
+
+def test_a_longer_window_that_does_not_pass_is_not_preferred() -> None:
+    assert choose(CHAMPION, [losses(0.0, 0.5, 1), losses(0.04, 0.5, 2)]) == 1

@@ -23,7 +23,7 @@ from homeostat_retrainer.app.ports import (
     Workshop,
 )
 from homeostat_retrainer.domain.errors import CannotRun, PeerRefused, StaleChampion, WorkerDied
-from homeostat_retrainer.domain.gate import best, paired_gain
+from homeostat_retrainer.domain.gate import choose, paired_gain
 from homeostat_retrainer.domain.runs import Ended, Outcome, Run, Tried
 from homeostat_retrainer.domain.split import Split, Windows, holdout_length, split
 
@@ -170,7 +170,7 @@ async def _propose_best(
     run: Run, bench: _Bench, candidates: Sequence[_Candidate], tools: Tools, fencing_token: int
 ) -> Ended:
     count = len(candidates)
-    place = best([each.tried.gain for each in candidates], count)
+    place = choose(bench.losses, [each.losses for each in candidates])
     told = Ended(
         Outcome.NO_CANDIDATE,
         champion_version=bench.champion.version,

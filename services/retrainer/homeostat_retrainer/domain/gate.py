@@ -5,7 +5,7 @@ The registry recomputes this from the evidence and has the word; here it saves h
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import copysign, inf, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -25,6 +25,13 @@ class Gain:
     deviation: float
     rows: int
 
+    @property
+    def z(self) -> float:
+        """The mean in standard errors; what the registry's gate looks at."""
+        if self.deviation <= 0:
+            return 0.0 if self.mean == 0 else copysign(inf, self.mean)
+        return self.mean * sqrt(self.rows) / self.deviation
+
     def lower_bound(self, candidates: int, alpha: float = ALPHA) -> float:
         """What the true gain exceeds with confidence 1 - alpha, also for the best of so many."""
         if self.rows < 2:
@@ -40,7 +47,23 @@ def paired_gain(champion_losses: Floats, candidate_losses: Floats) -> Gain:
     return Gain(float(gains.mean()), deviation, len(gains))
 
 
-def best(gains: Sequence[Gain | None], candidates: int) -> int | None:
-    """The place of the candidate with the greatest lower bound; None if there is none."""
-    tried = [(gain.lower_bound(candidates), -i) for i, gain in enumerate(gains) if gain is not None]
-    return -max(tried)[1] if tried else None
+def choose(champion: Floats, candidates: Sequence[Floats | None]) -> int | None:
+    """The place of the candidate to propose, by losses on the hold-out; None if there is none.
+
+    The surest gain leads. Of those that pass, the first in order (longest window first) that is
+    within one standard error of it is taken: what a short window gains beyond noise, it keeps; a
+    model of the last few days does not win by luck.
+    """
+    gains = [None if each is None else paired_gain(champion, each) for each in candidates]
+    tried = [(gain.z, -place) for place, gain in enumerate(gains) if gain is not None]
+    if not tried:
+        return None
+    surest = -max(tried)[1]
+    for place, losses in enumerate(candidates):
+        gain = gains[place]
+        if gain is None or losses is None or gain.lower_bound(len(candidates)) <= 0:
+            continue
+        leader = candidates[surest]
+        if leader is not None and paired_gain(losses, leader).z <= 1:
+            return place
+    return surest

@@ -21,6 +21,7 @@ from homeostat.registry.v1.registry_pb2 import Signature
 from homeostat_retrainer.recipes import load
 from homeostat_retrainer.recipes.parity import require_parity, run_model
 from homeostat_retrainer.workshop import frames
+from homeostat_retrainer.workshop.memory import give_back
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -42,6 +43,8 @@ def main() -> None:
         header, blobs = _done(*frames.decode(body))
         answers.write(frames.encode(header, blobs))
         answers.flush()
+        del body, blobs
+        give_back()
 
 
 def _private_output() -> BinaryIO:
