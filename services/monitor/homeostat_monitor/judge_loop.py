@@ -14,6 +14,7 @@ from homeostat_kit.kafka.bus import first_of
 from homeostat_kit.lease import Lease, LeaseLost, held_lease
 from homeostat_kit.postgres import Connection, Pool, retrying
 from homeostat_kit.telemetry import Telemetry
+from homeostat_monitor import memory
 from homeostat_monitor.app.judging import Judged, VersionNotKnown, judge_model
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.store import Reader, StoreTransaction
@@ -94,6 +95,8 @@ class JudgeLoop:
                     if time.monotonic() - tidied > _TIDY_SECONDS:
                         tidied = time.monotonic()
                         await self._tidy()
+                        # What a burst took; the library would keep it for the next one.
+                        await asyncio.to_thread(memory.give_back)
                 except _AWAY as error:
                     _log.warning("models_not_read", error=repr(error))
                 await first_of(stop, self._new, timeout=_IDLE_SECONDS)

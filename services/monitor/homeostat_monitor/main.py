@@ -26,7 +26,7 @@ _log = logs.get_logger("homeostat_monitor")
 
 def main() -> None:
     """Serves until SIGTERM."""
-    memory.map_large_blocks()
+    memory.be_frugal()
     lifetime.run(lambda stop: serve(MonitorSettings(), stop), name="monitor")
 
 

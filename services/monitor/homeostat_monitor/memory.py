@@ -1,6 +1,7 @@
 """What calibration took is given back to the system: the C library would keep it for later."""
 
 import ctypes
+import os
 import sys
 
 # Larger blocks are mapped one by one, so that freeing them gives them back. Without a fixed number
@@ -18,8 +19,10 @@ def _c_library() -> ctypes.CDLL | None:
     return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None
 
 
-def map_large_blocks() -> None:
-    """To be called once, before much is allocated; without glibc nothing happens."""
+def be_frugal() -> None:
+    """To be called once, before much is allocated and before pyarrow is imported."""
+    # pyarrow's own pools keep what they had.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     library = _c_library()
     if library is not None:
         library.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)

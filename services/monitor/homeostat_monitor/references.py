@@ -13,9 +13,9 @@ from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberCo
 from homeostat_monitor.domain.errors import UnusableReference
 from homeostat_monitor.domain.reference import Holdout, ReferenceRows
 
-# A profile is read once in a version's life: neither threads nor a pool that keeps what it had.
-pa.set_memory_pool(pa.system_memory_pool())
+# A profile is read once in a version's life: threads would only hold memory.
 pa.set_cpu_count(1)
+pa.set_io_thread_count(1)
 
 
 def reference_rows(parquet: bytes, schema: Schema) -> ReferenceRows:
