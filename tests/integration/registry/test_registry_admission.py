@@ -118,6 +118,7 @@ async def test_the_judges_findings_stand_with_the_version(registry: Registry, na
     await registry.a_model(name)
     version = await registry.push(name)
     assert '"filtered_calls":true' in version.admission
+    assert '"no_privileges":true' in version.admission
     assert '"operators":["Concat","MatMul","Softmax"]' in version.admission
 
 

@@ -42,9 +42,10 @@ def _judge_in_child(door: socket.socket, model: int, order: int, verdict: int) -
     with os.fdopen(order, "rb") as file:
         asked = json.load(file)
     began = time.monotonic()
+    judge = os.getpid()
     child = os.fork()
     if child == 0:
-        _child(door, model, verdict, asked)
+        _child(judge, door, model, verdict, asked)
     os.close(model)
     os.close(verdict)
     in_time = _wait(child, asked["wall_seconds"])
@@ -68,13 +69,15 @@ def _wait(child: int, seconds: float) -> bool:
     return bool(ready)
 
 
-def _child(door: socket.socket, model: int, verdict: int, asked: dict[str, Any]) -> None:
+def _child(
+    judge: int, door: socket.socket, model: int, verdict: int, asked: dict[str, Any]
+) -> None:
     """Never returns."""
     code = 1
     try:
         door.close()
-        jail.die_with_parent()
-        answer = json.dumps(_verdict(model, asked)).encode()
+        jail.die_with_parent(judge)
+        answer = json.dumps(_verdict(judge, model, asked)).encode()
         if len(answer) > _MAX_VERDICT_BYTES:
             answer = json.dumps({"refused": "The verdict is too long; shorten the names."}).encode()
         os.write(verdict, answer)
@@ -85,9 +88,9 @@ def _child(door: socket.socket, model: int, verdict: int, asked: dict[str, Any])
         os._exit(code)
 
 
-def _verdict(model: int, asked: dict[str, Any]) -> dict[str, Any]:
+def _verdict(judge: int, model: int, asked: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {"found": _judge(model, asked)}
+        return {"found": _judge(judge, model, asked)}
     except Refused as refusal:
         return {"refused": str(refusal)}
     except MemoryError:
@@ -98,7 +101,7 @@ def _verdict(model: int, asked: dict[str, Any]) -> dict[str, Any]:
         }
 
 
-def _judge(model: int, asked: dict[str, Any]) -> dict[str, Any]:
+def _judge(judge: int, model: int, asked: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     walls = {"no_network": jail.leave_network()}
     import onnxruntime  # noqa: PLC0415 - starts a thread, so only after the fork
@@ -106,6 +109,8 @@ def _judge(model: int, asked: dict[str, Any]) -> dict[str, Any]:
     with os.fdopen(model, "rb") as file:
         content = file.read()
     jail.limit(jail.Limits(asked["memory_bytes"], asked["cpu_seconds"]))
+    walls["no_privileges"] = jail.drop_privileges()
+    jail.die_with_parent(judge)
     walls["filtered_calls"] = jail.close_doors()
     graph = rules.read(content)
     measured = trial.try_out(trial.load(content), asked["signature"])
