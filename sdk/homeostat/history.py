@@ -1,6 +1,8 @@
 """A model's own past as a file: which column is what, and blocks of it for the ledger."""
 
 import hashlib
+import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,16 @@ from numpy.typing import NDArray
 from homeostat.columns import nulls_of, pack
 from homeostat.events.v1.column_pb2 import Column
 from homeostat.ledger.v1.ledger_pb2 import HistoryHeader, HistoryRows, ImportHistoryRequest
-from homeostat.model_file import to_array
-from homeostat.registry.v1.registry_pb2 import Signature
+from homeostat.model_file import BadModelFile, is_list, to_array, to_rows, width_of
+from homeostat.registry.v1.registry_pb2 import Signature, TensorSpec
 
 _ROWS_PER_BLOCK = 10_000
+# 1990: what is older was given in another unit, or is no time.
+_EARLIEST_US = 631_152_000_000_000
+_DAY_US = 86_400_000_000
+# So many distinct whole numbers may be classes as well as values.
+_FEW_CLASSES = 20
+_MOST_CLASSES = 1_000
 
 
 class BadHistory(ValueError):
@@ -46,7 +54,7 @@ class History:
     columns: Columns
     event_times_us: NDArray[np.int64]
     known_at_us: NDArray[np.int64]
-    # sha256 of the file and of which column is what.
+    # sha256 of the file and of which column is what: the ledger takes the same one in once.
     history_id: str
 
     @property
@@ -57,37 +65,73 @@ class History:
         losses = self.table[self.columns.holdout_loss].cast(pa.float64())
         return np.asarray(losses.fill_null(float("nan")).to_numpy(zero_copy_only=False))
 
-    def classes(self) -> list[str]:
-        """Distinct truths as text, in order; empty where the truth is a float (regression)."""
-        truth = self.table[self.columns.truth]
-        if pa.types.is_floating(truth.type):
+    def classes(self, task: str | None = None) -> list[str]:
+        """Distinct truths as text, in order; empty for a regression.
+
+        ``task``: "binary", "multiclass" or "regression". Without it the column's type decides;
+        BadHistory where numbers could be classes as well as values.
+        """
+        name = self.columns.truth
+        truth = self._whole_truth()
+        if task == "regression":
             return []
-        distinct = sorted(pc.unique(truth.drop_null()).to_pylist())
-        if len(distinct) > 1000:
+        distinct = sorted(pc.unique(truth).to_pylist())
+        if task is None and _is_number(truth.type):
+            if not all(float(each).is_integer() for each in distinct):
+                return []
+            is_few = len(distinct) <= _FEW_CLASSES
+            if pa.types.is_floating(truth.type) and not is_few:
+                return []
+            if pa.types.is_floating(truth.type) or not is_few:
+                raise BadHistory(
+                    f"the truth {name!r} holds {len(distinct)} distinct whole numbers: classes or "
+                    "values? say --task binary, multiclass or regression (or name --classes)"
+                )
+        if len(distinct) > _MOST_CLASSES:
             raise BadHistory(
-                f"the truth {self.columns.truth!r} has {len(distinct)} distinct values; "
-                "for a regression make it a float column"
+                f"the truth {name!r} has {len(distinct)} distinct values, too many for classes; "
+                "for a regression give numbers and --task regression"
             )
         return [_label(value) for value in distinct]
 
     def truths(self, classes: Sequence[str]) -> NDArray[np.float64]:
         """Class index (with ``classes``) or value per row; BadHistory names a foreign label."""
-        truth = self.table[self.columns.truth]
-        if truth.null_count:
-            raise BadHistory(
-                f"{truth.null_count} rows have no truth in {self.columns.truth!r}; leave them out"
-            )
+        truth = self._whole_truth()
         if not classes:
-            return np.asarray(truth.cast(pa.float64()).to_numpy(zero_copy_only=False))
+            try:
+                return np.asarray(truth.cast(pa.float64()).to_numpy(zero_copy_only=False))
+            except pa.ArrowException as error:
+                raise BadHistory(
+                    f"the truth {self.columns.truth!r} is {truth.type}; a regression needs numbers"
+                ) from error
         index = {label: float(position) for position, label in enumerate(classes)}
         try:
             return np.array([index[_label(value)] for value in truth.to_pylist()])
         except KeyError as error:
             raise BadHistory(f"truth {error} is none of the classes {', '.join(classes)}") from None
 
+    def _whole_truth(self) -> pa.ChunkedArray:
+        truth = self.table[self.columns.truth]
+        if pa.types.is_dictionary(truth.type):
+            truth = truth.cast(truth.type.value_type)
+        absent = truth.null_count
+        if pa.types.is_floating(truth.type):
+            absent += len(truth) - absent - int(pc.sum(pc.is_finite(truth)).as_py() or 0)
+        if absent:
+            raise BadHistory(
+                f"{absent} rows have no (finite) truth in {self.columns.truth!r}; leave them out"
+            )
+        return truth
+
+
+def _is_number(datatype: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(datatype) or pa.types.is_integer(datatype))
+
 
 def _label(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def read_history(path: Path, columns: Columns) -> History:
@@ -103,8 +147,10 @@ def read_history(path: Path, columns: Columns) -> History:
     event_times = _micros(table, columns.time)
     known_at = _micros(table, columns.known_at) if columns.known_at else event_times
     order = np.argsort(event_times, kind="stable")
+    # What the ledger gets, and no more: with other losses the rows are the same.
     digest = hashlib.sha256(path.read_bytes())
-    digest.update(repr(columns).encode())
+    mapping = (columns.truth, columns.time, columns.known_at, list(columns.contexts))
+    digest.update(json.dumps(mapping).encode())
     return History(
         table.take(pa.array(order)),
         columns,
@@ -123,15 +169,48 @@ def _require(table: pa.Table, names: Sequence[str], path: Path) -> None:
         )
 
 
-def require_inputs(history: History, signature: Signature) -> None:
+def require_inputs(history: History, inputs: Sequence[TensorSpec]) -> None:
     """BadHistory where an input of the model is not a column of the file."""
-    names = [spec.name for spec in signature.inputs]
-    missing = [name for name in names if name not in history.table.column_names]
+    missing = [spec for spec in inputs if spec.name not in history.table.column_names]
     if missing:
-        raise BadHistory(
-            f"the history lacks the model's inputs {', '.join(map(repr, missing))}; "
-            "write the raw columns that a client will send, under the inputs' names"
+        wide = ", ".join(f"{each.name!r}: {width_of(each)}" for each in missing if _is_wide(each))
+        cure = (
+            f"they hold several values per row ({wide}); give one named input per column (export "
+            "the model so), or a list column"
+            if wide
+            else "write the raw columns that a client will send, under the inputs' names"
         )
+        raise BadHistory(
+            f"the history lacks the model's inputs {', '.join(repr(m.name) for m in missing)}; "
+            f"{cure}"
+        )
+
+
+def list_widths(history: History) -> dict[str, int]:
+    """How long the lists of each list column are, by its first row."""
+    return {
+        field.name: len(history.table[field.name][0].as_py() or ())
+        for field in history.table.schema
+        if is_list(field.type)
+    }
+
+
+def with_nulls(history: History, inputs: Sequence[TensorSpec]) -> set[str]:
+    """The inputs that are missing in some row: null, NaN, or an empty text. BadHistory names the
+    input whose column does not fit."""
+    found = set()
+    for spec in inputs:
+        try:
+            values = to_rows(history.table[spec.name], spec)
+        except BadModelFile as error:
+            raise BadHistory(f"the column {spec.name!r}: {error}") from error
+        if nulls_of(values.reshape(-1)).any():
+            found.add(spec.name)
+    return found
+
+
+def _is_wide(spec: TensorSpec) -> bool:
+    return width_of(spec) > 1 or (len(spec.shape) == 2 and spec.shape[1] < 0)
 
 
 def _micros(table: pa.Table, name: str) -> NDArray[np.int64]:
@@ -139,14 +218,21 @@ def _micros(table: pa.Table, name: str) -> NDArray[np.int64]:
     if column.null_count:
         raise BadHistory(f"{column.null_count} rows have no time in {name!r}; leave them out")
     if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us")).cast(pa.int64())
+        column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
     elif pa.types.is_integer(column.type):
         column = column.cast(pa.int64())
     else:
         raise BadHistory(
             f"{name!r} is {column.type}; give a timestamp (UTC), or int64 microseconds since 1970"
         )
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.int64)
+    times = np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.int64)
+    outside = times[(times < _EARLIEST_US) | (times > time.time() * 1e6 + _DAY_US)]
+    if len(outside):
+        raise BadHistory(
+            f"{name!r} has {len(outside)} times before 1990 or in the future, like {outside[0]}; "
+            "are they microseconds since 1970 (UTC)? A timestamp column leaves no doubt"
+        )
+    return times
 
 
 def import_requests(history: History, signature: Signature) -> Iterator[ImportHistoryRequest]:
@@ -156,14 +242,15 @@ def import_requests(history: History, signature: Signature) -> Iterator[ImportHi
         header=HistoryHeader(history_id=history.history_id, row_count=rows, task=signature.task)
     )
     truths = history.truths(list(signature.classes))
+    contexts = [(name, _context_kind(history.table[name])) for name in history.columns.contexts]
     for start in range(0, rows, _ROWS_PER_BLOCK):
         stop = min(rows, start + _ROWS_PER_BLOCK)
         part = history.table.slice(start, stop - start)
         yield ImportHistoryRequest(
             rows=HistoryRows(
                 row_count=stop - start,
-                inputs=[_pack(part, spec.name, spec.datatype) for spec in signature.inputs],
-                contexts=[_pack(part, name) for name in history.columns.contexts],
+                inputs=[_pack_input(part, spec) for spec in signature.inputs],
+                contexts=[_pack_context(part, name, kind) for name, kind in contexts],
                 event_times_us=history.event_times_us[start:stop].tobytes(),
                 known_at_us=history.known_at_us[start:stop].tobytes(),
                 truths=truths[start:stop].tobytes(),
@@ -171,10 +258,20 @@ def import_requests(history: History, signature: Signature) -> Iterator[ImportHi
         )
 
 
-def _pack(table: pa.Table, name: str, datatype: str | None = None) -> Column:
-    column = table[name]
-    if datatype is None:
-        datatype = "FP64" if pa.types.is_floating(column.type) else "BYTES"
-        datatype = "INT64" if pa.types.is_integer(column.type) else datatype
-    values = to_array(column, datatype)
+def _pack_input(table: pa.Table, spec: TensorSpec) -> Column:
+    values = to_rows(table[spec.name], spec)
+    nulls = nulls_of(values.reshape(-1)).reshape(len(values), -1)
+    # A row of several values is missing where all of them are.
+    return pack(spec.name, values, ~np.logical_and.reduce(nulls, axis=1))
+
+
+def _context_kind(column: pa.ChunkedArray) -> str:
+    """One for all blocks; integers can't be null."""
+    if pa.types.is_integer(column.type) and not column.null_count:
+        return "INT64"
+    return "FP64" if _is_number(column.type) else "BYTES"
+
+
+def _pack_context(table: pa.Table, name: str, datatype: str) -> Column:
+    values = to_array(table[name], datatype)
     return pack(name, values, ~nulls_of(values))

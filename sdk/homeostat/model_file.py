@@ -1,11 +1,13 @@
 """What a model file says of itself, and what it says of rows. Needs the extra homeostat[push]."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from homeostat.columns import DTYPES
@@ -69,11 +71,18 @@ class ModelFile:
         except Exception as error:
             raise BadModelFile(f"onnxruntime does not load {path}: {error}") from error
 
-    def inputs(self, nullable: set[str]) -> list[TensorSpec]:
-        """The model's inputs; those in ``nullable`` may be missing."""
-        return [
+    def inputs(
+        self, nullable: Set[str], widths: Mapping[str, int] | None = None
+    ) -> list[TensorSpec]:
+        """The model's inputs; those in ``nullable`` may be missing. ``widths`` says how many values
+        a row has where the file leaves it open."""
+        specs = [
             _spec(each, is_nullable=each.name in nullable) for each in self._session.get_inputs()
         ]
+        for spec in specs:
+            if len(spec.shape) == 2 and spec.shape[1] < 0:
+                spec.shape[1] = (widths or {}).get(spec.name, -1)
+        return specs
 
     def outputs(self) -> list[TensorSpec]:
         """The model's outputs."""
@@ -93,23 +102,74 @@ class ModelFile:
 def feeds(table: pa.Table, signature: Signature) -> Mapping[str, NDArray[Any]]:
     """Input arrays as the model wants them; nulls become NaN or ""."""
     return {
-        spec.name: to_array(table[spec.name], spec.datatype).reshape(
+        spec.name: to_rows(table[spec.name], spec).reshape(
             table.num_rows, *(max(1, size) for size in spec.shape[1:])
         )
         for spec in signature.inputs
     }
 
 
+def width_of(spec: TensorSpec) -> int:
+    """How many values a row has."""
+    return math.prod(max(1, size) for size in spec.shape[1:])
+
+
+def to_rows(column: pa.ChunkedArray, spec: TensorSpec) -> NDArray[Any]:
+    """An input's column, shape (rows,) or, from lists, (rows, width); BadModelFile where it does
+    not fit the input."""
+    width = width_of(spec)
+    if width == 1 and not is_list(column.type):
+        return to_array(column, spec.datatype)
+    if not is_list(column.type):
+        raise BadModelFile(
+            f"the model takes {width} values per row and the column holds one; give one named "
+            f"input per column (export the model so), or a list column of {width}"
+        )
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    if len(column) and pc.min_max(lengths).as_py() != {"min": width, "max": width}:
+        raise BadModelFile(f"the model takes {width} values per row; not every list has as many")
+    return to_array(pc.list_flatten(column), spec.datatype).reshape(-1, width)
+
+
+def is_list(datatype: pa.DataType) -> bool:
+    """Whether a column of this type holds several values per row."""
+    return bool(
+        pa.types.is_list(datatype)
+        or pa.types.is_large_list(datatype)
+        or pa.types.is_fixed_size_list(datatype)
+    )
+
+
 def to_array(column: pa.ChunkedArray, datatype: str) -> NDArray[Any]:
-    """A column in the protocol's datatype; nulls become NaN or "" (BadModelFile elsewhere)."""
-    if datatype == "BYTES":
-        strings = column.cast(pa.string()).fill_null("")
-        return np.asarray(strings.to_numpy(zero_copy_only=False), dtype=object)
-    dtype = DTYPES[datatype]
-    if column.null_count and dtype.kind != "f":
-        raise BadModelFile(f"a {datatype} input can't hold the {column.null_count} nulls it gets")
+    """A column in the protocol's datatype; nulls become NaN or "". BadModelFile where it can't be:
+    nulls or NaN elsewhere, fractions or too large numbers for integers."""
+    try:
+        return _strings(column) if datatype == "BYTES" else _numbers(column, DTYPES[datatype])
+    except pa.ArrowException as error:
+        raise BadModelFile(f"{column.type} values don't fit a {datatype} input: {error}") from error
+
+
+def _strings(column: pa.ChunkedArray) -> NDArray[Any]:
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    strings = column.cast(pa.string()).fill_null("")
+    return np.asarray(strings.to_numpy(zero_copy_only=False), dtype=object)
+
+
+def _numbers(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "f":
         column = column.cast(pa.float64()).fill_null(float("nan"))
+        return np.asarray(column.to_numpy(zero_copy_only=False)).astype(dtype)
+    nulls = column.null_count
+    if pa.types.is_floating(column.type):
+        nulls += int(pc.sum(pc.is_nan(column)).as_py() or 0)
+    if nulls:
+        raise BadModelFile(
+            f"an input of the kind {dtype.name} can't hold the {nulls} nulls it gets; "
+            "leave those rows out, or export the model with a float input"
+        )
+    # Safe: Arrow refuses what would be cut off.
+    column = column.cast(pa.from_numpy_dtype(dtype))
     return np.asarray(column.to_numpy(zero_copy_only=False)).astype(dtype)
 
 
@@ -137,7 +197,8 @@ def signature_of(
     model: ModelFile,
     *,
     classes: Sequence[str],
-    nullable: set[str],
+    nullable: Set[str],
+    widths: Mapping[str, int] | None = None,
     score_output: str | None = None,
     decision_threshold: float = 0.5,
 ) -> Signature:
@@ -145,7 +206,7 @@ def signature_of(
     outputs = model.outputs()
     return Signature(
         task=task_of(classes),
-        inputs=model.inputs(nullable),
+        inputs=model.inputs(nullable, widths),
         outputs=outputs,
         classes=classes,
         score_output=score_output or _find_score_output(outputs, len(classes)),

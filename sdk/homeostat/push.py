@@ -1,7 +1,7 @@
 """Pushing a model: its file, its past and what it said of it, as one version in the registry."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +13,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from homeostat import history as past
 from homeostat import reference, schema
 from homeostat.client import CHANNEL_OPTIONS
+from homeostat.errors import HomeostatError
 from homeostat.history import Columns, History
-from homeostat.ledger.v1.ledger_pb2 import ImportHistoryRequest
+from homeostat.ledger.v1.ledger_pb2 import ImportHistoryRequest, ImportHistoryResponse
 from homeostat.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
-from homeostat.model_file import ModelFile, signature_of
+from homeostat.model_file import ModelFile, signature_of, width_of
 from homeostat.registry.v1.registry_pb2 import (
     AUTONOMY_UNSPECIFIED,
     Autonomy,
     CreateModelRequest,
+    GetModelRequest,
     Lineage,
+    ListVersionsRequest,
     RegisterVersionHeader,
     RegisterVersionRequest,
     Signature,
@@ -30,6 +33,7 @@ from homeostat.registry.v1.registry_pb2 import (
 from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
 
 if TYPE_CHECKING:  # exists in the stubs only
+    from homeostat.ledger.v1.ledger_pb2_grpc import LedgerServiceAsyncStub
     from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 _CHUNK_BYTES = 1024 * 1024
@@ -51,6 +55,8 @@ class Push:
     recipe: str = "lightgbm"
     recipe_parameters: str = "{}"
     classes: Sequence[str] = ()
+    # "binary", "multiclass" or "regression"; None lets classes and the truth's column decide.
+    task: str | None = None
     nullable: Sequence[str] = ()
     score_output: str | None = None
     decision_threshold: float = 0.5
@@ -68,6 +74,16 @@ class Pushed:
     history_rows: int
     # What is missing, one sentence each, with what it costs.
     missing: Sequence[str] = field(default_factory=tuple)
+    # What turned out otherwise than it was told, one sentence each.
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+class RefusedPush(HomeostatError):
+    """The model stands in the registry in another way; the message says how to go on."""
+
+
+class HistoryNotImported(HomeostatError):
+    """The version is registered, its history is not in the ledger yet; a second push goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +102,41 @@ def prepare(push: Push) -> Prepared:
     """Reads and checks everything; BadModelFile or BadHistory before anything is sent."""
     model = ModelFile(push.model_path)
     history = past.read_history(push.history_path, push.columns)
-    with_nulls = {name for name in history.table.column_names if history.table[name].null_count}
+    widths = past.list_widths(history)
+    inputs = model.inputs(frozenset(), widths)
+    past.require_inputs(history, inputs)
     signature = signature_of(
         model,
-        classes=list(push.classes) or history.classes(),
-        nullable=with_nulls | set(push.nullable),
+        classes=_classes(push, history),
+        nullable=past.with_nulls(history, inputs) | set(push.nullable),
+        widths=widths,
         score_output=push.score_output,
         decision_threshold=push.decision_threshold,
     )
-    past.require_inputs(history, signature)
     return Prepared(
-        push, model, history, signature, _profile(model, history, signature), _missing(history)
+        push,
+        model,
+        history,
+        signature,
+        _profile(model, history, signature),
+        _missing(history, signature),
     )
+
+
+def _classes(push: Push, history: History) -> list[str]:
+    """The class names, none for a regression; BadHistory where they contradict the task."""
+    classes = list(push.classes) or history.classes(push.task)
+    wanted = {"binary": len(classes) == 2, "multiclass": len(classes) > 2}
+    wanted["regression"] = not classes
+    if push.task is not None and push.task not in wanted:
+        raise past.BadHistory(f"task {push.task!r} is none of {', '.join(wanted)}")
+    if len(classes) == 1 or (push.task is not None and not wanted[push.task]):
+        raise past.BadHistory(
+            f"{len(classes)} classes ({', '.join(classes[:5]) or 'none'}) make no "
+            f"{push.task or 'classification'}; cure: name all of them with --classes, in the score "
+            "output's order, or another --task"
+        )
+    return classes
 
 
 def _profile(model: ModelFile, history: History, signature: Signature) -> bytes:
@@ -123,8 +162,14 @@ def _profile(model: ModelFile, history: History, signature: Signature) -> bytes:
     )
 
 
-def _missing(history: History) -> list[str]:
+def _missing(history: History, signature: Signature) -> list[str]:
     found = []
+    wide = [spec.name for spec in signature.inputs if width_of(spec) > 1]
+    if wide:
+        found.append(
+            f"no named columns in {', '.join(wide)}: drift is not judged by column, and the "
+            "shipped recipes can't retrain this model; export one named input per column"
+        )
     if history.columns.known_at is None:
         found.append(
             "no --known-at: each truth is taken as known at its event time, so training cuts "
@@ -149,7 +194,12 @@ async def send(
     ledger_address: str,
     say: Callable[[str], None] = lambda _: None,
 ) -> Pushed:
-    """Imports the history, then registers the version; grpc.aio.AioRpcError where refused."""
+    """Registers the version, then imports its history: nothing of a model that is refused stays.
+
+    Both have the effect of once: after a failure, push the same again. grpc.aio.AioRpcError where
+    the model is refused, RefusedPush where the same file stands there otherwise, HistoryNotImported
+    where only the history failed.
+    """
     options = list(CHANNEL_OPTIONS)
     async with (
         grpc.aio.insecure_channel(ledger_address, options=options) as ledger,
@@ -157,18 +207,21 @@ async def send(
     ):
         registering = RegistryServiceStub(registry)
         say("creating the model")
-        await _create(registering, prepared.push)
-        say(f"importing {prepared.history.table.num_rows:,} rows of history")
-        imported = await LedgerServiceStub(ledger).ImportHistory(
-            _with_model(prepared), timeout=600.0
-        )
+        notes = await _create(registering, prepared.push)
         say("judging and registering the model file")
-        answer = await registering.RegisterVersion(_registration(prepared), timeout=120.0)
+        version, is_repeat = await _register(registering, prepared)
+        if is_repeat:
+            notes.append(f"this model file is version {version.version} already")
+        say(f"importing {prepared.history.table.num_rows:,} rows of history")
+        imported = await _import(LedgerServiceStub(ledger), prepared, version)
+    if imported.is_repeat:
+        notes.append("this history is in the ledger already; nothing was imported twice")
     rows = int(imported.imported_rows)
-    return Pushed(answer.version, prepared.signature, rows, tuple(prepared.missing))
+    return Pushed(version, prepared.signature, rows, tuple(prepared.missing), tuple(notes))
 
 
-async def _create(registry: "RegistryServiceAsyncStub", push: Push) -> None:
+async def _create(registry: "RegistryServiceAsyncStub", push: Push) -> list[str]:
+    """What of the push does not hold, since the model exists already."""
     try:
         await registry.CreateModel(
             CreateModelRequest(model_name=push.model_name, autonomy=push.autonomy), timeout=10.0
@@ -176,6 +229,74 @@ async def _create(registry: "RegistryServiceAsyncStub", push: Push) -> None:
     except grpc.aio.AioRpcError as error:
         if error.code() != grpc.StatusCode.ALREADY_EXISTS:
             raise
+    else:
+        return []
+    answer = await registry.GetModel(GetModelRequest(model_name=push.model_name), timeout=10.0)
+    if push.autonomy in (AUTONOMY_UNSPECIFIED, answer.model.autonomy):
+        return []
+    kept, told = (
+        Autonomy.Name(each).removeprefix("AUTONOMY_").lower()
+        for each in (answer.model.autonomy, push.autonomy)
+    )
+    return [
+        f"the model exists with autonomy {kept}, and keeps it; to change it: "
+        f"homeostat autonomy {push.model_name} {told}"
+    ]
+
+
+async def _register(
+    registry: "RegistryServiceAsyncStub", prepared: Prepared
+) -> tuple[Version, bool]:
+    """The new version and False, or the one that this very file is already and True."""
+    try:
+        answer = await registry.RegisterVersion(_registration(prepared), timeout=120.0)
+    except grpc.aio.AioRpcError as error:
+        if error.code() != grpc.StatusCode.ALREADY_EXISTS:
+            raise
+        return await _registered_before(registry, prepared, error), True
+    return answer.version, False
+
+
+async def _registered_before(
+    registry: "RegistryServiceAsyncStub", prepared: Prepared, error: grpc.aio.AioRpcError
+) -> Version:
+    name = prepared.push.model_name
+    digest = hashlib.sha256(prepared.model.content).hexdigest()
+    async for version in _versions(registry, name):
+        if version.model_sha256 == digest:
+            if version.signature != prepared.signature:
+                raise RefusedPush(
+                    f"this model file is version {version.version} of {name} already, with other "
+                    "inputs, classes or threshold; push it as that version was pushed, or under "
+                    "another name with --name"
+                )
+            return version
+    raise error
+
+
+async def _versions(registry: "RegistryServiceAsyncStub", name: str) -> AsyncIterator[Version]:
+    """Newest first."""
+    below = 0
+    while below != 1:
+        answer = await registry.ListVersions(
+            ListVersionsRequest(model_name=name, before_version=below), timeout=30.0
+        )
+        for version in reversed(answer.versions):
+            yield version
+        below = answer.versions[0].version if answer.versions else 1
+
+
+async def _import(
+    ledger: "LedgerServiceAsyncStub", prepared: Prepared, version: Version
+) -> ImportHistoryResponse:
+    try:
+        return await ledger.ImportHistory(_with_model(prepared), timeout=600.0)
+    except grpc.aio.AioRpcError as error:
+        raise HistoryNotImported(
+            f"{prepared.push.model_name} version {version.version} is registered, but its history "
+            f"was not imported ({error.code().name.lower()}: {error.details()}); push the same "
+            "again: it goes on from there"
+        ) from error
 
 
 def _with_model(prepared: Prepared) -> Iterator[ImportHistoryRequest]:

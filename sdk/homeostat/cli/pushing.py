@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from homeostat.cli.shared import FOLDER, Folder, console, run
 from homeostat.endpoints import address
 from homeostat.history import Columns
 from homeostat.push import Push, Pushed, prepare, send
-from homeostat.registry.v1.registry_pb2 import Autonomy, Stage
+from homeostat.registry.v1.registry_pb2 import AUTONOMY_UNSPECIFIED, Autonomy, Stage
 
 _Model = Annotated[Path, typer.Argument(help="A single-file ONNX model.", exists=True)]
 _History = Annotated[
@@ -28,7 +29,17 @@ _Loss = Annotated[
 ]
 _Name = Annotated[str | None, typer.Option("--name", help="Model name; default: the file's.")]
 _Autonomy = Annotated[
-    str, typer.Option("--autonomy", help="observe, recommend, approve or auto: who may promote.")
+    str | None,
+    typer.Option(
+        "--autonomy",
+        help="observe, recommend, approve or auto: who may promote. A new model's: approve.",
+    ),
+]
+_Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task", help="binary, multiclass or regression, where the truth leaves it open."
+    ),
 ]
 _Recipe = Annotated[str, typer.Option("--recipe", help="How to retrain: lightgbm, sklearn, …")]
 
@@ -41,7 +52,7 @@ def push(
     known_at: _KnownAt = None,
     holdout_loss: _Loss = None,
     name: _Name = None,
-    autonomy: _Autonomy = "approve",
+    autonomy: _Autonomy = None,
     recipe: _Recipe = "lightgbm",
     recipe_parameters: Annotated[str, typer.Option(help="As JSON.")] = "{}",
     context: Annotated[
@@ -55,6 +66,7 @@ def push(
     classes: Annotated[
         str | None, typer.Option(help="Class names in the score output's order, by comma.")
     ] = None,
+    task: _Task = None,
     score_output: Annotated[
         str | None, typer.Option(help="The output with the probabilities or the value.")
     ] = None,
@@ -71,10 +83,11 @@ def push(
         model_path=model,
         history_path=history,
         columns=Columns(truth, time, known_at, holdout_loss, tuple(context or ())),
-        autonomy=parse_autonomy(autonomy),
+        autonomy=parse_autonomy(autonomy) if autonomy else AUTONOMY_UNSPECIFIED,
         recipe=recipe,
         recipe_parameters=recipe_parameters,
         classes=tuple(classes.split(",")) if classes else (),
+        task=task,
         nullable=tuple(nullable or ()),
         score_output=score_output,
         decision_threshold=threshold,
@@ -107,14 +120,18 @@ def parse_autonomy(word: str) -> "Autonomy.ValueType":
 def _show(model_name: str, pushed: Pushed) -> None:
     version = pushed.version
     stage = Stage.Name(version.stage).removeprefix("STAGE_").lower()
-    console.print(
-        f"[green]pushed[/green] {model_name} version {version.version} ({stage}), "
-        f"{pushed.history_rows:,} rows of history, sha256 {version.model_sha256[:12]}"
+    said = (
+        f"{model_name} version {version.version} ({stage}), {pushed.history_rows:,} rows of "
+        f"history, sha256 {version.model_sha256[:12]}"
     )
+    # Texts, since brackets of names and sentences are no markup.
+    console.print(Text.assemble(("pushed ", "green"), said))
     for reason in version.reasons:
-        console.print(f"  {reason}")
+        console.print(Text(f"  {reason}"))
+    for sentence in pushed.notes:
+        console.print(Text.assemble(("note ", "yellow"), sentence))
     for sentence in pushed.missing:
-        console.print(f"[yellow]missing[/yellow] {sentence}")
+        console.print(Text.assemble(("missing ", "yellow"), sentence))
 
 
 def add_to(app: typer.Typer) -> None:
