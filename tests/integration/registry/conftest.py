@@ -1,4 +1,4 @@
-"""One registry process for a file of tests; each test has models of its own."""
+"""One registry process for all tests that leave it as it was; each test has models of its own."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +12,7 @@ from homeostat_local.broker import start_broker
 from homeostat_local.database import create_service_database
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def registry_process(
     postgres_admin_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RegistryProcess]:
@@ -40,12 +40,13 @@ async def registry(registry_process: RegistryProcess) -> AsyncIterator[Registry]
 
 @pytest.fixture
 async def mortal(
-    embedded_broker: TestBroker, postgres_url: str, tmp_path: Path
+    request: pytest.FixtureRequest, embedded_broker: TestBroker, postgres_url: str, tmp_path: Path
 ) -> AsyncIterator[Registry]:
-    """A registry of this test's own, which it may kill."""
+    """A registry of this test's own, which it may kill; its parameter is further settings."""
     folder = tmp_path / "registry"
     folder.mkdir()
-    under_test = RegistryProcess(embedded_broker.address, postgres_url, folder)
+    settings = getattr(request, "param", {})
+    under_test = RegistryProcess(embedded_broker.address, postgres_url, folder, settings)
     under_test.start()
     connected = Registry(under_test)
     await connected.wait_ready()

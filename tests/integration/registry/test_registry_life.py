@@ -179,9 +179,9 @@ async def test_a_run_that_lost_its_lease_is_refused(registry: Registry, name: st
 
 
 async def test_more_registrations_than_fit_are_refused_not_queued(
-    mortal: Registry, name: str
+    registry: Registry, name: str
 ) -> None:
-    await mortal.a_model(name)
+    await registry.a_model(name)
     content = new_file()
     said = header(name, content)
     release = asyncio.Event()
@@ -191,7 +191,8 @@ async def test_more_registrations_than_fit_are_refused_not_queued(
         await release.wait()
 
     calls = [
-        asyncio.ensure_future(mortal.api.RegisterVersion(halting(), timeout=30)) for _ in range(33)
+        asyncio.ensure_future(registry.api.RegisterVersion(halting(), timeout=30))
+        for _ in range(33)
     ]
     done, waiting = await asyncio.wait(calls, timeout=20, return_when=asyncio.FIRST_COMPLETED)
     assert len(done) == 1
@@ -202,7 +203,7 @@ async def test_more_registrations_than_fit_are_refused_not_queued(
     for each in waiting:
         with refused(Code.INVALID_ARGUMENT, "cut"):
             await each
-    assert (await mortal.register(said, content)).version.stage == pb.STAGE_CHAMPION
+    assert (await registry.register(said, content)).version.stage == pb.STAGE_CHAMPION
 
 
 async def test_the_same_file_twice_by_hand_names_its_version(registry: Registry, name: str) -> None:
@@ -655,16 +656,16 @@ async def test_a_new_life_of_the_broker_is_told_everything_again(
 
 
 async def test_an_artifact_damaged_on_disk_is_not_passed_off_as_whole(
-    mortal: Registry, name: str
+    registry: Registry, name: str
 ) -> None:
-    await mortal.a_model(name)
-    version = await mortal.push(name)
+    await registry.a_model(name)
+    version = await registry.push(name)
     sha = version.model_sha256
-    path = mortal.of.folder / "artifacts" / sha[:2] / sha
+    path = registry.of.folder / "artifacts" / sha[:2] / sha
     path.chmod(0o644)
     path.write_bytes(b"!" + path.read_bytes()[1:])
     with refused(Code.DATA_LOSS, "damaged"):
-        async for _ in mortal.api.DownloadArtifact(
+        async for _ in registry.api.DownloadArtifact(
             pb.DownloadArtifactRequest(sha256=sha), timeout=10
         ):
             pass
