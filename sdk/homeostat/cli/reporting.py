@@ -58,8 +58,10 @@ def _message(error: BaseException) -> str | None:
 
 def _of_module(error: ModuleNotFoundError) -> str | None:
     """A wheel that is not there; a module of our own that is not is a bug."""
-    name = (error.name or "").partition(".")[0]
-    if not name or name.startswith("homeostat"):
+    if error.name is None:
+        return str(error)  # raised by hand, with the cure
+    name = error.name.partition(".")[0]
+    if name.startswith("homeostat"):
         return None
     return f"{name} is not installed; cure: pip install 'homeostat[all]'"
 

@@ -47,6 +47,7 @@ def unavailable() -> grpc.aio.AioRpcError:
         (pa.ArrowTypeError("not a string"), "not a string"),
         (OSError(28, "No space left on device"), "make room"),
         (ModuleNotFoundError("no plotly", name="plotly"), "'homeostat[all]'"),
+        (ModuleNotFoundError("pip install 'homeostat[flights]'"), "'homeostat[flights]'"),
         (ExceptionGroup("tasks", [ExceptionGroup("more", [ValueError("no row")])]), "no row"),
         (unavailable(), "homeostat status"),
     ],
