@@ -104,6 +104,19 @@ def test_memory_is_summed_over_all_processes(stack: Stack) -> None:
     assert stack.peak_pss_mb >= 50
 
 
+def test_memory_in_all_can_include_the_caller(used_folder: Path) -> None:
+    with running_stack(used_folder, services=(), counts_caller=True) as stack:
+        by_process = stack.pss_by_process()
+        assert set(by_process) == {"caller", "supervisor", "broker", "database"}
+        assert by_process["caller"] > 10
+        assert stack.pss_mb() == pytest.approx(sum(by_process.values()), rel=0.2)
+
+
+def test_what_is_meant_for_one_service_does_not_reach_another(stack: Stack) -> None:
+    assert "HOMEOSTAT_LEDGER_X" not in stack.log("registry")
+    assert "CLIENT_KEY_SECRET" not in stack.log("monitor")
+
+
 def test_a_second_supervisor_leaves_the_folder_alone(stack: Stack) -> None:
     before = stack.endpoints
     second = subprocess.run(
