@@ -33,6 +33,7 @@ from homeostat_local.services import STOP_ORDER, service_command
 
 _MEMORY_CHECK_SECONDS = 1.0
 _LOG_CHECK_SECONDS = 5.0
+_CATCH_UP_SECONDS = 0.5
 
 _log = logs.get_logger("homeostat_local.supervisor")
 
@@ -47,6 +48,7 @@ class Supervisor:
         self._cluster_id: str | None = None
         self._database_urls: Mapping[str, str] = {}
         self._failure: LocalError | None = None
+        self._is_behind = False
         self._started_at = time.time()
         self._mark = start_mark(os.getpid())
         self._broker = None if launch.kafka else self._broker_child()
@@ -63,6 +65,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_memory(stop))
             tasks.create_task(self._watch_logs(stop))
+            tasks.create_task(self._catch_up(stop))
             starting = tasks.create_task(self._start_all(tasks, stop))
             try:
                 await stop.wait()
@@ -132,6 +135,13 @@ class Supervisor:
             if pid is not None and (held := rss_mib(pid)) > self._launch.broker_memory_mib:
                 _log.warning("broker_over_memory_limit", rss_mib=round(held))
                 self._broker.kill()
+
+    async def _catch_up(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _CATCH_UP_SECONDS)
+            if self._is_behind and not stop.is_set():
+                self._publish()
 
     async def _watch_logs(self, stop: asyncio.Event) -> None:
         names = ["supervisor", *(child.name for child in self._children())]
@@ -213,8 +223,12 @@ class Supervisor:
         try:
             endpoints.write(self._folder)
         except OSError as error:
-            # The file says less than is true until there is room again; the processes live on.
-            _log.warning("endpoints_not_written", reason=str(error))
+            # The file is behind until there is room again; the processes live on.
+            if not self._is_behind:
+                _log.warning("endpoints_not_written", reason=str(error))
+            self._is_behind = True
+        else:
+            self._is_behind = False
 
 
 def main(data_folder: Path) -> int:

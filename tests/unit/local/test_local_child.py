@@ -16,7 +16,7 @@ import pytest
 
 from homeostat_local import child as children
 from homeostat_local.child import Child
-from homeostat_local.endpoints import State
+from homeostat_local.endpoints import State, read_endpoints
 from homeostat_local.launch import Launch
 from homeostat_local.processes import Command
 from homeostat_local.supervisor import Supervisor
@@ -69,16 +69,23 @@ async def test_a_child_is_ended_even_if_its_supervision_was_cut_short(tmp_path: 
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_full_disk_keeps_the_file_old_and_the_supervisor_alive(
+async def test_what_a_full_disk_did_not_take_is_written_once_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     supervisor = Supervisor(tmp_path, Launch(services=()))
-    monkeypatch.setattr("homeostat_local.endpoints.write_atomically", no_room)
-    supervisor._publish()
-    assert not (tmp_path / "endpoints.json").exists()
+    stop = asyncio.Event()
+    with monkeypatch.context() as full:
+        full.setattr("homeostat_local.endpoints.write_atomically", no_room)
+        supervisor._publish()
+    assert read_endpoints(tmp_path) is None
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor._catch_up(stop))
+        while read_endpoints(tmp_path) is None:  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(0.02)
+        stop.set()
 
 
 @pytest.mark.skipif(
