@@ -36,14 +36,13 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _preload()
-    answers.write(frames.encode({"is_ready": True}))
-    answers.flush()
+    _write(answers, {"is_ready": True})
     while (body := _read(sys.stdin.buffer)) is not None:
         _limit_cpu(cpu_seconds)
         header, blobs = _done(*frames.decode(body))
-        answers.write(frames.encode(header, blobs))
-        answers.flush()
-        del body, blobs
+        del body
+        _write(answers, header, blobs)
+        del blobs
         give_back()
 
 
@@ -87,7 +86,13 @@ def _read(source: BinaryIO) -> bytes | None:
     return body if len(body) == frames.body_bytes(prefix) else None
 
 
-def _done(header: dict[str, Any], blobs: Sequence[bytes]) -> Answer:
+def _write(answers: BinaryIO, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+    for part in frames.encode(header, blobs):
+        answers.write(part)
+    answers.flush()
+
+
+def _done(header: dict[str, Any], blobs: Sequence[memoryview]) -> Answer:
     try:
         return _train(header, blobs) if header["do"] == "train" else _evaluate(blobs)
     except Exception as error:
@@ -95,8 +100,8 @@ def _done(header: dict[str, Any], blobs: Sequence[bytes]) -> Answer:
         return {"error": f"{type(error).__name__}: {error}"[:500]}, ()
 
 
-def _train(header: dict[str, Any], blobs: Sequence[bytes]) -> Answer:
-    signature = Signature.FromString(blobs[0])
+def _train(header: dict[str, Any], blobs: Sequence[memoryview]) -> Answer:
+    signature = Signature.FromString(bytes(blobs[0]))
     frame, holdout = frames.unpack_table(blobs[1]), frames.unpack_table(blobs[3])
     truth = np.frombuffer(blobs[2], dtype="<f8")
     started = time.perf_counter()
@@ -107,9 +112,9 @@ def _train(header: dict[str, Any], blobs: Sequence[bytes]) -> Answer:
     return {"fit_seconds": seconds, "difference": difference}, [model.onnx]
 
 
-def _evaluate(blobs: Sequence[bytes]) -> Answer:
-    signature = Signature.FromString(blobs[1])
-    said = run_model(blobs[0], frames.unpack_table(blobs[2]), signature)
+def _evaluate(blobs: Sequence[memoryview]) -> Answer:
+    signature = Signature.FromString(bytes(blobs[1]))
+    said = run_model(bytes(blobs[0]), frames.unpack_table(blobs[2]), signature)
     return {"outputs": said.shape[1]}, [said.astype("<f8").tobytes()]
 
 

@@ -76,14 +76,14 @@ class Supervisor:
     async def train(self, job: Job) -> Trained:
         """As the port says; JobFailed (a ValueError) where the rows give no model."""
         header = {"do": "train", "recipe": job.recipe, "parameters": job.parameters}
-        blobs = [
+        blobs: list[frames.Blob] = [
             job.signature.SerializeToString(),
             frames.pack_table(job.frame),
             np.ascontiguousarray(job.truth, dtype="<f8").tobytes(),
             frames.pack_table(job.holdout),
         ]
         answer, (model,) = await self._do({**header, "seed": job.seed}, blobs)
-        return Trained(model, float(answer["fit_seconds"]))
+        return Trained(bytes(model), float(answer["fit_seconds"]))
 
     async def evaluate(self, model: bytes, signature: Signature, table: pa.Table) -> Floats:
         """As the port says; JobFailed (a ValueError) where the model does not run on the rows.
@@ -91,7 +91,11 @@ class Supervisor:
         Tried again once: a worker may be ended for what is not this job's fault.
         """
         names = [spec.name for spec in signature.inputs]
-        blobs = [model, signature.SerializeToString(), frames.pack_table(table.select(names))]
+        blobs: list[frames.Blob] = [
+            model,
+            signature.SerializeToString(),
+            frames.pack_table(table.select(names)),
+        ]
         header = {"do": "evaluate"}
         try:
             answer, (said,) = await self._do(header, blobs)
@@ -100,8 +104,8 @@ class Supervisor:
         return np.frombuffer(said, dtype="<f8").reshape(-1, int(answer["outputs"]))
 
     async def _do(
-        self, header: Mapping[str, Any], blobs: Sequence[bytes]
-    ) -> tuple[dict[str, Any], list[bytes]]:
+        self, header: Mapping[str, Any], blobs: Sequence[frames.Blob]
+    ) -> tuple[dict[str, Any], list[memoryview]]:
         async with self._turn:
             worker = await self._ready_worker()
             try:
@@ -183,16 +187,17 @@ def _present(
 
 
 async def _exchange(
-    worker: asyncio.subprocess.Process, frame: bytes
-) -> tuple[dict[str, Any], list[bytes]]:
+    worker: asyncio.subprocess.Process, frame: Sequence[frames.Blob]
+) -> tuple[dict[str, Any], list[memoryview]]:
     if worker.stdin is None:
         raise WorkerDied("the worker has no input")
-    worker.stdin.write(frame)
-    await worker.stdin.drain()
+    for part in frame:
+        worker.stdin.write(part)
+        await worker.stdin.drain()
     return await _read(worker)
 
 
-async def _read(worker: asyncio.subprocess.Process) -> tuple[dict[str, Any], list[bytes]]:
+async def _read(worker: asyncio.subprocess.Process) -> tuple[dict[str, Any], list[memoryview]]:
     if worker.stdout is None:
         raise WorkerDied("the worker has no output")
     prefix = await worker.stdout.readexactly(frames.LENGTH_BYTES)
