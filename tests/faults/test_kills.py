@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from tests.support.loop import Played, a_stack, audit_entries, look_up, play
@@ -55,7 +56,10 @@ async def kill_the_retrainer_in_its_first_two_runs(stack: Stack, _: Tally) -> No
 
 
 async def _has_open_work(loop: Loop) -> bool:
-    return (await loop.ask("retrainer")).open_work_count > 0
+    try:
+        return (await loop.ask("retrainer")).open_work_count > 0
+    except grpc.aio.AioRpcError:
+        return False  # not yet up again
 
 
 @pytest.fixture(scope="module")
