@@ -122,10 +122,15 @@ async def look_up(stack: Stack, client_ids: list[str]) -> list[list[Prediction]]
     """What the ledger holds under each of the clients' own ids."""
     async with grpc.aio.insecure_channel(stack.addresses["ledger"]) as channel:
         ledger = LedgerServiceStub(channel)
-        answers = [
-            await ledger.LookUpPrediction(
-                LookUpPredictionRequest(client_id=each, model_name=MODEL_NAME), timeout=10
-            )
-            for each in client_ids
-        ]
-    return [list(each.predictions) for each in answers]
+        return [await _look_one_up(ledger, each) for each in client_ids]
+
+
+async def _look_one_up(ledger: LedgerServiceStub, client_id: str) -> list[Prediction]:
+    question = LookUpPredictionRequest(client_id=client_id, model_name=MODEL_NAME)
+    try:
+        answer = await ledger.LookUpPrediction(question, timeout=10)
+    except grpc.aio.AioRpcError as error:
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            return []
+        raise
+    return list(answer.predictions)
