@@ -41,6 +41,7 @@ from homeostat_ledger.bus.messages import read_history
 from homeostat_ledger.domain.blocks import Block
 from homeostat_ledger.domain.errors import (
     BadRequest,
+    DatabaseAway,
     IncompatibleColumns,
     Superseded,
     UnknownModel,
@@ -57,6 +58,7 @@ ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
     UnknownModel: grpc.StatusCode.NOT_FOUND,
     UnknownPrediction: grpc.StatusCode.NOT_FOUND,
     Superseded: grpc.StatusCode.UNAVAILABLE,
+    DatabaseAway: grpc.StatusCode.UNAVAILABLE,
 }
 _CHUNK_BYTES = 1024 * 1024
 _ALL_TIME = (-(2**63), 2**63 - 1)

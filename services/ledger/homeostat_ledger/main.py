@@ -28,6 +28,7 @@ from homeostat_ledger.domain.errors import Superseded
 from homeostat_ledger.grpc_api import ERRORS, SERVICE_NAME, LedgerApi
 from homeostat_ledger.metrics import Metrics
 from homeostat_ledger.settings import LedgerSettings
+from homeostat_ledger.store.away import away_is_told
 from homeostat_ledger.store.finding import PostgresFinder
 from homeostat_ledger.store.index import PostgresIndex, become_writer
 from homeostat_ledger.store.memory import SQL
@@ -87,12 +88,14 @@ class _Ledger:
 
     async def progress(self, *, is_busy: bool) -> GetProgressResponse:
         """In this order: what was applied is in the outbox, and what left it has a position."""
-        applied = await read_offsets(self.pool, self.bus.epoch)
-        unsent_count = await self.relay.unsent_count()
+        with away_is_told():
+            applied = await read_offsets(self.pool, self.bus.epoch)
+            unsent_count = await self.relay.unsent_count()
+            produced = await self.relay.produced_positions()
         return progress_response(
             "ledger",
             self.bus.epoch,
-            produced=await self.relay.produced_positions(),
+            produced=produced,
             applied=applied,
             unsent_count=unsent_count,
             open_work_count=int(is_busy),

@@ -18,6 +18,7 @@ from homeostat.ledger.v1.ledger_pb2 import (
     ImportHistoryRequest,
     LookUpPredictionRequest,
 )
+from homeostat_ledger.store import index
 
 LATER_US = START_US + 3_600_000_000
 
@@ -106,6 +107,33 @@ async def test_a_cut_knows_nothing_of_later_truth_and_repeats(ledger: LedgerUnde
         event_before_us=START_US + 2,
     )
     assert some.num_rows == 2
+
+
+@pytest.mark.parametrize("spare_rows", [0, 1000])
+async def test_a_truth_that_is_sent_again_does_not_date_its_row_anew(
+    ledger: LedgerUnderTest, spare_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "_SPARE_ROWS", spare_rows)
+    for number in range(10):
+        await ledger.say(a_block(number, client_ids=[f"{number}"]))
+        await ledger.say(outcomes(number, [1.0], LATER_US + number, client_ids=[f"{number}"]))
+    await ledger.settled()
+    before, _ = await ledger.cut(model_name=MODEL, known_at_most_us=LATER_US + 500)
+    everybody = [f"{number}" for number in range(10)]
+    await ledger.say(outcomes(900, [1.0] * 10, LATER_US + 100, client_ids=everybody))
+    await ledger.settled()
+    again, rows = await ledger.cut(model_name=MODEL, known_at_most_us=LATER_US + 500)
+    assert again.content_sha256 == before.content_sha256
+    assert rows["homeostat.known_at_us"].to_pylist() == [LATER_US + each for each in range(10)]
+    # A correction dates the row anew, but not when the row was first known.
+    await ledger.say(outcomes(901, [0.0], LATER_US + 200, client_ids=["3"]))
+    await ledger.say(outcomes(902, [0.0], LATER_US + 300, client_ids=["3"]))
+    await ledger.settled()
+    _, newest = await ledger.cut(model_name=MODEL, known_at_most_us=LATER_US + 500, newest_rows=3)
+    assert newest["homeostat.known_at_us"].to_pylist() == [LATER_US + each for each in (8, 9, 200)]
+    assert newest["homeostat.first_known_at_us"].to_pylist() == [
+        LATER_US + each for each in (8, 9, 3)
+    ]
 
 
 async def test_a_cut_of_nothing_is_empty_and_of_an_unknown_model_not_found(

@@ -42,6 +42,7 @@ def piece(rows: list[Row], number: int) -> Piece:
         np.arange(len(rows)),
         np.array([START_US + row[1] for row in rows]),
         np.array([row[0] for row in rows]),
+        np.array([row[0] for row in rows]) // 2,
         np.array([row[4] for row in rows]),
     )
 
@@ -99,6 +100,7 @@ def test_rows_are_in_order_and_columns_have_public_names() -> None:
         "context.origin",
         "homeostat.event_time_us",
         "homeostat.known_at_us",
+        "homeostat.first_known_at_us",
         "homeostat.truth",
     ]
     assert table["carrier"].to_pylist() == ["UA", None, "AA"]
@@ -111,8 +113,8 @@ def test_versions_with_other_columns_go_together_or_say_why_not() -> None:
     new = a_block(1, rows=1, inputs={"distance": [5.0], "gate": ["B2"]})
     table = to_table([read_block(new, ANY_TIME)])
     one = np.ones(1, dtype=np.int64)
-    both = assemble([old, Piece(table, one * 0, one, one + 1, np.ones(1))], None)
+    both = assemble([old, Piece(table, one * 0, one, one + 1, one, np.ones(1))], None)
     assert both["gate"].to_pylist() == [None, "B2"]
     odd = to_table([read_block(a_block(2, rows=1, inputs={"distance": ["far"]}), ANY_TIME)])
     with pytest.raises(IncompatibleColumns):
-        assemble([old, Piece(odd, one * 0, one, one, np.ones(1))], None)
+        assemble([old, Piece(odd, one * 0, one, one, one, np.ones(1))], None)

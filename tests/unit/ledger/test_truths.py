@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeostat_ledger.domain.truths import TRUTH, Settled, Truths, holding, settle
+from homeostat_ledger.domain.truths import TRUTH, Settled, Truths, held, settle
 
 # (prediction, truth, known-at, event)
 Told = tuple[int, float, int, int]
@@ -36,6 +36,14 @@ class Model:
 
     def holding(self) -> dict[int, tuple[float, int]]:
         return {name: (chain[-1][1], chain[-1][2]) for name, chain in self.chains().items()}
+
+    def since(self) -> dict[int, tuple[float, int, int]]:
+        """The truth that holds, since when it does, and when the first one of any value came."""
+        found = {}
+        for name, chain in self.chains().items():
+            same = itertools.takewhile(lambda each: each[1] == chain[-1][1], reversed(chain))  # noqa: B023
+            found[name] = (chain[-1][1], [*same][-1][2], chain[0][2])
+        return found
 
     def corrections(self) -> int:
         return sum(
@@ -78,16 +86,38 @@ def test_counts_and_the_truth_that_holds_do_not_depend_on_order_or_batches(
 ) -> None:
     results, known = settle_in_batches(told, cuts)
     model = Model(told)
-    held = {
-        prediction(row): (float(row["truth"]), int(row["known_at_us"]))
-        for row in known[holding(known)]
-    }
-    assert held == model.holding()
+    assert as_told(known) == model.since()
     joined = sum(each.joined for each in results)
     corrections = sum(each.corrections for each in results)
     assert joined == len(model.chains())
     assert corrections == model.corrections()
     assert sum(each.repeated for each in results) == len(told) - joined - corrections
+
+
+@given(told_once, st.integers(0, 4))
+def test_a_row_is_known_since_its_value_holds_whatever_repeats_it(
+    told: list[Told], least: int
+) -> None:
+    since = Model(told).since()
+    assert as_told(as_truths(told)) == since
+    kept = as_told(as_truths(told), least)
+    assert kept == {name: each for name, each in since.items() if each[1] >= least}
+
+
+def as_told(truths: Truths, least: int = 0) -> dict[int, tuple[float, int, int]]:
+    now = held(truths).known_since(least)
+    rows = truths[now.at]
+    return {
+        prediction(row): (float(row["truth"]), int(known_at), int(first))
+        for row, known_at, first in zip(rows, now.known_at_us, now.first_known_at_us, strict=True)
+    }
+
+
+@given(told_once, st.lists(st.integers(0, 100), max_size=6))
+def test_one_truth_of_a_prediction_is_its_first_revision(told: list[Told], cuts: list[int]) -> None:
+    _, known = settle_in_batches(told, cuts)
+    firsts = [prediction(row) for row in known if row["revision"] == 1]
+    assert sorted(firsts) == sorted(Model(told).chains())
 
 
 @given(told_once, st.lists(st.integers(0, 100), max_size=6))

@@ -371,7 +371,10 @@ Global___CutDataSetHeader: _TypeAlias = CutDataSetHeader  # noqa: Y015
 @_typing.final
 class CutDataSetResponse(_message.Message):
     """Columns of the file: one per input by its name (null where null); "context.<name>"; "homeostat.event_time_us",
-    "homeostat.known_at_us" (int64), "homeostat.truth" (double). Ordered by known-at, event time, row content.
+    "homeostat.known_at_us", "homeostat.first_known_at_us" (int64), "homeostat.truth" (double).
+    Known-at is since when the truth holds that holds at the cut: the same truth sent again does not date it anew.
+    First known-at is when the row's first truth of any value was known: whoever trained later may have seen the row.
+    Ordered by known-at, event time, row content.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -81,6 +81,7 @@ def _pieces(answered: Answered, places: Mapping[int, PartPlace], archive: Archiv
                 rows[chosen],
                 answered.event_times_us[chosen],
                 answered.truths["known_at_us"][chosen],
+                answered.first_known_at_us[chosen],
                 answered.truths["truth"][chosen],
             )
         )
@@ -107,6 +108,7 @@ def _history_piece(
             chosen + first,
             event_times[chosen],
             known_at[chosen],
+            known_at[chosen],
             _column(own, TRUTH)[chosen],
         )
     ]
@@ -126,14 +128,4 @@ def _newest(pieces: list[Piece], newest_rows: int | None) -> list[Piece]:
     known_at = np.concatenate([piece.known_at_us for piece in pieces])
     least = np.partition(known_at, total - newest_rows)[total - newest_rows]
     kept = [(piece, np.flatnonzero(piece.known_at_us >= least)) for piece in pieces]
-    return [
-        Piece(
-            piece.table,
-            piece.rows[rows],
-            piece.event_times_us[rows],
-            piece.known_at_us[rows],
-            piece.truths[rows],
-        )
-        for piece, rows in kept
-        if len(rows)
-    ]
+    return [piece.only(rows) for piece, rows in kept if len(rows)]

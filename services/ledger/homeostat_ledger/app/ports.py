@@ -96,7 +96,9 @@ class Question:
 class Answered:
     """Truths that held at the cut, and where their rows lie."""
 
+    # Known at: since when the value holds.
     truths: Truths
+    first_known_at_us: Micros
     event_times_us: Micros
     part_ids: Numbers
     part_rows: Numbers

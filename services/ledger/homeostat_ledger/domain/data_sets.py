@@ -17,6 +17,7 @@ from homeostat_ledger.domain.errors import IncompatibleColumns
 
 EVENT_TIME = "homeostat.event_time_us"
 KNOWN_AT = "homeostat.known_at_us"
+FIRST_KNOWN_AT = "homeostat.first_known_at_us"
 TRUTH = "homeostat.truth"
 _NULL = np.uint64(0x6E756C6C6E756C6C)
 Words = NDArray[np.uint64]
@@ -30,7 +31,19 @@ class Piece:
     rows: NDArray[np.int64]
     event_times_us: Micros
     known_at_us: Micros
+    first_known_at_us: Micros
     truths: Floats
+
+    def only(self, chosen: NDArray[np.intp]) -> "Piece":
+        """Some of its rows."""
+        return Piece(
+            self.table,
+            self.rows[chosen],
+            self.event_times_us[chosen],
+            self.known_at_us[chosen],
+            self.first_known_at_us[chosen],
+            self.truths[chosen],
+        )
 
 
 def no_rows() -> pa.Table:
@@ -39,6 +52,7 @@ def no_rows() -> pa.Table:
         {
             EVENT_TIME: pa.array([], pa.int64()),
             KNOWN_AT: pa.array([], pa.int64()),
+            FIRST_KNOWN_AT: pa.array([], pa.int64()),
             TRUTH: pa.array([], pa.float64()),
         }
     )
@@ -62,9 +76,11 @@ def assemble(pieces: Sequence[Piece], newest_rows: int | None) -> pa.Table:
     table = table.rename_columns([_public(name) for name in table.column_names])
     event_times = np.concatenate([piece.event_times_us for piece in pieces])
     known_at = np.concatenate([piece.known_at_us for piece in pieces])
+    first_known_at = np.concatenate([piece.first_known_at_us for piece in pieces])
     table = (
         table.append_column(EVENT_TIME, pa.array(event_times))
         .append_column(KNOWN_AT, pa.array(known_at))
+        .append_column(FIRST_KNOWN_AT, pa.array(first_known_at))
         .append_column(TRUTH, pa.array(np.concatenate([piece.truths for piece in pieces])))
     )
     order = np.lexsort((row_hashes(table), event_times, known_at))

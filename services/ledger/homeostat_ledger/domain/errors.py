@@ -25,5 +25,9 @@ class Unreadable(LedgerError):
     """A record that is not what its contract says; the message is the dead letter's reason."""
 
 
+class DatabaseAway(LedgerError):
+    """The database is away; the same call may do later."""
+
+
 class Superseded(LedgerError):
     """A newer process writes this ledger; this one must leave."""

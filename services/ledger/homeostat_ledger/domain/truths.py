@@ -87,18 +87,42 @@ def in_order(truths: Truths) -> NDArray[np.intp]:
     )
 
 
-def holding(truths: Truths) -> NDArray[np.intp]:
-    """Which of ``truths`` hold among them: one per prediction."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Of several truths those that hold: one per prediction."""
+
+    # Which of them hold.
+    at: NDArray[np.intp]
+    # Since when each one's value holds: a repeat that changes nothing does not date it anew.
+    known_at_us: NDArray[np.int64]
+    # When anything was first known of the prediction.
+    first_known_at_us: NDArray[np.int64]
+
+    def known_since(self, least_us: int) -> "Held":
+        """Without those that held before."""
+        kept = self.known_at_us >= least_us
+        return Held(self.at[kept], self.known_at_us[kept], self.first_known_at_us[kept])
+
+
+def held(truths: Truths) -> Held:
+    """``truths`` are all of their predictions, up to some known-at."""
+    known_at = truths["known_at_us"].copy()
+    first_known_at = known_at.copy()
     predictions = (truths["block"] << 32) | truths["row"]
     _, first, count = np.unique(predictions, return_index=True, return_counts=True)
     if len(first) == len(truths):
-        return np.arange(len(truths))
+        return Held(np.arange(len(truths)), known_at, first_known_at)
     several = np.isin(predictions, predictions[first[count > 1]])
     alone, among = np.flatnonzero(~several), np.flatnonzero(several)
-    order = in_order(truths[among])
-    starts, _ = _groups(truths[among][order])
-    last = among[order[np.append(starts[1:], len(order)) - 1]]
-    return np.sort(np.concatenate([alone, last]))
+    ordered = among[in_order(truths[among])]
+    starts, _ = _groups(truths[ordered])
+    changed = _changed(truths[ordered], starts)
+    since = np.maximum.accumulate(np.where(changed, np.arange(len(ordered)), 0))
+    last = np.append(starts[1:], len(ordered)) - 1
+    known_at[ordered[last]] = truths["known_at_us"][ordered[since[last]]]
+    first_known_at[ordered[last]] = truths["known_at_us"][ordered[starts]]
+    at = np.sort(np.concatenate([alone, ordered[last]]))
+    return Held(at, known_at[at], first_known_at[at])
 
 
 def _groups(ordered: Truths) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

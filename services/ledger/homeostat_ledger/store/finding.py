@@ -10,6 +10,7 @@ from homeostat_ledger.app.ports import PartPlace
 from homeostat_ledger.domain.blocks import key_halves
 from homeostat_ledger.domain.counts import Counts
 from homeostat_ledger.domain.truths import in_order
+from homeostat_ledger.store.away import fetch, fetchrow
 from homeostat_ledger.store.copying import signed
 from homeostat_ledger.store.memory import SQL
 from homeostat_ledger.store.records import stored_block, truths
@@ -23,7 +24,7 @@ class PostgresFinder:
 
     async def by_prediction(self, block_id: bytes, row: int) -> list[Found]:
         """One or none."""
-        block = await self._pool.fetchrow(SQL["look_up_block"], block_id)
+        block = await fetchrow(self._pool, SQL["look_up_block"], block_id)
         if block is None or row >= block["row_count"]:
             return []
         return [await self._found(block, row)]
@@ -31,9 +32,9 @@ class PostgresFinder:
     async def by_client(self, model_name: str, key: bytes) -> list[Found]:
         """Oldest first, at most 1000."""
         halves = signed(key_halves(key)[0])
-        places = await self._pool.fetch(SQL["look_up_client"], model_name, *halves)
+        places = await fetch(self._pool, SQL["look_up_client"], model_name, *halves)
         numbers = list({place["block_number"] for place in places})
-        rows = await self._pool.fetch(SQL["look_up_numbers"], numbers)
+        rows = await fetch(self._pool, SQL["look_up_numbers"], numbers)
         blocks = {row["block_number"]: row for row in rows}
         # Block ids begin with the time of their making.
         places.sort(key=lambda each: (blocks[each["block_number"]]["block_id"], each["row_index"]))
@@ -43,11 +44,11 @@ class PostgresFinder:
 
     async def place(self, part_id: int) -> PartPlace:
         """Where the part lies now."""
-        row: Any = await self._pool.fetchrow(SQL["place_of_part"], part_id)
+        row: Any = await fetchrow(self._pool, SQL["place_of_part"], part_id)
         return PartPlace(row["file_name"], row["first_row"])
 
     async def _found(self, row: Any, row_index: int) -> Found:
-        rows = await self._pool.fetch(SQL["truths_of_prediction"], row["block_number"], row_index)
+        rows = await fetch(self._pool, SQL["truths_of_prediction"], row["block_number"], row_index)
         order: list[int] = in_order(truths(rows)).tolist()
         told = [
             Told(
@@ -62,7 +63,7 @@ class PostgresFinder:
 
     async def counts(self, model_name: str) -> Counts:
         """Totals; zeros for a model that nothing was heard of."""
-        row = await self._pool.fetchrow(SQL["read_model"], model_name)
+        row = await fetchrow(self._pool, SQL["read_model"], model_name)
         if row is None:
             return Counts()
         values = {name: row[name] for name in Counts.__slots__}
@@ -71,6 +72,6 @@ class PostgresFinder:
 
     async def are_archived(self, block_ids: list[bytes]) -> list[bool]:
         """Of predictions and of outcomes, in the order of the question."""
-        rows = await self._pool.fetch(SQL["archived_blocks"], block_ids)
+        rows = await fetch(self._pool, SQL["archived_blocks"], block_ids)
         known = {row["block_id"] for row in rows}
         return [block_id in known for block_id in block_ids]

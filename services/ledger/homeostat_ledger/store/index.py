@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homeostat_kit.clock import Clock
-from homeostat_kit.postgres import Connection, Pool, retrying
+from homeostat_kit.postgres import Connection, Pool
 from homeostat_ledger.app.ports import (
     Answered,
     ArchiveFile,
@@ -20,7 +20,8 @@ from homeostat_ledger.app.ports import (
 )
 from homeostat_ledger.domain.blocks import StoredBlock
 from homeostat_ledger.domain.errors import BadRequest, Superseded, UnknownModel
-from homeostat_ledger.domain.truths import TRUTH, Truths, holding
+from homeostat_ledger.domain.truths import TRUTH, Held, Truths, held
+from homeostat_ledger.store.away import fetch, fetchrow, reading
 from homeostat_ledger.store.copying import copy_out
 from homeostat_ledger.store.memory import SQL, PostgresMemory
 
@@ -30,6 +31,7 @@ INDEX_SCANS = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 _RECENT_BYTES = 64 * 1024 * 1024
 # More don't fit into one data set in memory.
 MAX_ROWS = 5_000_000
+_SPARE_ROWS = 1000
 _ANSWER = {
     "block_number": "i8",
     "row_index": "i4",
@@ -95,7 +97,7 @@ class PostgresIndex:
             await memory.close()
             return result
 
-        result = await retrying(self._pool, in_transaction)
+        result = await reading(self._pool, in_transaction)
         committed = memories[-1]
         self._recent.keep(committed.touched)
         self._sources.update(committed.new_sources)
@@ -105,41 +107,58 @@ class PostgresIndex:
         return result
 
     async def known_blocks(self, block_ids: Sequence[bytes]) -> set[bytes]:
-        rows = await self._pool.fetch(SQL["known_blocks"], list(block_ids))
+        rows = await fetch(self._pool, SQL["known_blocks"], list(block_ids))
         return {row["block_id"] for row in rows}
 
     async def has_history(self, model_name: str, history_id: str) -> bool:
-        model = await self._pool.fetchrow(SQL["read_model"], model_name)
+        model = await fetchrow(self._pool, SQL["read_model"], model_name)
         if model is None:
             return False
-        rows = await self._pool.fetchval(SQL["has_history"], model["model_id"], history_id)
-        return rows is not None
+        found = await fetchrow(self._pool, SQL["has_history"], model["model_id"], history_id)
+        return found is not None
 
     async def answer(self, question: Question) -> Answered:
         model_id = await self._model(question.model_name)
-        async with self._pool.acquire() as connection:
-            wanted = MAX_ROWS if question.newest_rows is None else question.newest_rows
-            # Corrected rows are there more than once.
-            taken = wanted + wanted // 20 + 1000
-            while True:
-                least = await self._least(connection, model_id, question, taken)
-                if question.newest_rows is None and least is not None:
-                    raise BadRequest(
-                        f"model {question.model_name!r} has more than {MAX_ROWS} rows by then; "
-                        "ask for the newest_rows"
-                    )
-                rows = await copy_out(connection, _answer_query(model_id, question, least), _ANSWER)
-                held = holding(_as_truths(rows))
-                if least is None or len(held) >= wanted:
-                    break
-                taken *= 2
-        rows = rows[held]
+
+        async def at_one_moment(connection: Connection) -> tuple[NDArray[np.void], Held]:
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            return await self._held(connection, model_id, question)
+
+        rows, now = await reading(self._pool, at_one_moment)
+        rows = rows[now.at]
+        truths = _as_truths(rows)
+        truths["known_at_us"] = now.known_at_us
         return Answered(
-            truths=_as_truths(rows),
+            truths=truths,
+            first_known_at_us=now.first_known_at_us,
             event_times_us=np.ascontiguousarray(rows["event_time_us"]),
             part_ids=np.ascontiguousarray(rows["part_id"]),
             part_rows=rows["part_row"].astype(np.int64),
         )
+
+    async def _held(
+        self, connection: Connection, model_id: int, question: Question
+    ) -> tuple[NDArray[np.void], Held]:
+        """Truths, and which of them hold: as many as are wanted, or all there are."""
+        wanted = MAX_ROWS if question.newest_rows is None else question.newest_rows
+        # Repeated and corrected rows are there more than once.
+        taken = wanted + wanted // 20 + _SPARE_ROWS
+        while True:
+            least = await self._least(connection, model_id, question, taken)
+            if question.newest_rows is None and least is not None:
+                raise BadRequest(
+                    f"model {question.model_name!r} has more than {MAX_ROWS} rows by then; "
+                    "ask for the newest_rows"
+                )
+            rows = await copy_out(connection, _answer_query(model_id, question, least), _ANSWER)
+            if least is None:
+                return rows, held(_as_truths(rows))
+            earlier = await copy_out(connection, _earlier_query(model_id, question, least), _ANSWER)
+            rows = np.concatenate([rows, earlier])
+            now = held(_as_truths(rows)).known_since(least)
+            if len(now.at) >= wanted:
+                return rows, now
+            taken *= 2
 
     async def _least(
         self, connection: Connection, model_id: int, question: Question, taken: int
@@ -156,15 +175,15 @@ class PostgresIndex:
         return least
 
     async def history_blocks(self, model_name: str) -> Sequence[HistoryBlock]:
-        rows = await self._pool.fetch(SQL["history_blocks"], await self._model(model_name))
+        rows = await fetch(self._pool, SQL["history_blocks"], await self._model(model_name))
         return [HistoryBlock(row["part_id"], row["part_row"], row["row_count"]) for row in rows]
 
     async def parts(self, part_ids: Sequence[int]) -> Mapping[int, PartPlace]:
-        rows = await self._pool.fetch(SQL["places_of_parts"], list(part_ids))
+        rows = await fetch(self._pool, SQL["places_of_parts"], list(part_ids))
         return {row["part_id"]: PartPlace(row["file_name"], row["first_row"]) for row in rows}
 
     async def merge_candidates(self, below_rows: int) -> Sequence[MergeCandidate]:
-        rows = await self._pool.fetch(SQL["files_to_merge"], below_rows)
+        rows = await fetch(self._pool, SQL["files_to_merge"], below_rows)
         return [
             MergeCandidate(
                 row["file_id"],
@@ -194,10 +213,10 @@ class PostgresIndex:
                 await connection.execute(SQL["drop_file"], file.file_id)
                 first_row += file.row_count
 
-        await retrying(self._pool, work)
+        await reading(self._pool, work)
 
     async def _model(self, model_name: str) -> int:
-        row = await self._pool.fetchrow(SQL["read_model"], model_name)
+        row = await fetchrow(self._pool, SQL["read_model"], model_name)
         if row is None:
             raise UnknownModel(
                 f"the ledger has nothing of model {model_name!r}; import its history or send "
@@ -213,12 +232,27 @@ async def become_writer(pool: Pool) -> int:
 
 
 def _answer_query(model_id: int, question: Question, least: int | None) -> str:
-    arms = ",".join(str(int(arm)) for arm in question.arms)
     since = "" if least is None else f" AND known_at_us >= {int(least)}"
+    return f"SELECT {', '.join(_ANSWER)} FROM truth WHERE {_asked(model_id, question)}{since}"
+
+
+def _earlier_query(model_id: int, question: Question, least: int) -> str:
+    """What was known before ``least`` of predictions that have several truths."""
     return (
-        f"SELECT {', '.join(_ANSWER)} FROM truth"
-        f" WHERE model_id = {int(model_id)} AND known_at_us <= {int(question.known_at_most_us)}"
-        f"{since} AND arm = ANY('{{{arms}}}'::smallint[])"
+        f"SELECT {', '.join(f't.{name}' for name in _ANSWER)} FROM ("
+        "SELECT DISTINCT block_number, row_index FROM truth"
+        f" WHERE {_asked(model_id, question)} AND revision <> 1) AS again"
+        " CROSS JOIN LATERAL (SELECT * FROM truth AS t WHERE t.block_number = again.block_number"
+        " AND t.row_index = again.row_index OFFSET 0) AS t"
+        f" WHERE t.known_at_us < {int(least)}"
+    )
+
+
+def _asked(model_id: int, question: Question) -> str:
+    arms = ",".join(str(int(arm)) for arm in question.arms)
+    return (
+        f"model_id = {int(model_id)} AND known_at_us <= {int(question.known_at_most_us)}"
+        f" AND arm = ANY('{{{arms}}}'::smallint[])"
         f" AND event_time_us >= {int(question.event_from_us)}"
         f" AND event_time_us < {int(question.event_before_us)}"
     )
