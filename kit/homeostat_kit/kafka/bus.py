@@ -123,14 +123,20 @@ class Bus:
         ((_, offset),) = await self.produce_many([Outgoing(name, key, value, headers, partition)])
         return offset
 
-    async def produce_many(self, outgoing: Sequence[Outgoing]) -> list[tuple[int, int]]:
+    async def produce_many(
+        self, outgoing: Sequence[Outgoing], *, epoch: str | None = None
+    ) -> list[tuple[int, int]]:
         """(partition, offset) of each, in order. Records of one partition keep their order.
 
+        ``epoch``: the life of the broker that the records were chosen for; no other gets them.
         BrokerAway says nothing about which of them arrived: send all of them again.
         """
         for each in outgoing:
             require_fit(each.topic, each.value)
-        epoch = self._epoch
+        if epoch is None:
+            epoch = self._epoch
+        elif epoch != self._epoch:
+            raise BrokerAway("the broker's epoch has changed")
         try:
             async with asyncio.timeout(_PRODUCE_SECONDS):
                 producer = await self._living_producer()

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.support.waiting import eventually
 
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
@@ -27,9 +28,11 @@ class MemoryBus:
         self.is_away = False
         self.taken: list[Outgoing] = []
 
-    async def produce_many(self, outgoing: Sequence[Outgoing]) -> list[tuple[int, int]]:
+    async def produce_many(
+        self, outgoing: Sequence[Outgoing], *, epoch: str | None = None
+    ) -> list[tuple[int, int]]:
         await asyncio.sleep(0)
-        if self.is_away:
+        if self.is_away or epoch not in (None, self.epoch):
             raise BrokerAway("away")
         self.taken += outgoing
         return [(each.partition or 0, len(self.taken)) for each in outgoing]
@@ -155,6 +158,31 @@ async def test_a_new_life_of_the_broker_gets_all_that_is_retained(tmp_path: Path
             add_rows(journal, b"b")
             seal(journal, b"b")
     assert bus.blocks() == [b"a", b"a", b"b"]
+
+
+async def test_a_mark_never_goes_ahead_of_older_blocks_to_a_broker_that_is_new_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = MemoryBus()
+    with a_journal(tmp_path) as journal:
+        relay = a_relay(journal, bus, tmp_path)
+        async with running(relay, journal):
+            add_rows(journal, b"a")
+            seal(journal, b"a")
+            await eventually(lambda: bus.blocks() == [b"a"] and relay.unsent_bytes == 0)
+            prepare = relay._prepare
+
+            def prepare_while_the_broker_is_replaced() -> Any:
+                made = prepare()
+                if made[0] and bus.epoch == "first":
+                    bus.epoch = "second"
+                    bus.taken.clear()
+                return made
+
+            monkeypatch.setattr(relay, "_prepare", prepare_while_the_broker_is_replaced)
+            journal.append(Kind.CALLER_MARK, pack_mark(5))
+            await eventually(lambda: relay.epoch == "second" and relay.unsent_bytes == 0)
+    assert [each.partition is None for each in bus.taken[:2]] == [True, False]
 
 
 async def test_recovery_ends_exactly_the_blocks_that_were_open(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ class Relay:
             return False
         steps, after = await asyncio.to_thread(self._prepare)
         for step in steps:
-            acknowledged = await self._bus.produce_many(step.outgoing)
+            acknowledged = await self._bus.produce_many(step.outgoing, epoch=epoch)
             self._note(step, acknowledged)
         if self._bus.epoch == epoch:
             self._next = after
