@@ -21,6 +21,7 @@ _SQL = queries("homeostat_kit")
 
 # Sent rows that are kept, to be sent again to a broker that has lost them.
 _RETAINED_ROWS = 100_000
+_RETAINED_BYTES = 256 * 1024 * 1024
 _BATCH_ROWS = 500
 # Whoever commits calls wake(); this is for those who could not.
 _IDLE_SECONDS = 0.2
@@ -98,12 +99,17 @@ class OutboxRelay:
         source: str,
         *,
         retained_rows: int = _RETAINED_ROWS,
+        retained_bytes: int = _RETAINED_BYTES,
     ) -> None:
-        """``source`` is the CloudEvents source, for example "homeostat/ledger"."""
+        """``source`` is the CloudEvents source, for example "homeostat/ledger".
+
+        Of what was sent the newest events stay within both bounds, and the newest marks.
+        """
         self._pool = pool
         self._bus = bus
         self._source = source
         self._retained_rows = retained_rows
+        self._retained_bytes = retained_bytes
         self._woken = asyncio.Event()
         self._epoch = ""
         self._sent_since_trim = 0
@@ -182,8 +188,14 @@ class OutboxRelay:
         self._sent_since_trim += len(rows)
         if self._sent_since_trim >= min(_TRIM_EVERY_ROWS, self._retained_rows):
             self._sent_since_trim = 0
-            await connection.execute(_SQL["trim_outbox"], self._epoch, self._retained_rows)
+            await self._trim(connection)
         return len(rows)
+
+    async def _trim(self, connection: Connection) -> None:
+        await connection.execute(
+            _SQL["trim_outbox"], self._epoch, self._retained_rows, self._retained_bytes
+        )
+        await connection.execute(_SQL["trim_marks"], self._epoch)
 
     async def _unless(
         self, stop: asyncio.Event, sending: Coroutine[Any, Any, list[tuple[int, int]]]

@@ -64,8 +64,28 @@ SELECT count(*) FROM outbox WHERE sent_epoch IS DISTINCT FROM $1;
 SELECT topic, partition, next_offset FROM outbox_position WHERE epoch = $1;
 
 -- name: trim_outbox
+-- Beyond so many rows or bytes of what was sent last; marks, which name their partition, apart.
 DELETE FROM outbox
-WHERE sent_epoch = $1 AND id <= (SELECT max(id) FROM outbox) - $2::bigint;
+WHERE sent_epoch = $1 AND partition IS NULL AND id <= (
+    SELECT max(id) FROM (
+        SELECT id, row_number() OVER newest_first AS place,
+            sum(octet_length(value)) OVER newest_first AS bytes
+        FROM outbox WHERE sent_epoch = $1 AND partition IS NULL
+        WINDOW newest_first AS (ORDER BY id DESC)
+    ) AS sent
+    WHERE place > $2::bigint OR bytes > $3::bigint
+);
+
+-- name: trim_marks
+-- A mark says all that earlier ones of its partition said. The newest stays where it is: behind
+-- what it covers, whenever that is sent again.
+DELETE FROM outbox AS o
+USING (
+    SELECT topic, partition, key, max(id) AS id FROM outbox
+    WHERE sent_epoch = $1 AND partition IS NOT NULL GROUP BY topic, partition, key
+) AS newest
+WHERE o.sent_epoch = $1 AND o.topic = newest.topic AND o.partition = newest.partition
+    AND o.key = newest.key AND o.id < newest.id;
 
 -- name: trim_positions
 DELETE FROM outbox_position WHERE epoch <> $1;
