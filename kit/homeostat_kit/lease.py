@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from homeostat_kit import logs
-from homeostat_kit.postgres import Connection, Pool, queries
+from homeostat_kit.postgres import Connection, Pool, is_away, queries
 
 _SQL = queries("homeostat_kit")
 _RELEASE_SECONDS = 1.0
+_DATABASE_ERRORS = (
+    TimeoutError,
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 _log = logs.get_logger("homeostat_kit.lease")
 
@@ -59,8 +66,18 @@ async def held_lease(
 
 
 async def _take(pool: Pool, name: str, holder: str, ttl_seconds: float) -> int:
+    """Waits for the database as it waits for the lease: nothing is at stake before it is held.
+
+    What a lost connection may have taken is taken over again by the same holder.
+    """
     while True:
-        token = await pool.fetchval(_SQL["take_lease"], name, holder, ttl_seconds)
+        try:
+            token = await pool.fetchval(_SQL["take_lease"], name, holder, ttl_seconds)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            _log.warning("lease_waits_for_database", lease=name, error=type(error).__name__)
+            token = None
         if token is not None:
             return int(token)
         await asyncio.sleep(min(1.0, ttl_seconds / 4))
@@ -77,7 +94,7 @@ async def _renew(pool: Pool, lease: Lease, ttl_seconds: float) -> None:
                 token = await pool.fetchval(
                     _SQL["renew_lease"], lease.name, lease.token, ttl_seconds
                 )
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _DATABASE_ERRORS:
             if loop.time() < good_until:
                 continue
             token = None
@@ -89,6 +106,6 @@ async def _renew(pool: Pool, lease: Lease, ttl_seconds: float) -> None:
 
 
 async def _release(pool: Pool, lease: Lease) -> None:
-    with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    with suppress(*_DATABASE_ERRORS):
         async with asyncio.timeout(_RELEASE_SECONDS):
             await pool.execute(_SQL["release_lease"], lease.name, lease.token)

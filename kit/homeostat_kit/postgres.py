@@ -110,13 +110,18 @@ async def retrying(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
             if attempt >= _CONFLICT_ATTEMPTS:
                 raise
         except _AWAY as error:
-            if not _is_away(error) or loop.time() > deadline:
+            if not _is_lost(error) or loop.time() > deadline:
                 raise
         await asyncio.sleep(_pause(attempt))
 
 
-def _is_away(error: BaseException) -> bool:
-    """InterfaceError stands for misuse too; only a lost connection is worth another try."""
+def is_away(error: BaseException) -> bool:
+    """Whether the connection was lost or can't be made, so that another try is worth it."""
+    return isinstance(error, _AWAY) and _is_lost(error)
+
+
+def _is_lost(error: BaseException) -> bool:
+    """InterfaceError stands for misuse too."""
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error) or "released back" in str(error)
     return True

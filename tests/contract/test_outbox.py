@@ -233,6 +233,77 @@ async def _is_trimmed(pool: Pool) -> bool:
     return bool(unsent == 0 and 100 <= kept <= 600)
 
 
+async def test_marks_do_not_push_out_events_and_stay_behind_what_they_cover(
+    embedded_broker: TestBroker, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = embedded_broker.topic(OUTCOMES)
+    monkeypatch.setitem(topics._BY_NAME, topic.name, topic)
+    async with Bus(embedded_broker.address, client_id="test") as bus:
+        await bus.ensure_topics([topic])
+        first = bus.epoch
+        relay = OutboxRelay(pool, bus, "homeostat/test", retained_rows=50)
+        async with relaying(relay), reading(bus, topic) as batches:
+            for number in range(40):
+                async with pool.acquire() as connection, connection.transaction():
+                    marks = [
+                        Event(topic, b"", a_mark(number), f"mark-{number}", 1, partition)
+                        for partition in range(topic.partitions)
+                    ]
+                    await put_many(connection, [an_event(topic, number), *marks])
+                relay.wake()
+            await eventually(lambda: _is_empty(relay))
+            # Each of the four trims itself after some more were sent.
+            await put_numbers(pool, topic, range(40, 45))
+            relay.wake()
+            await eventually(lambda: _is_empty(relay))
+            assert await pool.fetchval("SELECT count(*) FROM outbox") <= 45 + 50
+            embedded_broker.restart()
+            await eventually(lambda: bus.epoch != first, what="the new epoch is seen")
+            await eventually(lambda: _is_empty(relay))
+            positions = await relay.produced_positions()
+            anew = [batch for batch in batches if batch.epoch != first]
+            await eventually(
+                lambda: (
+                    sum(count([b]) for b in batches if b.epoch != first) >= sum(positions.values())
+                )
+            )
+            anew = [batch for batch in batches if batch.epoch != first]
+    told: dict[int, list[str]] = {}
+    for batch in anew:
+        for record, message in batch.records:
+            told.setdefault(record.partition, []).append(message.source)
+    events = sorted(int(each) for own in told.values() for each in own if each.isdigit())
+    assert events == [*range(45)]
+    for own in told.values():
+        newest = own.index("mark 39")
+        assert all(int(each) < 40 for each in own[:newest] if each.isdigit())
+        assert all(int(each) >= 40 for each in own[newest + 1 :])
+
+
+def a_mark(number: int) -> OutcomeBlock:
+    return OutcomeBlock(source=f"mark {number}")
+
+
+async def test_sent_events_are_bounded_in_bytes_too(
+    embedded_broker: TestBroker, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = embedded_broker.topic(OUTCOMES)
+    monkeypatch.setitem(topics._BY_NAME, topic.name, topic)
+    async with Bus(embedded_broker.address, client_id="test") as bus:
+        await bus.ensure_topics([topic])
+        relay = OutboxRelay(pool, bus, "homeostat/test", retained_rows=20, retained_bytes=10_000)
+        async with relaying(relay):
+            for number in range(40):
+                big = OutcomeBlock(source=str(number), truths=bytes(2_000))
+                async with pool.acquire() as connection, connection.transaction():
+                    await put_many(connection, [Event(topic, b"k", big, str(number), 1)])
+                relay.wake()
+                await eventually(lambda: _is_empty(relay))
+        kept = await pool.fetch("SELECT event_id FROM outbox ORDER BY id")
+    assert kept[-1]["event_id"] == "39"
+    assert len(kept) <= 4 + 20
+
+
 async def test_one_relay_sends_at_a_time(broker: TestBroker, topic: Topic, pool: Pool) -> None:
     async with Bus(broker.address, client_id="test") as bus:
         await bus.ensure_topics([topic])
@@ -382,6 +453,28 @@ async def test_a_lease_has_one_holder_and_a_later_one_has_a_greater_token(pool: 
         assert not first.lost.is_set()
     assert await asyncio.wait_for(waiting, 5) > first.token
     assert order == ["first", "second"]
+
+
+async def test_who_waits_for_a_lease_waits_out_a_killed_database_session(pool: Pool) -> None:
+    async def second() -> int:
+        async with held_lease(pool, "owner", "b", 1.0) as lease:
+            return lease.token
+
+    async with held_lease(pool, "owner", "a", 1.0):
+        pass
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE lease")
+        waiting = asyncio.create_task(second())
+        await eventually(lambda: _kill_those_who_wait(pool))
+    assert await asyncio.wait_for(waiting, 5) == 2
+
+
+async def _kill_those_who_wait(pool: Pool) -> bool:
+    killed = await pool.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(killed)
 
 
 async def test_a_former_holder_is_refused_by_its_token(pool: Pool) -> None:

@@ -92,7 +92,7 @@ class PostgresRuns:
 
     async def next(self) -> Run | None:
         """The oldest run that has not ended."""
-        row = await self._pool.fetchrow(_SQL["next_run"])
+        row = await retrying(self._pool, lambda connection: connection.fetchrow(_SQL["next_run"]))
         return None if row is None else _run(row)
 
     async def start(self, run: Run, traceparent: str | None) -> None:
