@@ -48,6 +48,7 @@ def inference_metrics(
         _gauge("journal.unsent", "By", "not acknowledged yet", lambda: relay.unsent_bytes),
         _counter("relay.records", "{record}", "acknowledged", lambda: relay.records_count),
         _counter("relay.resent", "{epoch}", "sent all again", lambda: relay.resent_epochs_count),
+        _counter("relay.skipped", "{record}", "too large to send", lambda: relay.skipped_count),
         _counter("loads", "{load}", "of versions", lambda: loader.loads_count),
         _counter("failed_loads", "{load}", "of champions", lambda: loader.failed_loads_count),
     )

@@ -14,7 +14,7 @@ from homeostat.client import infer_request, read_answer
 from homeostat.events.v1.column_pb2 import TASK_REGRESSION
 from homeostat.inference.v2.open_inference_pb2 import ModelInferResponse
 from homeostat.registry.v1.registry_pb2 import Signature, TensorSpec
-from homeostat_inference.app.book import BlockBook
+from homeostat_inference.app.book import BLOCK_BYTES, BlockBook
 from homeostat_inference.app.engine import Engine, Rules
 from homeostat_inference.app.ports import Chain, Done, Kind
 from homeostat_inference.app.records import unpack_rows
@@ -35,6 +35,16 @@ SIGNATURE = Signature(
     task=TASK_REGRESSION,
     inputs=[TensorSpec(name="x", datatype="FP32", shape=[-1, 1])],
     outputs=[TensorSpec(name="y", datatype="FP32", shape=[-1, 1])],
+    score_output="y",
+)
+WIDTH = 25_000
+WIDE = Signature(
+    task=TASK_REGRESSION,
+    inputs=[TensorSpec(name="x", datatype="FP32", shape=[-1, 1])],
+    outputs=[
+        TensorSpec(name="y", datatype="FP32", shape=[-1, 1]),
+        TensorSpec(name="embedding", datatype="FP32", shape=[-1, WIDTH]),
+    ],
     score_output="y",
 )
 POISON = 666.0
@@ -99,13 +109,19 @@ class MemoryCall:
 class World:
     """An engine over one model."""
 
-    def __init__(self, *, inline_seconds: float = 1.0, queue_rows: int = 1000) -> None:
+    def __init__(
+        self,
+        *,
+        inline_seconds: float = 1.0,
+        queue_rows: int = 1000,
+        signature: Signature = SIGNATURE,
+    ) -> None:
         clock = FixedClock(1_000_000)
         self.model = Doubles()
         self.journal = MemoryJournal()
         self.fetched: list[NotLoaded] = []
         self.served = Served(
-            schema_of("m", 1, SIGNATURE),
+            schema_of("m", 1, signature),
             self.model,
             run_seconds=lambda rows: 0.5,
             inline_seconds=inline_seconds,
@@ -163,6 +179,23 @@ def test_what_the_journal_refuses_is_not_answered() -> None:
     calls = [MemoryCall([1.0]), MemoryCall([2.0])]
     world.engine.handle(calls)
     assert world.errors(calls) == [NotKept, NotKept]
+
+
+def test_large_outputs_end_a_block_before_it_is_too_large_for_the_broker() -> None:
+    world = World(signature=WIDE)
+    world.model.run = lambda inputs: [  # type: ignore[method-assign]
+        inputs[0],
+        np.zeros((len(inputs[0]), WIDTH), np.float32),
+    ]
+    for _ in range(4):
+        calls = [MemoryCall([1.0]) for _ in range(50)]
+        world.engine.handle(calls)
+        assert world.errors(calls) == [None] * 50
+    sizes: dict[bytes, int] = {}
+    for block in world.journal.blocks:
+        sizes[block.block_id] = sizes.get(block.block_id, 0) + block.ByteSize()
+    assert sum(sizes.values()) > 200 * 4 * WIDTH
+    assert max(sizes.values()) <= BLOCK_BYTES
 
 
 def test_other_context_columns_make_another_block_and_answers_do_not_mix() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.support.waiting import eventually
 
+from homeostat.events.v1.column_pb2 import Column
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.topics import OUTCOMES, PREDICTIONS
 from homeostat_inference.app.ports import Kind
@@ -46,9 +47,9 @@ class MemoryBus:
         return found
 
 
-def add_rows(journal: Journal, name: bytes, first_row: int = 0) -> None:
+def add_rows(journal: Journal, name: bytes, first_row: int = 0, **more: Any) -> None:
     block_id = name * 16
-    message = PredictionBlock(block_id=block_id, row_count=1).SerializeToString()
+    message = PredictionBlock(block_id=block_id, row_count=1, **more).SerializeToString()
     record = RowsRecord(block_id, first_row, 1, "", message)
     journal.append(Kind.ROWS, pack_rows(record))
 
@@ -183,6 +184,28 @@ async def test_a_mark_never_goes_ahead_of_older_blocks_to_a_broker_that_is_new_i
             journal.append(Kind.CALLER_MARK, pack_mark(5))
             await eventually(lambda: relay.epoch == "second" and relay.unsent_bytes == 0)
     assert [each.partition is None for each in bus.taken[:2]] == [True, False]
+
+
+async def test_a_block_that_no_broker_takes_is_skipped_and_holds_up_nothing(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    archived: list[bytes] = []
+
+    async def are_archived(block_ids: Sequence[bytes]) -> bool:
+        archived.extend(block_ids)
+        return True
+
+    with a_journal(tmp_path, segment_bytes=1) as journal:
+        relay = a_relay(journal, bus, tmp_path, are_archived=are_archived)
+        async with running(relay, journal):
+            for row in range(2):
+                add_rows(journal, b"a", row, inputs=[Column(name="x", values=bytes(9 << 20))])
+            seal(journal, b"a")
+            add_rows(journal, b"b")
+            seal(journal, b"b")
+            await eventually(lambda: bus.blocks() == [b"b"] and relay.unsent_bytes == 0)
+            assert relay.skipped_count == 1
+            assert await relay.forget_archived() > 0
+            assert b"a" * 16 not in archived
 
 
 async def test_recovery_ends_exactly_the_blocks_that_were_open(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ BLOCK_BYTES = 4 * 1024 * 1024
 
 
 class Size(NamedTuple):
-    """What a request brings."""
+    """What a request brings to its block: rows, and about how many bytes with their outputs."""
 
     rows: int
     bytes: int

@@ -205,7 +205,7 @@ class Engine:
         first = 0
         for key, group in groupby(batch, _block_key):
             slices = _Slices(self, served, list(group), ran, first)
-            sizes = [Size(each.rows, len(each.call.payload)) for each in slices.group]
+            sizes = _sizes(served.schema, slices.group, ran.answered.outputs, first)
             try:
                 self.book.keep((served, *key), sizes, slices.write)
             except Exception as error:
@@ -236,14 +236,38 @@ class Engine:
 
 def _check_block_bytes(request: CheckedRequest, schema: Schema, payload_bytes: int) -> None:
     """A request's rows stay together in one record, and the broker takes none beyond a limit."""
-    expected = max(payload_bytes, request.rows * schema.input_row_bytes)
-    expected += request.rows * (ROW_OVERHEAD_BYTES + schema.output_row_bytes)
+    expected = _expected_bytes(schema, request.rows, payload_bytes)
     if expected > MAX_BLOCK_BYTES:
         raise TooLarge(
             f"model {schema.model_name!r}: expected a request whose record has at most "
             f"{MAX_BLOCK_BYTES} bytes, got {request.rows} rows that make about {expected}; "
             "send fewer rows at once"
         )
+
+
+def _expected_bytes(schema: Schema, rows: int, payload_bytes: int) -> int:
+    """What a request takes in a block, without the text of its outputs."""
+    inputs = max(payload_bytes, rows * schema.input_row_bytes)
+    return inputs + rows * (ROW_OVERHEAD_BYTES + schema.output_row_bytes)
+
+
+def _sizes(
+    schema: Schema, group: Sequence[Waiting], outputs: Sequence[Array], first: int
+) -> list[Size]:
+    """What each request takes in a block; the group's rows begin at ``first`` of the run."""
+    texts = [each for each in outputs if each.dtype == object]
+    sizes = []
+    for each in group:
+        rows = each.rows
+        expected = _expected_bytes(schema, rows, len(each.call.payload))
+        expected += sum(_text_bytes(values[first : first + rows]) for values in texts)
+        sizes.append(Size(rows, expected))
+        first += rows
+    return sizes
+
+
+def _text_bytes(values: Array) -> int:
+    return sum(len(str(each).encode(errors="replace")) for each in values.ravel())
 
 
 def _cut(group: list[Waiting], max_rows: int) -> list[list[Waiting]]:

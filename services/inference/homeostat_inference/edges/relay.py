@@ -20,7 +20,8 @@ from homeostat_inference.app.ports import Kind
 from homeostat_inference.app.records import pack_seal
 from homeostat_inference.domain.blocks import timestamp
 from homeostat_inference.edges.journal import DamagedJournal, Journal, Record, Segment
-from homeostat_kit.kafka import BrokerAway, Bus, Outgoing
+from homeostat_kit.kafka import BrokerAway, Bus, Outgoing, RecordTooLarge
+from homeostat_kit.kafka.records import require_fit
 from homeostat_kit.logs import get_logger
 
 SOURCE = "homeostat/inference"
@@ -91,6 +92,9 @@ class Relay:
         self._mark_us = _load_mark(state_file)
         self.records_count = 0
         self.resent_epochs_count = 0
+        # Records that no broker takes, however often they are sent.
+        self.skipped_count = 0
+        self._skipped_blocks: set[bytes] = set()
 
     def wake(self) -> None:
         """The journal grew."""
@@ -207,8 +211,20 @@ class Relay:
                     if each.is_callers:
                         self._mark_us = each.mark_us
             elif each is not None:
-                steps[-1].outgoing.append(_outgoing(each))
+                steps[-1].outgoing.extend(self._if_it_fits(_outgoing(each)))
         return [each for each in steps if each.outgoing], records[-1].after
+
+    def _if_it_fits(self, outgoing: Outgoing) -> list[Outgoing]:
+        """Nothing of a record that no broker takes: it must not hold up all that follows."""
+        try:
+            require_fit(outgoing.topic, outgoing.value)
+        except RecordTooLarge as error:
+            key = outgoing.key or b""
+            log.error("record_skipped", key=key.hex(), reason=str(error))
+            self.skipped_count += 1
+            self._skipped_blocks.add(key)
+            return []
+        return [outgoing]
 
     def _read(self, position: int) -> list[Record]:
         try:
@@ -271,7 +287,9 @@ class Relay:
         dropped = 0
         while len(self._journal.segments) > 1 and self._is_old(self._journal.segments[0]):
             segment = self._journal.segments[0]
-            if not await self._are_archived(await asyncio.to_thread(self._block_ids, segment)):
+            block_ids = await asyncio.to_thread(self._block_ids, segment)
+            due = [each for each in block_ids if each not in self._skipped_blocks]
+            if not await self._are_archived(due):
                 break
             self._journal.drop(segment)
             dropped += 1
