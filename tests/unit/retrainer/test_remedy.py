@@ -138,6 +138,22 @@ async def test_the_proposal_says_what_was_compared() -> None:
     assert evidence.mean_gain == pytest.approx(evidence.champion_loss - evidence.candidate_loss)
 
 
+async def test_rows_corrected_since_the_champion_saw_them_are_not_in_the_hold_out() -> None:
+    first_known_at = np.arange(ROWS)
+    # Every tenth of the newest: told long ago, and corrected now.
+    first_known_at[-400::10] = 100
+
+    class CorrectedLedger(MemoryLedger):
+        async def cut(self, model_name: str, known_at_most_us: int, newest_rows: int) -> DataSet:
+            column = pa.array(first_known_at)
+            return DataSet(a_table().append_column("homeostat.first_known_at_us", column), "d" * 64)
+
+    registry = MemoryRegistry()
+    await remedy(RUN, tools(registry=registry, ledger=CorrectedLedger()), 7)
+    (proposal,) = registry.proposals
+    assert (proposal.evidence.holdout_rows, proposal.evidence.holdout_from_us) == (400, 3560)
+
+
 async def test_the_new_reference_is_w_long_and_honest_on_the_holdout_alone() -> None:
     registry = MemoryRegistry()
     await remedy(RUN, tools(registry=registry), 1)

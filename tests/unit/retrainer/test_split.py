@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from homeostat_retrainer.domain.errors import CannotRun
 from homeostat_retrainer.domain.gate import Gain, choose, paired_gain
-from homeostat_retrainer.domain.split import Windows, holdout_length, split
+from homeostat_retrainer.domain.split import Windows, holdout_length, split, without_seen
 
 times = st.lists(st.integers(0, 5000), min_size=1, max_size=3000).map(
     lambda drawn: np.sort(np.array(drawn, dtype=np.int64))
@@ -35,6 +35,13 @@ def test_training_ends_before_the_holdout_begins(
     for start, stop in parts.training.values():
         assert known_at[stop - 1] < known_at[begin]
         assert stop - start >= 300
+
+
+def test_a_row_that_was_corrected_after_the_champion_saw_it_judges_nobody() -> None:
+    known_at = np.array([1, 2, 3, 6, 7, 8])
+    first_known_at = np.array([1, 1, 3, 4, 5, 8])
+    kept = without_seen(known_at, first_known_at, champion_trained_to_us=4)
+    assert known_at[kept].tolist() == [1, 2, 3, 7, 8]
 
 
 def test_windows_are_the_three_lengths_without_repeats() -> None:

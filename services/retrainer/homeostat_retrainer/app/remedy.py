@@ -25,11 +25,12 @@ from homeostat_retrainer.app.ports import (
 from homeostat_retrainer.domain.errors import CannotRun, PeerRefused, StaleChampion, WorkerDied
 from homeostat_retrainer.domain.gate import choose, paired_gain
 from homeostat_retrainer.domain.runs import Ended, Outcome, Run, Tried
-from homeostat_retrainer.domain.split import Split, Windows, holdout_length, split
+from homeostat_retrainer.domain.split import Split, Windows, holdout_length, split, without_seen
 
 # Beside another champion the comparison is done once more; then the next run may try.
 _ATTEMPTS = 2
 _DEFAULT_RECIPE = "lightgbm"
+_FIRST_KNOWN_AT = "homeostat.first_known_at_us"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,10 @@ async def _set_up(run: Run, tools: Tools) -> _Bench:
     champion = await tools.registry.champion(run.model_name)
     longest = max(tools.windows.lengths(run.reference_rows).values())
     newest = longest + holdout_length(run.reference_rows, run.reference_rows)
-    data = await tools.ledger.cut(run.model_name, run.cut_known_at_us, newest)
+    data = _unseen_or_old(
+        await tools.ledger.cut(run.model_name, run.cut_known_at_us, newest),
+        champion.lineage.trained_to_us,
+    )
     parts = split(
         data.table[reference.KNOWN_AT].to_numpy(),
         champion_trained_to_us=champion.lineage.trained_to_us,
@@ -123,6 +127,19 @@ async def _set_up(run: Run, tools: Tools) -> _Bench:
     said = await tools.workshop.evaluate(champion.model, champion.signature, holdout)
     losses = schema.log_loss(champion.signature.task, said, holdout[reference.TRUTH].to_numpy())
     return _Bench(champion, data, parts, losses)
+
+
+def _unseen_or_old(data: DataSet, champion_trained_to_us: int) -> DataSet:
+    """Without rows that can neither judge the champion nor stand among what is older."""
+    if _FIRST_KNOWN_AT not in data.table.column_names:
+        return data
+    known_at, first_known_at = (
+        data.table[name].to_numpy() for name in (reference.KNOWN_AT, _FIRST_KNOWN_AT)
+    )
+    kept = without_seen(known_at, first_known_at, champion_trained_to_us)
+    if len(kept) == len(known_at):
+        return data
+    return DataSet(data.table.take(pa.array(kept)).combine_chunks(), data.sha256)
 
 
 async def _try(window: str, bench: _Bench, tools: Tools) -> _Candidate:

@@ -52,6 +52,15 @@ def holdout_length(rows: int, reference_rows: int) -> int:
     return max(_FEWEST_HOLDOUT_ROWS, min(_MOST_HOLDOUT_ROWS, wanted))
 
 
+def without_seen(
+    known_at_us: Micros, first_known_at_us: Micros, champion_trained_to_us: int
+) -> NDArray[np.intp]:
+    """Places of all rows but those that were corrected since the champion was trained on them:
+    they look new, and the champion has seen them."""
+    is_seen = (known_at_us > champion_trained_to_us) & (first_known_at_us <= champion_trained_to_us)
+    return np.flatnonzero(~is_seen)
+
+
 def split(
     known_at_us: Micros, *, champion_trained_to_us: int, reference_rows: int, windows: Windows
 ) -> Split:
