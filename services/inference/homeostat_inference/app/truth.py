@@ -28,6 +28,9 @@ NO_PREDICTION = bytes(PREDICTION_ID_BYTES)
 MAX_SOURCE_CHARACTERS = 128
 # One call is one record, and the broker takes none beyond 16 MiB.
 MAX_OUTCOMES = 100_000
+# A replay's feed may pause for long, but a mark further ahead is a mistake in the unit: it would
+# refuse every row from then on.
+MAX_LEAP_US = 366 * 86_400 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +125,9 @@ class CallerMarks:
         self.is_explicit = is_explicit
         self.mark_us = mark_us if is_explicit else None
 
-    def advance(self, mark_us: int, book: BlockBook, done: Done) -> None:
-        """Makes the promise; ``done`` hears when it is safe. InvalidInput if it takes one back."""
+    def advance(self, mark_us: int, book: BlockBook, done: Done, *, latest_us: int) -> None:
+        """Makes the promise; ``done`` hears when it is safe. InvalidInput if it takes one back, or
+        is implausibly far beyond ``latest_us``, the latest time that a row may have now."""
         if not self.is_explicit:
             raise WrongMode(
                 "watermarks are made by the server's clock; start it with watermark_mode=explicit"
@@ -132,6 +136,11 @@ class CallerMarks:
             raise InvalidInput(
                 f"watermark_us: expected at least {self.mark_us or 0} (the last mark), "
                 f"got {mark_us}"
+            )
+        if mark_us > latest_us + MAX_LEAP_US:
+            raise InvalidInput(
+                f"watermark_us: expected at most {latest_us + MAX_LEAP_US}, got {mark_us}; "
+                "are these microseconds?"
             )
         before, self.mark_us = self.mark_us, mark_us
 

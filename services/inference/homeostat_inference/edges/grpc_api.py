@@ -167,7 +167,8 @@ class TruthApi(TruthServiceServicer):
     ) -> AdvanceWatermarkResponse:
         """Answers once the promise is kept, behind everything that was answered before."""
         self._refuse_leaving()
-        await _kept(lambda done: self.marks.advance(request.watermark_us, self.book, done))
+        mark_us, latest_us = request.watermark_us, self.times(self.clock.now_us()).latest_us
+        await _kept(lambda done: self.marks.advance(mark_us, self.book, done, latest_us=latest_us))
         return AdvanceWatermarkResponse()
 
     def _refuse_leaving(self) -> None:
