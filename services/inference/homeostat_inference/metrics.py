@@ -29,7 +29,7 @@ def inference_metrics(
     counts = engine.counts
 
     def rows_in_hand() -> int:
-        return sum(each.rows_in_hand for each in engine.table.loaded)
+        return engine.table.rows_in_hand
 
     return (
         _counter("requests", "{request}", "answered", lambda: counts.requests),

@@ -98,6 +98,7 @@ class Worker:
         mark_us = self._relay.recover(self._clock.now_us())
         is_explicit = self._settings.watermark_mode == "explicit"
         self._marks = CallerMarks(is_explicit=is_explicit, mark_us=mark_us)
+        self._book.promised_us = self._marks.mark_us
         self._engine = self._new_engine()
         if self._observed.is_on:
             observe(
@@ -257,7 +258,7 @@ class Worker:
             self._book.seal_older_than(now_us - BLOCK_AGE_US)
             if not self._marks.is_explicit and now_us - marked_at_us >= every_us:
                 marked_at_us = now_us
-                mark_us = self._clock_marks.next_mark(now_us)
+                mark_us = self._clock_marks.next_mark(now_us, self._table.oldest_arrival_us)
                 if mark_us is not None:
                     self._last_mark_us = mark_us
                     self._book.mark(Kind.CLOCK_MARK, mark_us)
@@ -272,7 +273,7 @@ class Worker:
     async def _leave(self, transport: Transport) -> None:
         """Answers what is in hand, then closes the door."""
         self._engine.is_leaving = True
-        await self._until(lambda: not self._rows_in_hand())
+        await self._until(lambda: not self._in_hand())
         await transport.stop()
         self._book.seal_older_than(self._clock.now_us())
         await self._until(lambda: not self._journal.unsettled_count)
@@ -283,22 +284,26 @@ class Worker:
         while not is_done() and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
-    def _rows_in_hand(self) -> int:
-        return sum(each.rows_in_hand for each in self._table.loaded)
+    def _in_hand(self) -> int:
+        """Rows, and calls whose version is being fetched, that are not answered yet."""
+        return len(self._fetching) + self._table.rows_in_hand
 
     async def _progress(self) -> GetProgressResponse:
         relay, journal = self._relay, self._journal
-        is_current = relay.epoch == self._bus.epoch
+        # Read along the flow, so that what moves on in the meantime is counted twice, not missed.
+        open_work_count = self._loader.loading_count + self._in_hand()
+        unsettled_count = journal.unsettled_count
         unsent_bytes = relay.unsent_bytes
+        is_current = relay.epoch == self._bus.epoch
         # A record's mean size is not worth keeping: what counts is whether anything is left.
-        unsent = -(-unsent_bytes // 4096) + journal.unsettled_count
+        unsent = unsettled_count - (-unsent_bytes // 4096)
         return progress_response(
             "inference",
             self._bus.epoch,
             produced=relay.produced if is_current else {},
             applied=self._applied if self._applied_epoch == self._bus.epoch else {},
             unsent_count=unsent,
-            open_work_count=self._loader.loading_count + self._rows_in_hand(),
+            open_work_count=open_work_count,
             watermark_us=self._marks.mark_us if self._marks.is_explicit else self._last_mark_us,
         )
 

@@ -148,6 +148,13 @@ def test_reading_from_the_position_that_is_needed_gives_every_block_that_was_not
         assert blocks(every)[block_id] == block
 
 
+def test_a_mark_by_the_clock_waits_for_the_oldest_request_in_hand() -> None:
+    marks = ClockMarks(bound_us=5, idle_us=10)
+    assert marks.next_mark(100, oldest_in_hand_us=80) == 80
+    assert marks.next_mark(110, oldest_in_hand_us=80) is None
+    assert marks.next_mark(110) == 105
+
+
 def test_marks_follow_the_traffic_and_the_clock_when_idle_and_never_fall() -> None:
     marks = ClockMarks(bound_us=5, idle_us=100)
     assert marks.next_mark(1000) == 995

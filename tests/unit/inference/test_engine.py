@@ -198,6 +198,46 @@ def test_large_outputs_end_a_block_before_it_is_too_large_for_the_broker() -> No
     assert max(sizes.values()) <= BLOCK_BYTES
 
 
+def test_rows_in_hand_keep_a_promise_that_is_made_while_they_run() -> None:
+    world = World()
+    doubles = world.model.run
+
+    def run(inputs: Sequence[Any]) -> list[Any]:
+        world.engine.book.mark(Kind.CALLER_MARK, 1_000_005)
+        return doubles(inputs)
+
+    world.model.run = run  # type: ignore[method-assign]
+    calls = [
+        MemoryCall([float(at)], event_times_us=np.array([at]))
+        for at in (1_000_009, 1_000_004, 1_000_005)
+    ]
+    calls.append(MemoryCall([7.0]))
+    world.engine.handle(calls)
+    assert world.errors(calls) == [None, InvalidInput, None, None]
+    assert [each.answers for each in calls[2:]] == [[[2_000_010.0]], [[14.0]]]
+    times = [np.frombuffer(each.event_times_us, "<i8").tolist() for each in world.journal.blocks]
+    assert times == [[1_000_009], [1_000_005, 1_000_005]]
+
+
+def test_rows_of_a_version_that_was_swapped_out_are_in_hand_until_they_are_answered() -> None:
+    world = World(inline_seconds=0.0)
+    table, go_on = world.engine.table, threading.Event()
+    doubles = world.model.run
+
+    def run(inputs: Sequence[Any]) -> list[Any]:
+        assert go_on.wait(5)
+        return doubles(inputs)
+
+    world.model.run = run  # type: ignore[method-assign]
+    call = MemoryCall([1.0, 2.0])
+    world.engine.handle([call])
+    table.drop("m")
+    assert (table.rows_in_hand, table.oldest_arrival_us) == (2, 1_000_000)
+    go_on.set()
+    assert call.is_answered.wait(5)
+    assert (table.rows_in_hand, table.oldest_arrival_us) == (0, None)
+
+
 def test_other_context_columns_make_another_block_and_answers_do_not_mix() -> None:
     world = World()
     calls = [

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,7 +66,16 @@ class BlockBook:
         self._random = random
         self._block_rows = block_rows
         self._open: dict[Key, OpenBlock] = {}
-        self._lock = threading.Lock()
+        # Held again by who keeps rows while it looks at the promise.
+        self._lock = threading.RLock()
+        # What the caller promised last: no row that is kept from now on may be earlier.
+        self.promised_us: int | None = None
+
+    @contextmanager
+    def unchanged(self) -> Iterator[int | None]:
+        """While it is open no mark is made; gives the caller's last promise."""
+        with self._lock:
+            yield self.promised_us
 
     def keep(self, key: Key, sizes: Sequence[Size], write: Write) -> None:
         """Places requests of these sizes, and journals every slice that ``write`` makes.
@@ -90,6 +100,8 @@ class BlockBook:
         with self._lock:
             for key in list(self._open):
                 self._seal(key)
+            if kind == Kind.CALLER_MARK:
+                self.promised_us = mark_us
             self._journal.append(kind, pack_mark(mark_us), done=done)
 
     @property

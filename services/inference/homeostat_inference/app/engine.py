@@ -26,7 +26,7 @@ from homeostat_inference.domain.errors import (
     ModelFailed,
     TooLarge,
 )
-from homeostat_inference.domain.requests import CheckedRequest, check
+from homeostat_inference.domain.requests import EVENT_TIME_INPUT, CheckedRequest, check
 from homeostat_inference.domain.schema import Schema
 from homeostat_inference.domain.tensors import Array
 from homeostat_inference.domain.times import TimeBounds
@@ -131,7 +131,7 @@ class Engine:
         served, arm = self.table.route(message.model_name, message.model_version)
         request = check(message, served.schema, times)
         _check_block_bytes(request, served.schema, len(call.payload))
-        served.admit(request.rows, len(call.payload))
+        served.admit(request.rows, len(call.payload), now_us)
         return served, Waiting(call, request, arm, now_us)
 
     def _dispatch(self, served: Served, group: list[Waiting]) -> None:
@@ -202,8 +202,21 @@ class Engine:
         return None
 
     def _keep(self, served: Served, batch: list[Waiting], ran: "_Ran") -> None:
+        with self.book.unchanged() as promised_us:
+            self._keep_groups(served, batch, ran, promised_us)
+
+    def _keep_groups(
+        self, served: Served, batch: list[Waiting], ran: "_Ran", promised_us: int | None
+    ) -> None:
         first = 0
-        for key, group in groupby(batch, _block_key):
+
+        def placed_by(each: Waiting) -> tuple[bool, BlockKey]:
+            return _is_late(each, promised_us), _block_key(each)
+
+        for (is_late, key), group in groupby(batch, placed_by):
+            if is_late:
+                first += self._refuse_late(served, list(group), promised_us)
+                continue
             slices = _Slices(self, served, list(group), ran, first)
             sizes = _sizes(served.schema, slices.group, ran.answered.outputs, first)
             try:
@@ -212,6 +225,16 @@ class Engine:
                 for each in slices.group[slices.taken :]:
                     self._refuse(served, each, error)
             first += sum(each.rows for each in sizes)
+
+    def _refuse_late(self, served: Served, group: list[Waiting], promised_us: int | None) -> int:
+        """Rows that were in hand when the caller promised that none so early follows."""
+        for each in group:
+            error = InvalidInput(
+                f"model {served.schema.model_name!r}, input {EVENT_TIME_INPUT!r}: expected no time "
+                f"before {promised_us} us, the watermark that was set in the meantime"
+            )
+            self._refuse(served, each, error)
+        return sum(each.rows for each in group)
 
     def _count(self, batch: list[Waiting], rows: int, seconds: float) -> None:
         counts = self.counts
@@ -222,7 +245,7 @@ class Engine:
         counts.run_seconds += seconds
 
     def _refuse(self, served: Served, waiting: Waiting, error: Exception) -> None:
-        served.release(waiting.rows, len(waiting.call.payload))
+        served.release(waiting.rows, len(waiting.call.payload), waiting.arrived_at_us)
         self._fail(waiting.call, error)
 
     def _fail(self, call: Call, error: Exception) -> None:
@@ -282,8 +305,18 @@ def _cut(group: list[Waiting], max_rows: int) -> list[list[Waiting]]:
     return batches
 
 
-def _block_key(waiting: Waiting) -> tuple[int, tuple[tuple[str, str], ...]]:
+BlockKey = tuple[int, tuple[tuple[str, str], ...]]
+
+
+def _block_key(waiting: Waiting) -> BlockKey:
     return waiting.arm, waiting.request.context_schema
+
+
+def _is_late(waiting: Waiting, promised_us: int | None) -> bool:
+    packed = waiting.request.event_times
+    if promised_us is None or packed is None:
+        return False
+    return int(np.frombuffer(packed, "<i8").min()) < promised_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,8 +396,11 @@ class _Slices:
         ).SerializeToString()
 
     def _event_times(self, some: list[Waiting]) -> bytes:
+        # A replay may run ahead of the clock.
+        earliest_us = self._engine.book.promised_us or 0
         packed = b"".join(
-            each.request.event_times or each.arrived_at_us.to_bytes(8, "little") * each.rows
+            each.request.event_times
+            or max(each.arrived_at_us, earliest_us).to_bytes(8, "little") * each.rows
             for each in some
         )
         newest = int(np.frombuffer(packed, "<i8").max())
@@ -395,7 +431,7 @@ class _Slices:
 
         def done(error: Exception | None) -> None:
             for each, answer in zip(some, answers, strict=True):
-                served.release(each.rows, len(each.call.payload))
+                served.release(each.rows, len(each.call.payload), each.arrived_at_us)
                 if error is None:
                     each.call.respond(answer)
                 else:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 from homeostat.events.v1.column_pb2 import ARM_CHAMPION, ARM_PINNED
 from homeostat_inference.app.ports import Model
@@ -57,6 +58,8 @@ class Served:
         self._queue_bytes = queue_bytes
         self._rows = 0
         self._bytes = 0
+        # Requests in hand by their time of arrival, oldest first or nearly so.
+        self._arrivals: dict[int, int] = {}
         self._is_retired = False
         self._lock = threading.Lock()
 
@@ -80,11 +83,17 @@ class Served:
         """Rows taken on and not yet answered."""
         return self._rows
 
+    @property
+    def oldest_arrival_us(self) -> int | None:
+        """When the oldest request in hand came in; None if there is none."""
+        with self._lock:
+            return min(self._arrivals, default=None)
+
     def is_inline(self, rows: int) -> bool:
         """Whether a run of so many rows may take place in the receiving loop."""
         return self.run_seconds(rows) <= self._inline_seconds
 
-    def admit(self, rows: int, size_bytes: int) -> None:
+    def admit(self, rows: int, size_bytes: int, arrived_at_us: int) -> None:
         """Takes rows on; Overloaded if too much waits. A large request alone is let in."""
         with self._lock:
             is_over = (
@@ -98,12 +107,16 @@ class Served:
                 )
             self._rows += rows
             self._bytes += size_bytes
+            self._arrivals[arrived_at_us] = self._arrivals.get(arrived_at_us, 0) + 1
 
-    def release(self, rows: int, size_bytes: int) -> None:
+    def release(self, rows: int, size_bytes: int, arrived_at_us: int) -> None:
         """Rows were answered, one way or the other."""
         with self._lock:
             self._rows -= rows
             self._bytes -= size_bytes
+            left = self._arrivals.pop(arrived_at_us, 0) - 1
+            if left > 0:
+                self._arrivals[arrived_at_us] = left
 
 
 class Runner(Generic[Waiting]):
@@ -157,6 +170,8 @@ class Table:
         self._pinned_limit = pinned_versions
         self._champions: Mapping[str, Served] = MappingProxyType({})
         self._pinned: Mapping[tuple[str, int], Served] = MappingProxyType({})
+        # Who was swapped out still answers what waits, and lives until then.
+        self._ever: WeakSet[Served] = WeakSet()
 
     @property
     def champions(self) -> Mapping[str, Served]:
@@ -167,6 +182,17 @@ class Table:
     def loaded(self) -> list[Served]:
         """Champions and pinned versions."""
         return [*self._champions.values(), *self._pinned.values()]
+
+    @property
+    def rows_in_hand(self) -> int:
+        """Rows taken on and not yet answered, those of swapped out versions among them."""
+        return sum(each.rows_in_hand for each in list(self._ever))
+
+    @property
+    def oldest_arrival_us(self) -> int | None:
+        """When the oldest request in hand came in; None if there is none."""
+        arrivals = [each.oldest_arrival_us for each in list(self._ever)]
+        return min((each for each in arrivals if each is not None), default=None)
 
     def route(self, model_name: str, version: str) -> tuple[Served, int]:
         """Who answers, and the arm; NotServed if nobody does, NotLoaded if somebody might."""
@@ -197,6 +223,7 @@ class Table:
     def swap(self, served: Served) -> Served | None:
         """Makes it the champion of its model; returns the one before."""
         name = served.schema.model_name
+        self._ever.add(served)
         before = self._champions.get(name)
         self._champions = MappingProxyType({**self._champions, name: served})
         return before
@@ -211,6 +238,7 @@ class Table:
 
     def pin(self, served: Served) -> Served | None:
         """Keeps a version for those who ask for it; returns the one that had to go."""
+        self._ever.add(served)
         pinned = {**self._pinned, (served.schema.model_name, served.schema.version): served}
         evicted = pinned.pop(next(iter(pinned))) if len(pinned) > self._pinned_limit else None
         self._pinned = MappingProxyType(pinned)

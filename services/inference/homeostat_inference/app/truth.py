@@ -146,7 +146,7 @@ class CallerMarks:
 
         def kept(error: Exception | None) -> None:
             if error is not None:
-                self.mark_us = before
+                self.mark_us = book.promised_us = before
             done(error)
 
         book.mark(Kind.CALLER_MARK, mark_us, kept)

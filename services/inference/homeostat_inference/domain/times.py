@@ -53,11 +53,16 @@ class ClockMarks:
             self._newest_us = max(self._newest_us, newest_event_us)
         self._seen_at_us = now_us
 
-    def next_mark(self, now_us: int) -> int | None:
-        """The promise that can be made now; None if it would say nothing new."""
+    def next_mark(self, now_us: int, oldest_in_hand_us: int | None = None) -> int | None:
+        """The promise that can be made now; None if it would say nothing new.
+
+        ``oldest_in_hand_us``: when the oldest request came in that is not in the journal yet.
+        """
         is_idle = now_us - self._seen_at_us > self._idle_us
         front = now_us if is_idle else min(now_us, self._newest_us)
         mark = front - self._bound_us
+        if oldest_in_hand_us is not None:
+            mark = min(mark, oldest_in_hand_us)
         if self._mark_us is not None and mark <= self._mark_us:
             return None
         self._mark_us = mark
