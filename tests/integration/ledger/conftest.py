@@ -4,11 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.integration.ledger.harness import LedgerUnderTest, stop_quietly
+from tests.integration.ledger.harness import LedgerUnderTest, a_ledger
 from tests.support.broker import TestBroker
-
-from homeostat.topics import JOINED, OUTCOMES, PREDICTIONS
-from homeostat_kit.kafka import Bus
 
 
 @pytest.fixture
@@ -16,13 +13,8 @@ async def stopped_ledger(
     embedded_broker: TestBroker, postgres_url: str, tmp_path: Path
 ) -> AsyncIterator[LedgerUnderTest]:
     """An embedded broker and a real database; the ledger is not started yet."""
-    bus = Bus(embedded_broker.address, client_id="test")
-    await bus.ensure_topics((PREDICTIONS, OUTCOMES, JOINED))
-    async with bus:
-        under_test = LedgerUnderTest(embedded_broker, postgres_url, tmp_path / "ledger", bus)
-        under_test.folder.mkdir()
+    async with a_ledger(embedded_broker, postgres_url, tmp_path / "ledger") as under_test:
         yield under_test
-        await stop_quietly(under_test)
 
 
 @pytest.fixture

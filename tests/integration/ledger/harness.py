@@ -5,8 +5,8 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,9 @@ class LedgerUnderTest:
     task: asyncio.Task[None] | None = None
     channel: Any = None
     sent: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir()
 
     @property
     def log(self) -> Path:
@@ -262,6 +265,15 @@ def _headers(topic: Topic, event_id: str) -> list[tuple[str, bytes]]:
     )
 
 
-async def stop_quietly(ledger: LedgerUnderTest) -> None:
-    with suppress(ProcessLookupError):
-        await ledger.stop()
+@asynccontextmanager
+async def a_ledger(
+    broker: TestBroker, database_url: str, folder: Path
+) -> AsyncIterator[LedgerUnderTest]:
+    """Not started yet; stopped in the end."""
+    bus = Bus(broker.address, client_id="test")
+    await bus.ensure_topics((PREDICTIONS, OUTCOMES, JOINED))
+    async with bus:
+        under_test = LedgerUnderTest(broker, database_url, folder, bus)
+        yield under_test
+        with suppress(ProcessLookupError):
+            await under_test.stop()

@@ -1,8 +1,19 @@
-"""Killed processes and lost brokers change nothing in what the ledger knows."""
+"""Killed processes, databases and lost brokers change nothing in what the ledger knows."""
 
-from tests.integration.ledger.harness import LedgerUnderTest
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+from tests.integration.ledger.harness import LedgerUnderTest, a_ledger
+from tests.support.broker import TestBroker
 from tests.support.ledger_events import START_US, a_block, outcomes
 from tests.support.waiting import eventually
+
+from homeostat_local.database import create_service_database, start_database
+from homeostat_local.errors import StartFailed
 
 LATER_US = START_US + 3_600_000_000
 BLOCKS = 300
@@ -47,6 +58,96 @@ async def test_kill_9_in_mid_run_leaves_the_join_exact(stopped_ledger: LedgerUnd
     await ledger.settled()
     await assert_exact(ledger)
     assert not stray.exists()
+
+
+class OwnDatabase:
+    """A server that only one ledger uses."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running = start_database(folder)
+        self._port = int(self._running.admin_url.rpartition(":")[2].partition("/")[0])
+        self.url = create_service_database(self._running.admin_url, "ledger", "test")
+
+    def kill(self) -> None:
+        self._running.process.kill()
+        self._running.process.wait()
+
+    async def start(self) -> None:
+        """Sessions of the killed server may take a moment to notice; none starts until then."""
+
+        async def is_started() -> bool:
+            with suppress(StartFailed):
+                self._running = await asyncio.to_thread(start_database, self._folder, self._port)
+                return True
+            return False
+
+        await eventually(is_started, what="the database starts again")
+
+
+@pytest.fixture
+async def on_its_own_database(
+    embedded_broker: TestBroker, tmp_path: Path
+) -> AsyncIterator[tuple[LedgerUnderTest, OwnDatabase]]:
+    """A ledger that is not started yet."""
+    database = OwnDatabase(tmp_path / "database")
+    async with a_ledger(embedded_broker, database.url, tmp_path / "ledger") as ledger:
+        yield ledger, database
+    database.kill()
+
+
+async def test_a_database_killed_in_mid_run_leaves_the_join_exact(
+    on_its_own_database: tuple[LedgerUnderTest, OwnDatabase],
+) -> None:
+    ledger, database = on_its_own_database
+    ledger.settings["POLL_RECORDS"] = "7"
+    await ledger.start()
+    await ledger.say(*traffic())
+    for share in (BLOCKS // 8, BLOCKS // 3):
+
+        async def has_some(share: int = share) -> bool:
+            return (await ledger.statistics()).blocks > share
+
+        await eventually(has_some)
+        database.kill()
+        asked = asyncio.ensure_future(ledger.statistics())
+        await database.start()
+        # Questions wait for the server as the stream does.
+        assert (await asked).blocks > share
+    await ledger.mark(LATER_US + BLOCKS)
+    await ledger.settled(seconds=30)
+    await assert_exact(ledger)
+    # What was sent and could not be marked any more was sent again.
+    told = {each.prediction_ids: each.truths for each in await ledger.joined()}
+    assert sum(map(len, told.values())) == BLOCKS * 10 * 8
+
+
+async def test_a_database_that_stays_away_is_answered_unavailable(
+    on_its_own_database: tuple[LedgerUnderTest, OwnDatabase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, database = on_its_own_database
+    await ledger.start_here()
+    monkeypatch.setattr("homeostat_kit.postgres._AWAY_SECONDS", 0.2)
+    database.kill()
+    for question in (
+        ledger.statistics,
+        lambda: ledger.cut(model_name="delays", known_at_most_us=LATER_US),
+        ledger.progress,
+    ):
+        refused = await eventually(lambda ask=question: _refused(ask))
+        assert refused.code() == grpc.StatusCode.UNAVAILABLE
+        assert refused.details() == "the ledger's database is away; try again"
+    await database.start()
+    await eventually(ledger.is_serving, what="the ledger answers again")
+
+
+async def _refused(ask: Callable[[], Awaitable[object]]) -> grpc.aio.AioRpcError | None:
+    """None while a session of the killed server still answers."""
+    try:
+        await ask()
+    except grpc.aio.AioRpcError as refused:
+        return refused
+    return None
 
 
 async def test_a_new_broker_with_everything_sent_again_changes_nothing(
