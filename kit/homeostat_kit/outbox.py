@@ -179,7 +179,7 @@ class OutboxRelay:
         if not rows:
             return 0
         acknowledged = await self._unless(
-            stop, self._bus.produce_many([*map(self._outgoing, rows)])
+            stop, self._bus.produce_many([*map(self._outgoing, rows)], epoch=self._epoch)
         )
         if acknowledged is None:
             return 0
