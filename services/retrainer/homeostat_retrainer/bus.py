@@ -1,7 +1,6 @@
 """What the retrainer hears: alerts, versions, and how much truth has come."""
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -9,27 +8,18 @@ from homeostat.events.v1.alert_pb2 import Alert
 from homeostat.events.v1.column_pb2 import ARM_SHADOW
 from homeostat.events.v1.joined_block_pb2 import JoinedBlock
 from homeostat.events.v1.version_changed_pb2 import VersionChanged
-from homeostat.topics import JOINED
-from homeostat_kit.kafka import Batch, Received
+from homeostat.topics import ALERTS, JOINED, VERSIONS
+from homeostat_kit.kafka import Batch, Bus, Received, Unreadable
+from homeostat_kit.kafka.dead_letters import DeadLetters
 from homeostat_kit.offsets import advance_offsets
 from homeostat_kit.postgres import Connection, Pool, retrying
 from homeostat_kit.watermarks import Watermarks
 from homeostat_retrainer import store
 from homeostat_retrainer.domain.memory import Memory, Wanted
 from homeostat_retrainer.domain.policy import Policy
+from homeostat_retrainer.hearing import KnowsVersions, Lengths, is_of_performance, sort_out
 from homeostat_retrainer.messages import performance_alert
 from homeostat_retrainer.metrics import Metrics
-
-# (model, version) to W
-Lengths = Mapping[tuple[str, int], int]
-
-
-class KnowsVersions(Protocol):
-    """What hearing needs of the registry."""
-
-    async def reference_rows(self, model_name: str, version: int) -> int | None:
-        """W that a version brought by a person sets; None where a run made the version."""
-        ...
 
 
 class Ears:
@@ -38,20 +28,26 @@ class Ears:
     def __init__(
         self,
         pool: Pool,
+        bus: Bus,
         registry: KnowsVersions,
         policy: Policy,
         metrics: Metrics,
         wake: Callable[[], None],
     ) -> None:
         self._pool = pool
+        self._bus = bus
         self._registry = registry
         self._policy = policy
         self._metrics = metrics
         self._wake = wake
+        # Of the present life of the broker.
+        self._dead_letters: tuple[str, DeadLetters] | None = None
 
     async def handle(self, batch: Batch) -> None:
         """One batch. PeerAway where the registry is needed and does not answer."""
-        lengths = await self._lengths(batch)
+        # Asked before the transaction, which must not wait for others.
+        heard = await sort_out(batch.records, self._registry, await self._newest(batch))
+        await self._bury(batch, heard.unreadable)
 
         async def work(connection: Connection) -> int:
             await advance_offsets(connection, batch)
@@ -59,8 +55,8 @@ class Ears:
             memory.waiting.enter(batch.epoch)
             wanted = [
                 run
-                for record, message in batch.records
-                for run in apply(record, message, memory, marks, lengths, self._policy)
+                for record, message in heard.records
+                for run in apply(record, message, memory, marks, heard.lengths, self._policy)
             ]
             await store.save(connection, memory, marks)
             return await store.want(connection, wanted)
@@ -70,16 +66,21 @@ class Ears:
         if due:
             self._wake()
 
-    async def _lengths(self, batch: Batch) -> Lengths:
-        """Asked before the transaction, which must not wait for others."""
-        found: dict[tuple[str, int], int] = {}
-        for _, message in batch.records:
-            if isinstance(message, VersionChanged) and _brings_champion(message):
-                place = (message.model_name, message.champion_version)
-                rows = await self._registry.reference_rows(*place)
-                if rows is not None:
-                    found[place] = rows
-        return found
+    async def _newest(self, batch: Batch) -> dict[str, int]:
+        """Which versions were heard of; read only where an alert came, which is rare."""
+        if not any(is_of_performance(message) for _, message in batch.records):
+            return {}
+        memory, _ = await retrying(self._pool, store.load)
+        return {name: state.newest_version for name, state in memory.models.items()}
+
+    async def _bury(self, batch: Batch, unreadable: Sequence[Unreadable]) -> None:
+        """Says in the dead-letter topic which records were none, before their offsets pass."""
+        if not unreadable:
+            return
+        if self._dead_letters is None or self._dead_letters[0] != batch.epoch:
+            topics = {each.name: each for each in (ALERTS, VERSIONS, JOINED)}
+            self._dead_letters = (batch.epoch, DeadLetters(self._bus, topics, batch.epoch))
+        await self._dead_letters[1].tell(unreadable)
 
 
 def apply(
@@ -126,8 +127,3 @@ def _joined(
     marks.observe(JOINED, record.partition, block.watermark)
     reached = marks.current(JOINED, JOINED.partitions)
     return [] if reached is None else memory.mark(reached, policy)
-
-
-def _brings_champion(message: VersionChanged) -> bool:
-    """A promotion or roll-back; one by a run keeps W."""
-    return message.HasField("champion_version") and not message.run_id

@@ -57,7 +57,7 @@ async def serve(settings: RetrainerSettings, stop: asyncio.Event) -> None:
         tools = Tools(registry, ledger, workshop, Windows(settings.longest_window_share))
         runs, metrics = PostgresRuns(pool), Metrics(observed.meter)
         runner = _runner(settings, pool, runs, tools, metrics, observed, relay)
-        ears = Ears(pool, registry, policy_of(settings), metrics, _both(runner, relay))
+        ears = Ears(pool, bus, registry, policy_of(settings), metrics, _both(runner, relay))
         await bus.ensure_topics((ALERTS, VERSIONS, JOINED, RUNS))
         await stack.enter_async_context(bus)
         await _open_doors(settings, stack, pool, runs, runner, bus, relay)

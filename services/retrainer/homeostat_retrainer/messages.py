@@ -96,4 +96,6 @@ def performance_alert(alert: Alert, traceparent: str | None) -> HeldAlert | None
         is_resolved=alert.state == ALERT_STATE_RESOLVED,
         watermark_us=alert.watermark_us,
     )
-    return HeldAlert(alert.model_name, seen, traceparent)
+    # Whoever sent it may have put anything there.
+    is_safe = traceparent is not None and traceparent.isascii() and traceparent.isprintable()
+    return HeldAlert(alert.model_name, seen, traceparent if is_safe else None)

@@ -17,7 +17,13 @@ from homeostat.registry.v1 import registry_pb2 as pb
 from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from homeostat_kit.telemetry import traceparent
 from homeostat_retrainer.app.ports import Champion, DataSet, Proposal, Registered
-from homeostat_retrainer.domain.errors import CannotRun, PeerAway, PeerRefused
+from homeostat_retrainer.domain.errors import (
+    CannotRun,
+    PeerAway,
+    PeerRefused,
+    RetrainerError,
+    UnknownToPeer,
+)
 from homeostat_retrainer.domain.runs import Outcome
 
 if TYPE_CHECKING:  # exist in the stubs only
@@ -37,6 +43,10 @@ _AWAY = frozenset(
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.UNKNOWN,
+        # An error that the peer has no word for: mostly its database, and that passes.
+        grpc.StatusCode.INTERNAL,
+        # Somebody else changed the model meanwhile.
+        grpc.StatusCode.ABORTED,
     }
 )
 _OUTCOMES = {
@@ -199,4 +209,10 @@ def _translated(peer: str) -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         text = f"the {peer} says {error.code().name}: {error.details()}"
-        raise (PeerAway if error.code() in _AWAY else PeerRefused)(text) from error
+        raise _meaning(error.code())(text) from error
+
+
+def _meaning(code: grpc.StatusCode) -> type[RetrainerError]:
+    if code is grpc.StatusCode.NOT_FOUND:
+        return UnknownToPeer
+    return PeerAway if code in _AWAY else PeerRefused

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -234,6 +235,10 @@ class Client:
         )
         key = self.model.encode()
         return Outgoing(topic.name, key, message.SerializeToString(), headers, partition)
+
+    async def say(self, topic: Topic, message: Any) -> None:
+        """Any record, under an id of its own."""
+        await self._produce([self._record(topic, message, uuid.uuid4().hex, 0)])
 
     async def _produce(self, records: Sequence[Outgoing]) -> None:
         await self.bus.produce_many(records)

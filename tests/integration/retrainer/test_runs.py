@@ -11,8 +11,11 @@ from tests.support.waiting import eventually
 
 from homeostat.events.v1 import alert_pb2 as alerts
 from homeostat.events.v1 import retraining_run_pb2 as runs
+from homeostat.events.v1.joined_block_pb2 import JoinedBlock
+from homeostat.events.v1.version_changed_pb2 import VersionChanged
 from homeostat.registry.v1 import registry_pb2 as pb
 from homeostat.retrainer.v1 import retrainer_pb2 as rpc
+from homeostat.topics import JOINED, VERSIONS
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -66,6 +69,18 @@ async def test_the_same_alert_again_is_no_second_run(client: Client) -> None:
     await eventually(lambda: caught_up(client), what="all is applied")
     assert await client.runs() == [before]
     assert len(await client.versions()) == 2
+
+
+async def test_records_of_garbage_stop_nothing(client: Client) -> None:
+    day = await a_changed_world(client)
+    await client.say(JOINED, JoinedBlock(model_name="m", row_count=3, revisions=b"abc"))
+    await client.say(VERSIONS, VersionChanged(model_name="x", version=1, champion_version=1))
+    await client.say(VERSIONS, VersionChanged(model_name="x\0", version=1))
+    await client.alarm(day, alert_id="of-a-version-that-never-comes", version=99)
+    await client.alarm(day)
+    await client.ended()
+    await eventually(lambda: caught_up(client), what="all is applied")
+    assert (await client.progress()).open_work_count == 0
 
 
 async def caught_up(client: Client) -> bool:

@@ -11,9 +11,11 @@ from homeostat.topics import JOINED
 from homeostat_kit.kafka import Received
 from homeostat_kit.watermarks import Watermarks
 from homeostat_retrainer.bus import apply
+from homeostat_retrainer.domain.errors import PeerAway, UnknownToPeer
 from homeostat_retrainer.domain.memory import Memory, Wanted
 from homeostat_retrainer.domain.policy import Policy
 from homeostat_retrainer.domain.runs import Run
+from homeostat_retrainer.hearing import Heard, sort_out
 
 DAY = 86_400_000_000
 
@@ -130,3 +132,90 @@ def test_what_a_new_life_of_the_broker_repeats_changes_nothing(listener: Listene
     before = listener.memory.to_plain()
     assert not [run for message in story for run in listener.hear(message)]
     assert listener.memory.to_plain() == before
+
+
+class KnowsOne:
+    """A registry with version 1 of m, which a person brought."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.asked: list[tuple[str, int]] = []
+
+    async def reference_rows(self, model_name: str, version: int) -> int | None:
+        self.asked.append((model_name, version))
+        if self.error is not None:
+            raise self.error
+        if (model_name, version) != ("m", 1):
+            raise UnknownToPeer("NOT_FOUND")
+        return 5000
+
+
+async def heard(*messages: object, registry: KnowsOne | None = None, **newest: int) -> Heard:
+    records = [(Received("topic", 0, at, None, b"", {}), each) for at, each in enumerate(messages)]
+    return await sort_out(records, registry or KnowsOne(), newest)
+
+
+def changed(block: JoinedBlock, **changes: object) -> JoinedBlock:
+    for name, value in changes.items():
+        setattr(block, name, value)
+    return block
+
+
+PERFORMANCE = alerts.ALERT_RULE_PERFORMANCE
+FAR = Watermark(source_id="ledger", watermark_us=2**62)
+GARBAGE = {
+    "short-revisions": changed(a_block([1, 1]), revisions=b"\1\0\0\0"),
+    "odd-revisions": changed(a_block([1, 1]), revisions=b"abc"),
+    "short-times": changed(a_block([1, 1]), known_at_us=b"\0" * 8),
+    "time-beyond-the-ages": changed(a_block([1]), known_at_us=(2**62).to_bytes(8, "little")),
+    "rows-of-nobody": changed(a_block([1]), model_name=""),
+    "block-with-nul": changed(a_block([1]), model_name="m\0"),
+    "mark-beyond-the-ages": JoinedBlock(watermark=FAR),
+    "mark-with-nul": JoinedBlock(watermark=Watermark(source_id="\0", watermark_us=1)),
+    "version-with-nul": VersionChanged(model_name="m\0", version=1),
+    "version-of-nobody": VersionChanged(model_name="x", version=1, champion_version=1),
+    "alert-with-nul": an_alert(PERFORMANCE, model_name="m\0"),
+    "alert-id-with-nul": an_alert(PERFORMANCE, alert_id="\0"),
+    "alert-beyond-the-ages": an_alert(PERFORMANCE, watermark_us=-(2**62)),
+    "alert-of-a-version-that-never-comes": an_alert(PERFORMANCE, version=7),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+async def test_one_record_of_garbage_is_a_dead_letter_and_the_next_is_heard(
+    garbage: object,
+) -> None:
+    good = a_block([1, 2])
+    sorted_out = await heard(garbage, good, m=1)
+    assert [message for _, message in sorted_out.records] == [good]
+    (letter,) = sorted_out.unreadable
+    assert letter.received.offset == 0
+    assert letter.reason
+
+
+async def test_what_a_service_sends_is_no_garbage() -> None:
+    promoted = VersionChanged(model_name="m", version=1, champion_version=1)
+    mark = JoinedBlock(watermark=Watermark(source_id="ledger", watermark_us=DAY))
+    sorted_out = await heard(promoted, a_block([1]), mark, an_alert(PERFORMANCE))
+    assert len(sorted_out.records) == 4
+    assert sorted_out.lengths == {("m", 1): 5000}
+
+
+async def test_the_registry_is_asked_about_no_alert_whose_version_was_heard_of() -> None:
+    registry = KnowsOne()
+    await heard(
+        an_alert(PERFORMANCE), an_alert(alerts.ALERT_RULE_COVARIATE), registry=registry, m=1
+    )
+    assert not registry.asked
+
+
+async def test_a_registry_that_is_away_buries_nothing() -> None:
+    with pytest.raises(PeerAway):
+        await heard(an_alert(PERFORMANCE), registry=KnowsOne(PeerAway("UNAVAILABLE")))
+
+
+def test_a_traceparent_of_garbage_is_not_kept(listener: Listener) -> None:
+    record = Received("topic", 0, 0, b"m", b"", {"traceparent": b"\0"})
+    message = an_alert(PERFORMANCE, watermark_us=2 * DAY)
+    apply(record, message, listener.memory, listener.marks, {}, Policy())
+    assert listener.memory.held[0].traceparent is None

@@ -35,3 +35,11 @@ class PeerRefused(RetrainerError):
 
 class WorkerDied(RetrainerError):
     """The worker process was ended (memory, time, crash) while it worked."""
+
+
+class UnknownToPeer(PeerRefused):
+    """The peer knows nothing by that name."""
+
+
+class UnreadableRecord(RetrainerError):
+    """A record parses and yet cannot be; the message carries none of its values."""
