@@ -238,6 +238,18 @@ def test_rows_of_a_version_that_was_swapped_out_are_in_hand_until_they_are_answe
     assert (table.rows_in_hand, table.oldest_arrival_us) == (0, None)
 
 
+def test_a_model_that_does_not_answer_row_by_row_fails_and_nothing_is_kept() -> None:
+    world = World(signature=WIDE)
+    world.model.run = lambda inputs: [  # type: ignore[method-assign]
+        inputs[0],
+        np.zeros((len(inputs[0]) + 1, WIDTH), np.float32),
+    ]
+    calls = [MemoryCall([1.0]), MemoryCall([2.0, 3.0])]
+    world.engine.handle(calls)
+    assert world.errors(calls) == [ModelFailed, ModelFailed]
+    assert world.journal.blocks == []
+
+
 def test_other_context_columns_make_another_block_and_answers_do_not_mix() -> None:
     world = World()
     calls = [

@@ -185,6 +185,7 @@ class Engine:
         started_ns = time.monotonic_ns()
         with self.trace(schema, len(arrays[0])) as traceparent:
             outputs = served.model.run(arrays)
+            _require_rows(outputs, len(arrays[0]))
             scores, decisions = judge(schema.signature, outputs[schema.score_index])
         self._count(batch, len(scores), (time.monotonic_ns() - started_ns) / 1e9)
         return _Ran(Answered(arrays, outputs, scores, decisions), started_ns, traceparent)
@@ -255,6 +256,13 @@ class Engine:
             self.counts.failed += 1
             self.log("call_failed", error)
         call.fail(error)
+
+
+def _require_rows(outputs: Sequence[Array], rows: int) -> None:
+    """A model that does not answer row by row would give some callers the answers of others."""
+    for each in outputs:
+        if each.shape[:1] != (rows,):
+            raise ValueError(f"expected an output of {rows} rows, got shape {each.shape}")
 
 
 def _check_block_bytes(request: CheckedRequest, schema: Schema, payload_bytes: int) -> None:
