@@ -233,6 +233,8 @@ class Worker:
                 if not is_away:
                     log.warning("registry_away", reason=str(error))
                 is_away = True
+            except OSError as error:
+                log.error("snapshot_not_followed", reason=str(error))
             waiting = 0.2 if not self._follower.has_snapshot else None
             await _pause(stop, waiting or self._settings.snapshot_interval_seconds)
 
@@ -266,7 +268,12 @@ class Worker:
     async def _forget(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await _pause(stop, _FORGET_SECONDS)
-            dropped = await self._relay.forget_archived()
+            try:
+                dropped = await self._relay.forget_archived()
+            except OSError as error:
+                # A file that can't be removed now may be later; serving does not depend on it.
+                log.error("journal_not_forgotten", reason=str(error))
+                continue
             if dropped:
                 log.info("journal_forgot", segments=dropped)
 

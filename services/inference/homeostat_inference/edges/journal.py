@@ -209,8 +209,8 @@ class Journal:
             raise ValueError(
                 "only the oldest segment can be dropped, and not the one being written"
             )
+        segment.path.unlink(missing_ok=True)
         self.segments.pop(0)
-        segment.path.unlink()
 
     def _run(self) -> None:
         try:

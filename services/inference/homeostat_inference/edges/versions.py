@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from homeostat.events.v1.version_changed_pb2 import VersionChanged
 from homeostat.registry.v1.registry_pb2 import (
@@ -101,12 +103,15 @@ class VersionCache:
         self._champions_file = folder / "champions.json"
 
     def champions(self) -> dict[str, Champion]:
-        """What was serving last."""
+        """What was serving last; nothing if the file is absent or damaged."""
         try:
             stored = json.loads(self._champions_file.read_text())
-        except (OSError, ValueError):
+            return {
+                str(name): Champion(int(version), int(revision))
+                for name, (version, revision) in stored.items()
+            }
+        except (OSError, ValueError, TypeError, AttributeError):
             return {}
-        return {name: Champion(*each) for name, each in stored.items()}
 
     def keep_champions(self, champions: dict[str, Champion]) -> None:
         """Remembers what serves; files of versions that no longer do are removed."""
@@ -119,7 +124,7 @@ class VersionCache:
         try:
             found = Version.FromString(self._path(model_name, version).read_bytes())
             return found, verified(self._model(found.model_sha256).read_bytes(), found.model_sha256)
-        except (OSError, ValueError, DamagedArtifact):
+        except (OSError, ValueError, DecodeError, DamagedArtifact):
             return None
 
     def keep(self, version: Version, model: bytes) -> None:
@@ -132,7 +137,7 @@ class VersionCache:
         kept: set[str] = set()
         for path in self._folder.glob("*.version"):
             if path.name in wanted:
-                with suppress(OSError, ValueError):
+                with suppress(OSError, ValueError, DecodeError):
                     kept.add(Version.FromString(path.read_bytes()).model_sha256)
             else:
                 path.unlink(missing_ok=True)
@@ -151,7 +156,11 @@ class VersionCache:
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
-    fresh.write_bytes(content)
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        # Without it a loss of power may leave the new name with nothing in it.
+        os.fsync(file.fileno())
     fresh.replace(path)
 
 
