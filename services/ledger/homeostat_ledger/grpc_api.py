@@ -33,6 +33,7 @@ from homeostat.ledger.v1.ledger_pb2_grpc import (
     add_LedgerServiceServicer_to_server,
 )
 from homeostat_kit.clock import Clock
+from homeostat_ledger import memory
 from homeostat_ledger.app.cut import cut
 from homeostat_ledger.app.import_history import History, history_block_id, import_history
 from homeostat_ledger.app.look_up import LookedUp, Value, look_up_client, look_up_prediction
@@ -153,13 +154,15 @@ class LedgerApi(LedgerServiceServicer):
         data_set = await cut(_question(request), index=self._index, archive=self._archive)
         content = await asyncio.to_thread(_parquet, data_set.table)
         self._metrics.cut(time.perf_counter() - begun)
-        yield CutDataSetResponse(
-            header=CutDataSetHeader(
-                content_sha256=data_set.content_sha256,
-                row_count=data_set.table.num_rows,
-                file_bytes=len(content),
-            )
+        header = CutDataSetHeader(
+            content_sha256=data_set.content_sha256,
+            row_count=data_set.table.num_rows,
+            file_bytes=len(content),
         )
+        # A slow reader holds the file only.
+        del data_set
+        await asyncio.to_thread(memory.give_back)
+        yield CutDataSetResponse(header=header)
         for start in range(0, len(content), _CHUNK_BYTES):
             yield CutDataSetResponse(chunk=content[start : start + _CHUNK_BYTES])
 

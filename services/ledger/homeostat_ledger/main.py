@@ -19,6 +19,7 @@ from homeostat_kit.outbox import OutboxRelay
 from homeostat_kit.postgres import Pool, migrate, open_pool
 from homeostat_kit.progress import SERVICE_NAME as PROGRESS
 from homeostat_kit.progress import ProgressServicer, progress_response
+from homeostat_ledger import memory
 from homeostat_ledger.app.compact import compact
 from homeostat_ledger.app.expire import expire
 from homeostat_ledger.archive.files import ParquetArchive
@@ -43,6 +44,7 @@ _log = logs.get_logger("homeostat_ledger")
 
 def main() -> None:
     """The process."""
+    memory.be_frugal()
     settings = LedgerSettings()
     lifetime.run(lambda stop: serve(settings, stop), name="ledger")
 

@@ -31,7 +31,7 @@ class LedgerSettings(ServiceSettings):
         default=_DAY, ge=0, description="Truth known later than this from now is refused."
     )
     cache_bytes: int = Field(
-        default=256 * 1024 * 1024, ge=0, description="Decoded rows kept for cutting data sets."
+        default=128 * 1024 * 1024, ge=0, description="Decoded rows kept for cutting data sets."
     )
     poll_records: int = Field(default=500, gt=0, description="Records that one poll takes at most.")
     outbox_retained_rows: int = Field(
