@@ -9,8 +9,8 @@ from opentelemetry.trace import Link, Tracer
 
 from homeostat_kit import logs, telemetry
 from homeostat_kit.kafka.bus import first_of
-from homeostat_kit.lease import Lease, held_lease
-from homeostat_kit.postgres import Pool
+from homeostat_kit.lease import Lease, LeaseLost, held_lease
+from homeostat_kit.postgres import Pool, is_away
 from homeostat_retrainer.app.remedy import Tools, remedy
 from homeostat_retrainer.domain.errors import PeerAway
 from homeostat_retrainer.domain.runs import Ended, Outcome, Run
@@ -74,6 +74,18 @@ class Runner:
             await work
 
     async def _hold(self, stop: asyncio.Event) -> None:
+        try:
+            await self._work(stop)
+        except LeaseLost as error:
+            _log.warning("lease_lost", error=str(error))
+        except Exception as error:
+            if not is_away(error):
+                raise
+            # The run stays where it is, and is taken up once the database is there.
+            _log.warning("runs_wait_for_database", error=type(error).__name__)
+            await first_of(stop, timeout=_IDLE_SECONDS)
+
+    async def _work(self, stop: asyncio.Event) -> None:
         async with held_lease(self._pool, "runs", self._instance_id, self._lease_seconds) as lease:
             while not stop.is_set() and not lease.lost.is_set():
                 self._woken.clear()
@@ -96,7 +108,7 @@ class Runner:
             },
         ):
             parent = telemetry.traceparent() or run.traceparent
-            await self._runs.start(run, parent)
+            await self._runs.start(run, lease, parent)
             self._told()
             started = time.perf_counter()
             _log.info(
@@ -107,7 +119,7 @@ class Runner:
                 # Whoever holds it now does the run again, and finds what we registered.
                 return
             seconds = time.perf_counter() - started
-            await self._runs.end(run, ended, seconds, parent)
+            await self._runs.end(run, ended, seconds, lease, parent)
             self._told()
             self._metrics.ended(run, ended, seconds)
             _log.info(

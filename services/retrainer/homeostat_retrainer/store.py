@@ -8,6 +8,7 @@ from homeostat.events.v1.retraining_run_pb2 import RetrainingRun
 from homeostat.ids import event_id
 from homeostat.topics import RUNS
 from homeostat_kit import outbox
+from homeostat_kit.lease import Lease
 from homeostat_kit.postgres import Connection, Pool, queries, retrying
 from homeostat_kit.watermarks import Watermarks
 from homeostat_retrainer.domain.errors import UnknownRun
@@ -95,28 +96,31 @@ class PostgresRuns:
         row = await retrying(self._pool, lambda connection: connection.fetchrow(_SQL["next_run"]))
         return None if row is None else _run(row)
 
-    async def start(self, run: Run, traceparent: str | None) -> None:
-        """Tells that it begins; a run that is resumed has begun already."""
-        message = started_message(run)
-
-        async def work(connection: Connection) -> None:
-            moved = await connection.fetchval(
-                _SQL["move_run"], run.run_id, "started", message.SerializeToString()
-            )
-            if moved:
-                await _tell(connection, run, message, traceparent)
-
-        await retrying(self._pool, work)
+    async def start(self, run: Run, lease: Lease, traceparent: str | None) -> None:
+        """Tells that it begins; a run that is resumed has begun already. LeaseLost."""
+        await self._move(run, "started", started_message(run), lease, traceparent)
 
     async def end(
-        self, run: Run, ended: Ended, wall_seconds: float, traceparent: str | None
+        self,
+        run: Run,
+        ended: Ended,
+        wall_seconds: float,
+        lease: Lease,
+        traceparent: str | None,
     ) -> None:
-        """Tells how it ended, once."""
+        """Tells how it ended, once. LeaseLost."""
         message = ended_message(run, ended, wall_seconds)
+        await self._move(run, "ended", message, lease, traceparent)
+
+    async def _move(
+        self, run: Run, state: str, message: RetrainingRun, lease: Lease, traceparent: str | None
+    ) -> None:
+        """Only whoever holds the lease writes: another one may be doing the run by now."""
 
         async def work(connection: Connection) -> None:
+            await lease.check(connection)
             moved = await connection.fetchval(
-                _SQL["move_run"], run.run_id, "ended", message.SerializeToString()
+                _SQL["move_run"], run.run_id, state, message.SerializeToString()
             )
             if moved:
                 await _tell(connection, run, message, traceparent)
