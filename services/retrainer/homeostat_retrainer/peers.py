@@ -76,7 +76,7 @@ class RegistryClient:
 
     async def champion(self, model_name: str) -> Champion:
         """The version that serves, with its artifact and the etag read before it."""
-        with _translated("registry"):
+        with translated("registry"):
             answer = await self._stub.GetModel(pb.GetModelRequest(model_name=model_name))
         if not answer.model.HasField("champion_version"):
             raise CannotRun(f"no version of {model_name} serves")
@@ -92,13 +92,13 @@ class RegistryClient:
 
     async def etag(self, model_name: str) -> str:
         """The model's etag now."""
-        with _translated("registry"):
+        with translated("registry"):
             answer = await self._stub.GetModel(pb.GetModelRequest(model_name=model_name))
         return answer.model.etag
 
     async def registered(self, model_name: str, run_id: str) -> Registered | None:
         """What that run registered already."""
-        with _translated("registry"):
+        with translated("registry"):
             answer = await self._stub.ListVersions(
                 pb.ListVersionsRequest(model_name=model_name, run_id=run_id)
             )
@@ -107,21 +107,21 @@ class RegistryClient:
     async def register(self, proposal: Proposal) -> Registered:
         """Header, model, reference; the gate decides within the call."""
         parent = traceparent()
-        with _translated("registry"):
+        with translated("registry"):
             answer = await self._stub.RegisterVersion(
                 _registration(proposal), metadata=[("traceparent", parent)] if parent else None
             )
         return _registered(answer.version)
 
     async def _version(self, model_name: str, version: int) -> pb.Version:
-        with _translated("registry"):
+        with translated("registry"):
             answer = await self._stub.GetVersion(
                 pb.GetVersionRequest(model_name=model_name, version=version)
             )
         return answer.version
 
     async def _artifact(self, sha256: str) -> bytes:
-        with _translated("registry"):
+        with translated("registry"):
             chunks = [
                 each.chunk
                 async for each in self._stub.DownloadArtifact(
@@ -146,7 +146,7 @@ class LedgerClient:
             model_name=model_name, known_at_most_us=known_at_most_us, newest_rows=newest_rows
         )
         sha256, chunks = "", []
-        with _translated("ledger"):
+        with translated("ledger"):
             async for answer in self._stub.CutDataSet(request):
                 if answer.HasField("header"):
                     sha256 = answer.header.content_sha256
@@ -204,7 +204,8 @@ def _chunks(content: bytes) -> Iterator[bytes]:
 
 
 @contextmanager
-def _translated(peer: str) -> Iterator[None]:
+def translated(peer: str) -> Iterator[None]:
+    """Turns the errors of gRPC into PeerAway or PeerRefused."""
     try:
         yield
     except grpc.aio.AioRpcError as error:

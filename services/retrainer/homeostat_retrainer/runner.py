@@ -11,7 +11,7 @@ from homeostat_kit import logs, telemetry
 from homeostat_kit.kafka.bus import first_of
 from homeostat_kit.lease import Lease, LeaseLost, held_lease
 from homeostat_kit.postgres import Pool, is_away
-from homeostat_retrainer.app.remedy import Tools, remedy
+from homeostat_retrainer.app.remedy import Tools, before_failing, remedy
 from homeostat_retrainer.domain.errors import PeerAway
 from homeostat_retrainer.domain.runs import Ended, Outcome, Run
 from homeostat_retrainer.metrics import Metrics
@@ -114,7 +114,7 @@ class Runner:
             _log.info(
                 "run_started", run_id=run.run_id, model_name=run.model_name, trigger=run.trigger
             )
-            ended = await self._remedied(run, lease)
+            ended = await before_failing(run, await self._remedied(run, lease), self._tools)
             if lease.lost.is_set():
                 # Whoever holds it now does the run again, and finds what we registered.
                 return

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import grpc
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -19,11 +20,12 @@ from homeostat_retrainer.app.ports import (
     Registered,
     Trained,
 )
-from homeostat_retrainer.app.remedy import Tools, remedy
+from homeostat_retrainer.app.remedy import Tools, before_failing, remedy
 from homeostat_retrainer.domain.errors import CannotRun, PeerAway, PeerRefused, WorkerDied
 from homeostat_retrainer.domain.policy import Trigger
-from homeostat_retrainer.domain.runs import Outcome, Run
+from homeostat_retrainer.domain.runs import Ended, Outcome, Run
 from homeostat_retrainer.domain.split import Windows
+from homeostat_retrainer.peers import translated
 from homeostat_retrainer.recipes import signature_for
 
 ROWS, W, TRAINED_TO = 4000, 2000, 2000
@@ -233,3 +235,49 @@ async def test_what_cannot_be_is_told_as_an_end(parts: dict[str, object], outcom
 async def test_a_peer_that_is_away_is_not_an_end() -> None:
     with pytest.raises(PeerAway):
         await remedy(RUN, tools(ledger=MemoryLedger(error=PeerAway("UNAVAILABLE"))), 1)
+
+
+async def test_a_champion_that_does_not_run_is_a_failure_with_its_reason_and_a_cure() -> None:
+    class OddWorkshop(MemoryWorkshop):
+        async def evaluate(self, model: bytes, signature: Signature, table: pa.Table) -> Floats:
+            raise ValueError("INVALID_GRAPH")
+
+    ended = await remedy(RUN, tools(workshop=OddWorkshop()), 1)
+    assert ended.outcome is Outcome.FAILED
+    assert "INVALID_GRAPH" in ended.reasons[0]
+    assert "push a version" in ended.reasons[0]
+
+
+async def test_an_input_that_the_rows_lack_is_named() -> None:
+    class NarrowLedger(MemoryLedger):
+        async def cut(self, model_name: str, known_at_most_us: int, newest_rows: int) -> DataSet:
+            return DataSet(a_table().rename_columns({"x": "y"}), "d" * 64)
+
+    ended = await remedy(RUN, tools(ledger=NarrowLedger()), 1)
+    assert ended.outcome is Outcome.FAILED
+    assert "lack 'x', which version 1 takes" in ended.reasons[0]
+
+
+async def test_a_failure_after_the_proposal_went_through_is_told_as_what_was_decided() -> None:
+    failed = Ended(Outcome.FAILED, ["the registry says INTERNAL"])
+    before = Registered(5, Outcome.PROMOTED, ["said before"], Evidence(), Lineage())
+    found = await before_failing(RUN, failed, tools(registry=MemoryRegistry(before=before)))
+    assert (found.outcome, found.candidate_version) == (Outcome.PROMOTED, 5)
+    assert await before_failing(RUN, failed, tools()) is failed
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [
+        (grpc.StatusCode.INTERNAL, PeerAway),
+        (grpc.StatusCode.UNKNOWN, PeerAway),
+        (grpc.StatusCode.UNAVAILABLE, PeerAway),
+        (grpc.StatusCode.ABORTED, PeerAway),
+        (grpc.StatusCode.NOT_FOUND, PeerRefused),
+        (grpc.StatusCode.FAILED_PRECONDITION, PeerRefused),
+    ],
+)
+def test_what_may_pass_is_tried_again(code: grpc.StatusCode, meaning: type[Exception]) -> None:
+    error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata())
+    with pytest.raises(meaning), translated("registry"):
+        raise error

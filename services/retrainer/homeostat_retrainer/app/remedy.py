@@ -22,7 +22,14 @@ from homeostat_retrainer.app.ports import (
     Trained,
     Workshop,
 )
-from homeostat_retrainer.domain.errors import CannotRun, PeerRefused, StaleChampion, WorkerDied
+from homeostat_retrainer.domain.errors import (
+    CannotCompare,
+    CannotRun,
+    PeerAway,
+    PeerRefused,
+    StaleChampion,
+    WorkerDied,
+)
 from homeostat_retrainer.domain.gate import choose, paired_gain
 from homeostat_retrainer.domain.runs import Ended, Outcome, Run, Tried
 from homeostat_retrainer.domain.split import Split, Windows, holdout_length, split, without_seen
@@ -81,9 +88,20 @@ async def remedy(run: Run, tools: Tools, fencing_token: int) -> Ended:
             continue
         except CannotRun as error:
             return Ended(Outcome.NO_CANDIDATE, [str(error)])
-        except (PeerRefused, WorkerDied) as error:
+        except (PeerRefused, WorkerDied, CannotCompare) as error:
             return Ended(Outcome.FAILED, [str(error)])
     return Ended(Outcome.REJECTED, ["another version became champion twice while this run worked"])
+
+
+async def before_failing(run: Run, ended: Ended, tools: Tools) -> Ended:
+    """Asks once more before a failure is told: what failed may have come after the proposal."""
+    if ended.outcome is not Outcome.FAILED:
+        return ended
+    try:
+        before = await tools.registry.registered(run.model_name, run.run_id)
+    except (PeerAway, PeerRefused):
+        return ended
+    return ended if before is None else _resumed(before)
 
 
 async def _attempt(run: Run, tools: Tools, fencing_token: int) -> Ended:
@@ -124,9 +142,28 @@ async def _set_up(run: Run, tools: Tools) -> _Bench:
     )
     start, end = parts.holdout
     holdout = data.table.slice(start, end - start)
-    said = await tools.workshop.evaluate(champion.model, champion.signature, holdout)
-    losses = schema.log_loss(champion.signature.task, said, holdout[reference.TRUTH].to_numpy())
+    losses = await _champion_losses(run, champion, holdout, tools)
     return _Bench(champion, data, parts, losses)
+
+
+async def _champion_losses(run: Run, champion: Champion, holdout: pa.Table, tools: Tools) -> Floats:
+    """CannotCompare where the champion does not run on the rows, with what to do about it."""
+    inputs = [spec.name for spec in champion.signature.inputs]
+    missing = [name for name in inputs if name not in holdout.column_names]
+    if missing:
+        raise CannotCompare(
+            f"the ledger's rows of {run.model_name} lack {', '.join(map(repr, missing))}, which "
+            f"version {champion.version} takes: import history that has them, or push a version "
+            "without them"
+        )
+    try:
+        said = await tools.workshop.evaluate(champion.model, champion.signature, holdout)
+    except ValueError as error:
+        raise CannotCompare(
+            f"version {champion.version} of {run.model_name} does not run on the hold-out "
+            f"({error}): push a version that runs on the rows that are served"
+        ) from error
+    return schema.log_loss(champion.signature.task, said, holdout[reference.TRUTH].to_numpy())
 
 
 def _unseen_or_old(data: DataSet, champion_trained_to_us: int) -> DataSet:

@@ -21,6 +21,10 @@ class CannotRun(RetrainerError):
     """The run ends without a candidate; the message is its reason."""
 
 
+class CannotCompare(RetrainerError):
+    """The champion itself does not run on the rows; the message says why and what to do."""
+
+
 class StaleChampion(RetrainerError):
     """Another version became champion since the run read it."""
 
