@@ -142,6 +142,38 @@ def test_the_quota_refuses_rows_but_not_what_must_be_kept(tmp_path: Path) -> Non
         assert keep(journal, b"seal", Kind.SEAL, must=True).wait() is None
 
 
+def test_a_block_of_which_nothing_was_kept_gets_no_end_so_that_a_full_journal_does_not_grow(
+    tmp_path: Path,
+) -> None:
+    begun = Chain()
+    with a_journal(tmp_path, quota_bytes=100) as journal:
+        assert keep(journal, b"x" * 60, Kind.ROWS, chain=begun).wait() is None
+        end = journal.end
+        for _ in range(50):
+            chain = Chain()
+            assert isinstance(keep(journal, b"y" * 60, Kind.ROWS, chain=chain).wait(), NotKept)
+            journal.append(Kind.SEAL, b"seal", chain=chain, must=True)
+        assert isinstance(keep(journal, b"y" * 60).wait(), NotKept)
+        assert journal.end == end
+        assert isinstance(keep(journal, b"y" * 60, Kind.ROWS, chain=begun).wait(), NotKept)
+        assert keep(journal, b"seal", Kind.SEAL, chain=begun, must=True).wait() is None
+        assert len(everything(journal)) == 2
+    assert journal.unsettled_count == 0
+
+
+def test_ends_that_are_owed_are_kept_in_a_full_journal_although_rows_keep_coming(
+    tmp_path: Path,
+) -> None:
+    with a_journal(tmp_path, quota_bytes=100) as journal:
+        assert keep(journal, b"x" * 60).wait() is None
+        with journal._changed:
+            owed = keep(journal, b"seal", Kind.SEAL, must=True)
+            for _ in range(5):
+                keep(journal, b"y" * 60)
+        keep(journal, b"y" * 60)
+        assert owed.wait() is None
+
+
 def test_after_a_lost_record_its_chain_is_refused_and_others_are_kept(tmp_path: Path) -> None:
     chain = Chain()
     with a_journal(tmp_path, quota_bytes=100) as journal:

@@ -87,7 +87,7 @@ class BlockBook:
                 payload, done = write(placed)
                 self._journal.append(Kind.ROWS, payload, done=done, chain=placed.chain)
                 if placed.first_row + placed.row_count >= self._block_rows:
-                    self._seal(key)
+                    self._seal(key, placed.row_count)
 
     def seal_older_than(self, opened_before_us: int) -> None:
         """Closes blocks opened before that time."""
@@ -142,7 +142,10 @@ class BlockBook:
         self._open[key] = block
         return block
 
-    def _seal(self, key: Key) -> None:
+    def _seal(self, key: Key, just_placed: int = 0) -> None:
         block = self._open.pop(key)
+        if not block.rows + just_placed:
+            # Its first rows could not be written.
+            return
         payload = pack_seal(block.block_id, self._clock.now_us())
-        self._journal.append(Kind.SEAL, payload, must=True)
+        self._journal.append(Kind.SEAL, payload, chain=block.chain, must=True)

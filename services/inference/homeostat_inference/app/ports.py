@@ -51,12 +51,20 @@ class Kind(enum.IntEnum):
 
 
 class Chain:
-    """Records that need those before them: after one is lost, the rest is refused."""
+    """Records that need those before them: after one is lost, the rest is refused.
 
-    __slots__ = ("is_broken",)
+    What ``must`` be kept is refused only if nothing was kept before it.
+    """
+
+    __slots__ = ("has_kept", "is_broken")
 
     def __init__(self) -> None:
         self.is_broken = False
+        self.has_kept = False
+
+    def refuses(self, must: bool) -> bool:
+        """Whether the next record has no place in it any longer."""
+        return self.is_broken and not (must and self.has_kept)
 
 
 class Journal(Protocol):

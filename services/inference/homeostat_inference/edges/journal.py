@@ -225,35 +225,54 @@ class Journal:
                 while not self._pending and not self._is_closing:
                     if not self._changed.wait(_RETRY_SECONDS if self._owed else None):
                         break
-                group, self._pending = self._owed + self._pending, []
-                self._owed = []
-                if not group and self._is_closing:
+                group, self._pending = self._pending, []
+                before = len(self._owed) + len(group)
+                if not before and self._is_closing:
                     return
                 is_last = self._is_closing
-            before = len(group)
-            self._keep(group)
+            error = self._pay_owed()
+            if error is None:
+                self._keep(group)
+            else:
+                self._lose(group, error)
             with self._changed:
                 self.unsettled_count -= before - len(self._owed)
             if is_last and self._owed:
                 return
 
+    def _pay_owed(self) -> Exception | None:
+        """What must be kept, alone: neither does the quota hold it up, nor does it heap up."""
+        owed = [each for each in self._owed if not _is_refused(each)]
+        error = self._written(owed) if owed else None
+        self._owed = [] if error is None else owed
+        if error is None and owed:
+            _tell(owed, None)
+            self.on_growth()
+        return error
+
     def _keep(self, group: list[_Entry]) -> None:
-        lost = [each for each in group if each.chain is not None and each.chain.is_broken]
+        lost = [each for each in group if _is_refused(each)]
         if lost:
-            group = [each for each in group if each.chain is None or not each.chain.is_broken]
+            group = [each for each in group if not _is_refused(each)]
             _tell(lost, NotKept("a record before this one could not be kept; try again"))
         error = self._written(group) if group else None
         if error is None:
+            for each in group:
+                if each.chain is not None:
+                    each.chain.has_kept = True
             _tell(group, None)
             if group:
                 self.on_growth()
             self._sync_late()
             return
+        self._lose(group, error)
+
+    def _lose(self, group: list[_Entry], error: Exception) -> None:
         self.refused_count += len(group)
         for each in group:
-            if each.chain is not None:
+            if each.chain is not None and not each.must:
                 each.chain.is_broken = True
-        self._owed = [each for each in group if each.must]
+        self._owed += [each for each in group if each.must and not _is_refused(each)]
         _tell([each for each in group if not each.must], error)
 
     def _written(self, group: list[_Entry]) -> Exception | None:
@@ -308,6 +327,10 @@ class Journal:
         self._file = file
         self.segments.append(Segment(start, path, 0))
         return self.segments[-1]
+
+
+def _is_refused(entry: _Entry) -> bool:
+    return entry.chain is not None and entry.chain.refuses(entry.must)
 
 
 def _tell(entries: list[_Entry], error: Exception | None) -> None:
