@@ -18,7 +18,7 @@ from homeostat_retrainer import store
 from homeostat_retrainer.domain.memory import Memory, Wanted
 from homeostat_retrainer.domain.policy import Policy
 from homeostat_retrainer.hearing import KnowsVersions, Lengths, is_of_performance, sort_out
-from homeostat_retrainer.messages import performance_alert
+from homeostat_retrainer.messages import performance_alert, safe_traceparent
 from homeostat_retrainer.metrics import Metrics
 
 
@@ -121,7 +121,12 @@ def _joined(
         first = np.frombuffer(block.revisions, dtype="<u4") == 1
         known_at = np.frombuffer(block.known_at_us, dtype="<i8")
         if first.any():
-            memory.truths_joined(block.model_name, int(known_at[first].max()), int(first.sum()))
+            memory.truths_joined(
+                block.model_name,
+                int(known_at[first].max()),
+                int(first.sum()),
+                safe_traceparent(record.header("traceparent")),
+            )
     if not block.HasField("watermark"):
         return []
     marks.observe(JOINED, record.partition, block.watermark)

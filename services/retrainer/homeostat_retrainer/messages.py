@@ -97,5 +97,9 @@ def performance_alert(alert: Alert, traceparent: str | None) -> HeldAlert | None
         watermark_us=alert.watermark_us,
     )
     # Whoever sent it may have put anything there.
-    is_safe = traceparent is not None and traceparent.isascii() and traceparent.isprintable()
-    return HeldAlert(alert.model_name, seen, traceparent if is_safe else None)
+    return HeldAlert(alert.model_name, seen, safe_traceparent(traceparent))
+
+
+def safe_traceparent(told: str | None) -> str | None:
+    """A record's header as it may be stored: printable ASCII, else None."""
+    return told if told is not None and told.isascii() and told.isprintable() else None

@@ -45,14 +45,22 @@ class Memory:
     held: list[HeldAlert] = field(default_factory=list)
     # Everything known earlier has been counted; None before the first mark.
     watermark_us: int | None = None
+    # What caused what, for the telemetry alone: the span behind each alert that may be followed up,
+    # and behind each model's newest truth.
+    alert_traces: dict[str, str] = field(default_factory=dict)
+    truth_traces: dict[str, str] = field(default_factory=dict)
 
     def model(self, name: str) -> ModelState:
         """The model's state, new if it was never heard of."""
         return self.models.setdefault(name, ModelState())
 
-    def truths_joined(self, model_name: str, known_to_us: int, rows: int) -> None:
+    def truths_joined(
+        self, model_name: str, known_to_us: int, rows: int, traceparent: str | None = None
+    ) -> None:
         """A block with so many first truths, known up to then."""
         self.waiting.add(model_name, known_to_us, rows, self.watermark_us)
+        if traceparent is not None:
+            self.truth_traces[model_name] = traceparent
 
     def mark(self, watermark_us: int, policy: Policy) -> list[Wanted]:
         """Every truth known earlier has come. Runs that are due now, and alerts that waited."""
@@ -66,7 +74,7 @@ class Memory:
         for name, state in sorted(self.models.items()):
             due = state.truths_known(released.get(name, 0), watermark_us, policy)
             if due is not None:
-                wanted.append(self._run(name, due, watermark_us, None))
+                wanted.append(self._run(name, due, watermark_us, self._trace(name, due)))
         return wanted + self._take_held(policy)
 
     def version_changed(
@@ -106,8 +114,20 @@ class Memory:
         known = self.model(alert.model_name).newest_version
         return alert.seen.watermark_us <= reached_us and alert.seen.version <= known
 
+    def _trace(self, name: str, due: Due) -> str | None:
+        return self.alert_traces.get(due.alert_id) or self.truth_traces.get(name)
+
     def _judge(self, alert: HeldAlert, policy: Policy) -> Wanted | None:
-        asked = self.model(alert.model_name).alert_changed(alert.seen, policy)
+        state = self.model(alert.model_name)
+        asked = state.alert_changed(alert.seen, policy)
+        if alert.traceparent is not None:
+            self.alert_traces.setdefault(alert.seen.alert_id, alert.traceparent)
+        still_open = {each for model in self.models.values() for each in model.open_alerts}
+        self.alert_traces = {
+            alert_id: trace
+            for alert_id, trace in self.alert_traces.items()
+            if alert_id in still_open
+        }
         if asked is None:
             return None
         due = asked if isinstance(asked, Due) else Due(Trigger.ALERT, asked.alert_id)
@@ -130,6 +150,8 @@ class Memory:
             "waiting": self.waiting.to_plain(),
             "held": [asdict(each) for each in self.held],
             "watermark_us": self.watermark_us,
+            "alert_traces": self.alert_traces,
+            "truth_traces": self.truth_traces,
         }
 
     @classmethod
@@ -140,4 +162,11 @@ class Memory:
             for each in plain["held"]
         ]
         models = {name: ModelState.from_plain(state) for name, state in plain["models"].items()}
-        return cls(models, Waiting.from_plain(plain["waiting"]), held, plain["watermark_us"])
+        return cls(
+            models,
+            Waiting.from_plain(plain["waiting"]),
+            held,
+            plain["watermark_us"],
+            dict(plain.get("alert_traces", {})),
+            dict(plain.get("truth_traces", {})),
+        )
