@@ -46,6 +46,7 @@ def inference_metrics(
         ),
         _gauge("journal.size", "By", "on disk", lambda: journal.size_bytes),
         _gauge("journal.unsent", "By", "not acknowledged yet", lambda: relay.unsent_bytes),
+        _gauge("journal.held", "s", "oldest file waits to be archived", lambda: relay.held_seconds),
         _counter("relay.records", "{record}", "acknowledged", lambda: relay.records_count),
         _counter("relay.resent", "{epoch}", "sent all again", lambda: relay.resent_epochs_count),
         _counter("relay.skipped", "{record}", "too large to send", lambda: relay.skipped_count),

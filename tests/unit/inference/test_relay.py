@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.support.waiting import eventually
@@ -14,6 +15,7 @@ from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.topics import OUTCOMES, PREDICTIONS
 from homeostat_inference.app.ports import Kind
 from homeostat_inference.app.records import RowsRecord, pack_mark, pack_rows, pack_seal
+from homeostat_inference.edges import relay as module
 from homeostat_inference.edges.journal import Journal
 from homeostat_inference.edges.relay import Relay, Tail
 from homeostat_kit.kafka import BrokerAway, Outgoing
@@ -252,6 +254,34 @@ async def test_segments_are_forgotten_when_acknowledged_and_archived_and_behind_
             archived.update({b"b" * 16, b"c" * 16})
             await relay.forget_archived()
             assert len(journal.segments) == 1
+
+
+async def test_a_block_that_is_never_archived_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(module, "_HELD_SECONDS", 0.0)
+    monkeypatch.setattr(module, "log", Mock(warning=lambda event, **fields: told.append(event)))
+    archived = False
+
+    async def are_archived(block_ids: Sequence[bytes]) -> bool:
+        return archived
+
+    with a_journal(tmp_path, segment_bytes=1) as journal:
+        for name in (b"a", b"b"):
+            add_rows(journal, name)
+            seal(journal, name)
+            await eventually(lambda: not journal.unsettled_count)
+        relay = a_relay(journal, MemoryBus(), tmp_path, are_archived=are_archived)
+        async with running(relay, journal):
+            await eventually(lambda: relay.unsent_bytes == 0)
+            assert relay.held_seconds == 0.0
+            await relay.forget_archived()
+            assert told == ["journal_not_archived"]
+            assert relay.held_seconds > 0.0
+            archived = True
+            assert await relay.forget_archived() > 0
+            assert relay.held_seconds == 0.0
 
 
 async def test_the_tail_is_kept_by_size_and_by_age_but_by_age_not_in_a_crowded_journal(

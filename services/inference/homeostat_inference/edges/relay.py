@@ -29,6 +29,8 @@ _CHUNK_BYTES = 2 * 1024 * 1024
 # Without growth of the journal the relay looks again after this long: the epoch may have changed.
 _IDLE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 2.0
+# A segment that was sent and is not archived after so long is told of.
+_HELD_SECONDS = 300.0
 
 Positions = dict[tuple[str, int], int]
 AreArchived = Callable[[Sequence[bytes]], Awaitable[bool]]
@@ -95,6 +97,9 @@ class Relay:
         # Records that no broker takes, however often they are sent.
         self.skipped_count = 0
         self._skipped_blocks: set[bytes] = set()
+        # Start of the oldest segment and since when only the archive holds it up.
+        self._held_since: tuple[int, float] | None = None
+        self._held_told_at = 0.0
 
     def wake(self) -> None:
         """The journal grew."""
@@ -290,10 +295,32 @@ class Relay:
             block_ids = await asyncio.to_thread(self._block_ids, segment)
             due = [each for each in block_ids if each not in self._skipped_blocks]
             if not await self._are_archived(due):
-                break
+                self._note_held(segment)
+                return dropped
             self._journal.drop(segment)
             dropped += 1
+        self._held_since = None
         return dropped
+
+    @property
+    def held_seconds(self) -> float:
+        """For how long the oldest segment has been kept only because it is not archived."""
+        return 0.0 if self._held_since is None else time.monotonic() - self._held_since[1]
+
+    def _note_held(self, segment: Segment) -> None:
+        """Says now and then that the journal can't forget: it is on its way to its quota."""
+        now = time.monotonic()
+        if self._held_since is None or self._held_since[0] != segment.start:
+            self._held_since = segment.start, now
+            self._held_told_at = now
+        if now - self._held_told_at >= _HELD_SECONDS:
+            self._held_told_at = now
+            log.warning(
+                "journal_not_archived",
+                held_seconds=round(self.held_seconds),
+                segment=segment.path.name,
+                journal_bytes=self._journal.size_bytes,
+            )
 
     def _is_old(self, segment: Segment) -> bool:
         age = time.time() - (segment.closed_at or time.time())
