@@ -28,6 +28,7 @@ from homeostat_retrainer.peers import LedgerClient, RegistryClient
 from homeostat_retrainer.runner import Runner
 from homeostat_retrainer.settings import RetrainerSettings
 from homeostat_retrainer.store import PostgresRuns
+from homeostat_retrainer.workshop.memory import be_frugal
 from homeostat_retrainer.workshop.supervisor import Limits, Supervisor
 
 _MICROS = 1_000_000
@@ -37,6 +38,7 @@ _log = logs.get_logger("homeostat_retrainer")
 
 def main() -> None:
     """The process."""
+    be_frugal()
     settings = RetrainerSettings()
     lifetime.run(lambda stop: serve(settings, stop), name="retrainer")
 
@@ -56,7 +58,7 @@ async def serve(settings: RetrainerSettings, stop: asyncio.Event) -> None:
         workshop = Supervisor(_limits(settings))
         tools = Tools(registry, ledger, workshop, Windows(settings.longest_window_share))
         runs, metrics = PostgresRuns(pool), Metrics(observed.meter)
-        runner = _runner(settings, pool, runs, tools, metrics, observed, relay)
+        runner = _runner(settings, pool, runs, tools, workshop, metrics, observed, relay)
         ears = Ears(pool, bus, registry, policy_of(settings), metrics, _both(runner, relay))
         await bus.ensure_topics((ALERTS, VERSIONS, JOINED, RUNS))
         await stack.enter_async_context(bus)
@@ -104,6 +106,7 @@ def _runner(
     pool: Pool,
     runs: PostgresRuns,
     tools: Tools,
+    workshop: Supervisor,
     metrics: Metrics,
     observed: Telemetry,
     relay: OutboxRelay,
@@ -115,6 +118,7 @@ def _runner(
         metrics,
         observed.tracer,
         relay.wake,
+        workshop.rest,
         instance_id=settings.instance_id,
         lease_seconds=settings.lease_seconds,
         peer_away_seconds=settings.peer_away_seconds,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from opentelemetry.trace import Link, Tracer
@@ -37,6 +37,7 @@ class Runner:
         metrics: Metrics,
         tracer: Tracer,
         told: Callable[[], None],
+        rest: Callable[[], Awaitable[None]],
         *,
         instance_id: str,
         lease_seconds: float,
@@ -49,6 +50,8 @@ class Runner:
         self._tracer = tracer
         # Called after each commit that put an event into the outbox.
         self._told = told
+        # Called while there is nothing to do.
+        self._rest = rest
         self._instance_id = instance_id
         self._lease_seconds = lease_seconds
         self._peer_away_seconds = peer_away_seconds
@@ -91,6 +94,7 @@ class Runner:
                 self._woken.clear()
                 run = await self._runs.next()
                 if run is None:
+                    await self._rest()
                     await first_of(stop, self._woken, lease.lost, timeout=_IDLE_SECONDS)
                 else:
                     await self._do(run, lease)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -89,3 +90,38 @@ async def test_the_worker_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> No
         process = Path(f"/proc/{workshop.worker_id}")
         environment = await asyncio.to_thread((process / "environ").read_bytes)
     assert b"secret" not in environment
+
+
+async def test_a_dead_workers_last_words_are_in_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Mock()
+    monkeypatch.setattr("homeostat_retrainer.workshop.supervisor._log", log)
+    async with Supervisor(Limits(memory_bytes=64 * 1024**2)) as workshop:
+        with pytest.raises(WorkerDied):
+            await workshop.train(a_job())
+    assert "rror" in log.warning.call_args.kwargs["stderr"]
+
+
+async def test_a_worker_that_nobody_needs_gives_its_memory_back_and_comes_again() -> None:
+    async with Supervisor(Limits(idle_seconds=0.0)) as workshop:
+        await workshop.train(a_job())
+        before = workshop.worker_id
+        await workshop.rest()
+        assert workshop.worker_id is None
+        assert (await workshop.train(a_job())).model
+        assert workshop.worker_id != before
+        assert workshop.deaths == 0
+
+
+async def test_a_worker_is_replaced_after_many_jobs() -> None:
+    async with Supervisor(Limits(jobs=2)) as workshop:
+        await workshop.train(a_job())
+        before = workshop.worker_id
+        await workshop.rest()
+        assert workshop.worker_id == before
+        await workshop.train(a_job())
+        await workshop.rest()
+        await workshop.train(a_job())
+        assert workshop.worker_id != before
+        assert workshop.deaths == 0

@@ -21,7 +21,7 @@ from homeostat.registry.v1.registry_pb2 import Signature
 from homeostat_retrainer.recipes import load
 from homeostat_retrainer.recipes.parity import require_parity, run_model
 from homeostat_retrainer.workshop import frames
-from homeostat_retrainer.workshop.memory import give_back
+from homeostat_retrainer.workshop.memory import be_frugal, give_back
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -35,7 +35,9 @@ def main() -> None:
     _live_and_die_with_parent(niceness)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    be_frugal()
     _preload()
+    give_back()
     _write(answers, {"is_ready": True})
     while (body := _read(sys.stdin.buffer)) is not None:
         _limit_cpu(cpu_seconds)

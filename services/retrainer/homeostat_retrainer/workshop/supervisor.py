@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from homeostat_retrainer.workshop import frames
 
 _START_SECONDS = 60.0
 _LEAVE_SECONDS = 1.0
+_STDERR_BYTES = 2000
 # No settings of the service, so no secrets; what finding Python's modules needs.
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
 _ONE_THREAD = {
@@ -45,6 +47,10 @@ class Limits:
     wall_seconds: float = 600.0
     # Serving goes before training.
     niceness: int = 5
+    # A worker that nobody needed for so long gives its memory back; the next job waits for another.
+    idle_seconds: float = 60.0
+    # A worker is replaced after so many jobs, whatever its libraries have kept by then.
+    jobs: int = 200
 
 
 class Supervisor:
@@ -55,6 +61,9 @@ class Supervisor:
         self._turn = asyncio.Lock()
         self._worker: asyncio.subprocess.Process | None = None
         self._starting: asyncio.Task[asyncio.subprocess.Process] | None = None
+        # The last words of the newest worker, for the log.
+        self._stderr = _Tail()
+        self._used_at, self._jobs = time.monotonic(), 0
         self.deaths = 0
 
     async def __aenter__(self) -> "Supervisor":
@@ -108,6 +117,7 @@ class Supervisor:
     ) -> tuple[dict[str, Any], list[memoryview]]:
         async with self._turn:
             worker = await self._ready_worker()
+            self._jobs += 1
             try:
                 async with asyncio.timeout(self._limits.wall_seconds):
                     answer, given = await _exchange(worker, frames.encode(header, blobs))
@@ -119,15 +129,36 @@ class Supervisor:
                 # Its answer would be taken for that of the next job.
                 await self._end_worker()
                 raise
+            finally:
+                self._used_at = time.monotonic()
         if "error" in answer:
             raise JobFailed(answer["error"])
         return answer, given
 
+    async def rest(self) -> None:
+        """To be called now and then while there is no job."""
+        if self._turn.locked():
+            return
+        starting = self._starting
+        if starting is not None and starting.done() and not starting.cancelled():
+            # One that was started ahead of need, and not needed yet.
+            self._starting = None
+            self._worker = starting.result() if starting.exception() is None else self._worker
+        if self._worker is None:
+            return
+        async with self._turn:
+            if time.monotonic() - self._used_at > self._limits.idle_seconds:
+                await self._end_worker()
+            elif self._jobs >= self._limits.jobs:
+                await self._end_worker()
+                self._start()
+
     async def _replace(self, why: str) -> WorkerDied:
         self.deaths += 1
         code = await self._end_worker()
+        last_words = await self._stderr.text()
         self._start()
-        _log.warning("worker_died", why=why, exit_code=code)
+        _log.warning("worker_died", why=why, exit_code=code, stderr=last_words)
         return WorkerDied(f"the worker process died ({why}, exit code {code})")
 
     def _start(self) -> None:
@@ -155,20 +186,24 @@ class Supervisor:
             *map(str, arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
             env=environment | _ONE_THREAD,
         )
+        self._stderr, self._jobs = _Tail(worker.stderr), 0
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await _read(worker)
         except BaseException as error:
             await _end(worker)
             if isinstance(error, (asyncio.IncompleteReadError, TimeoutError)):
+                last_words = await self._stderr.text()
+                _log.warning("worker_not_started", exit_code=worker.returncode, stderr=last_words)
                 raise WorkerDied(
                     f"a worker did not start (exit code {worker.returncode})"
                 ) from error
             raise
         _log.info("worker_ready", pid=worker.pid)
+        self._used_at = time.monotonic()
         return worker
 
     async def _end_worker(self) -> int | None:
@@ -176,6 +211,24 @@ class Supervisor:
         if worker is not None:
             await _end(worker)
         return worker.returncode if worker is not None else None
+
+
+class _Tail:
+    """The end of what a process writes to its standard error; reads on so that it never waits."""
+
+    def __init__(self, source: asyncio.StreamReader | None = None) -> None:
+        self._kept = b""
+        self._reading = None if source is None else asyncio.create_task(self._read(source))
+
+    async def _read(self, source: asyncio.StreamReader) -> None:
+        while more := await source.read(_STDERR_BYTES):
+            self._kept = (self._kept + more)[-_STDERR_BYTES:]
+
+    async def text(self) -> str:
+        """Of a process that has ended."""
+        if self._reading is not None:
+            await asyncio.wait({self._reading}, timeout=_LEAVE_SECONDS)
+        return self._kept.decode(errors="replace")
 
 
 def _present(
