@@ -14,15 +14,21 @@ LARGEST_BYTES = 1_500_000
 
 # Where packages come from is the machine's business: a mirror must work as well as the original.
 # Written in pieces, so that this file passes its own check.
-_REGISTRIES = (
-    *(
-        "pypi" + ".org",
-        "pythonhosted" + ".org",
-        "registry.npmjs" + ".org",
-        "registry.yarnpkg" + ".com",
-    ),
-    *("repo.maven" + ".apache.org", "repo1.maven" + ".org", "maven" + ".google.com"),
-    *("proxy.golang" + ".org", "crates" + ".io", "rubygems" + ".org", "npm.pkg.github" + ".com"),
+_REGISTRIES = tuple(
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("python" + "hosted", "org"),
+        ("registry", "npmjs", "org"),
+        ("registry", "yarnpkg", "com"),
+        ("repo", "maven", "apache", "org"),
+        ("repo1", "maven", "org"),
+        ("maven", "google", "com"),
+        ("proxy", "golang", "org"),
+        ("crates", "io"),
+        ("rubygems", "org"),
+        ("npm", "pkg", "github", "com"),
+    )
 )
 REGISTRY = re.compile("|".join(re.escape(host) for host in _REGISTRIES))
 # A path of somebody's machine: a home folder, a scratch folder, a working folder.
