@@ -6,8 +6,10 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -240,3 +242,25 @@ async def test_a_container_is_healthy_while_its_service_serves() -> None:
     finally:
         await server.stop()
     assert await is_healthy(f"0.0.0.0:{server.port}") == 1
+
+
+def test_a_wheel_holds_every_sql_file(tmp_path: Path) -> None:
+    """Services read their SQL as package data: what a wheel lacks, an installed service lacks."""
+    copy = tmp_path / "source"
+    shutil.copytree(
+        ROOT,
+        copy,
+        ignore=shutil.ignore_patterns(".git", ".venv*", ".kafka", ".homeostat", "build", ".*cache"),
+    )
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    command += ["--no-build-isolation", "--wheel-dir", str(tmp_path), str(copy)]
+    subprocess.run(command, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("homeostat-*.whl"))
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".sql")}
+    wanted = {
+        f"{path.parents[1].name}/sql/{path.name}"
+        for folder in ("kit", "services")
+        for path in (ROOT / folder).rglob("sql/*.sql")
+    }
+    assert wanted
+    assert held == wanted
