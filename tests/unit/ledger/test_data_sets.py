@@ -118,3 +118,16 @@ def test_versions_with_other_columns_go_together_or_say_why_not() -> None:
     odd = to_table([read_block(a_block(2, rows=1, inputs={"distance": ["far"]}), ANY_TIME)])
     with pytest.raises(IncompatibleColumns):
         assemble([old, Piece(odd, one * 0, one, one, one, np.ones(1))], None)
+
+
+def test_a_context_of_two_datatypes_is_left_out_and_stops_no_cut() -> None:
+    one = np.ones(1, dtype=np.int64)
+
+    def a_piece(context: pa.Array, at: int) -> Piece:
+        table = pa.table({"i.distance": pa.array([1.0]), "c.gate": context})
+        return Piece(table, one * 0, one * at, one * at, one, np.ones(1))
+
+    cut = assemble([a_piece(pa.array(["B4"]), 1), a_piece(pa.array([4.0]), 2)], None)
+    assert cut.num_rows == 2
+    assert "context.gate" not in cut.column_names
+    assert "distance" in cut.column_names

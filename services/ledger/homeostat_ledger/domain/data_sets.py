@@ -61,16 +61,12 @@ def no_rows() -> pa.Table:
 def assemble(pieces: Sequence[Piece], newest_rows: int | None) -> pa.Table:
     """Rows by (known-at, event time, content), only the last ``newest_rows`` of them.
 
-    The same rows give the same table, whatever blocks and files they came in.
-    Raises IncompatibleColumns.
+    The same rows give the same table, whatever blocks and files they came in. A context column that
+    clients sent with different datatypes is left out: no model is trained on it.
+    Raises IncompatibleColumns where an input is of different datatypes.
     """
     taken = [_features(piece.table).take(pa.array(piece.rows)) for piece in pieces]
-    try:
-        table = pa.concat_tables(taken, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise IncompatibleColumns(
-            f"rows of several versions don't fit together: {error}"
-        ) from error
+    table = _together(taken)
     table = table.unify_dictionaries().combine_chunks()
     table = table.select(sorted(table.column_names, key=lambda name: (name[:2] == CONTEXT, name)))
     table = table.rename_columns([_public(name) for name in table.column_names])
@@ -87,6 +83,31 @@ def assemble(pieces: Sequence[Piece], newest_rows: int | None) -> pa.Table:
     if newest_rows is not None:
         order = order[max(0, len(order) - newest_rows) :]
     return _canonical(table.take(pa.array(order)))
+
+
+def _together(tables: Sequence[pa.Table]) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException:
+        torn = _torn_contexts(tables)
+    try:
+        return pa.concat_tables(
+            [table.drop_columns([n for n in table.column_names if n in torn]) for table in tables],
+            promote_options="permissive",
+        )
+    except pa.ArrowException as error:
+        raise IncompatibleColumns(
+            f"rows of several versions don't fit together: {error}"
+        ) from error
+
+
+def _torn_contexts(tables: Sequence[pa.Table]) -> set[str]:
+    types: dict[str, set[pa.DataType]] = {}
+    for table in tables:
+        for field in table.schema:
+            if field.name[:2] == CONTEXT:
+                types.setdefault(field.name, set()).add(field.type)
+    return {name for name, seen in types.items() if len(seen) > 1}
 
 
 def _features(table: pa.Table) -> pa.Table:
