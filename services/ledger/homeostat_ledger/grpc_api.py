@@ -32,8 +32,8 @@ from homeostat.ledger.v1.ledger_pb2_grpc import (
     LedgerServiceServicer,
     add_LedgerServiceServicer_to_server,
 )
+from homeostat_kit import memory
 from homeostat_kit.clock import Clock
-from homeostat_ledger import memory
 from homeostat_ledger.app.cut import cut
 from homeostat_ledger.app.import_history import History, history_block_id, import_history
 from homeostat_ledger.app.look_up import LookedUp, Value, look_up_client, look_up_prediction

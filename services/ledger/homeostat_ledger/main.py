@@ -9,7 +9,7 @@ from opentelemetry.trace import Tracer
 
 from homeostat.progress.v1.progress_pb2 import GetProgressResponse
 from homeostat.topics import JOINED, OUTCOMES, PREDICTIONS
-from homeostat_kit import lifetime, logs, telemetry
+from homeostat_kit import lifetime, logs, memory, telemetry
 from homeostat_kit.clock import SystemClock
 from homeostat_kit.grpc_server import serve as serve_grpc
 from homeostat_kit.kafka import Batch, Bus, consume
@@ -19,7 +19,6 @@ from homeostat_kit.outbox import OutboxRelay
 from homeostat_kit.postgres import Pool, migrate, open_pool
 from homeostat_kit.progress import SERVICE_NAME as PROGRESS
 from homeostat_kit.progress import ProgressServicer, progress_response
-from homeostat_ledger import memory
 from homeostat_ledger.app.compact import compact
 from homeostat_ledger.app.expire import expire
 from homeostat_ledger.archive.files import ParquetArchive

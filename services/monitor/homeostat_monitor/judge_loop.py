@@ -9,12 +9,11 @@ import asyncpg
 from opentelemetry import trace
 
 from homeostat.topics import JOINED, PREDICTIONS
-from homeostat_kit import logs
+from homeostat_kit import logs, memory
 from homeostat_kit.kafka.bus import first_of
 from homeostat_kit.lease import Lease, LeaseLost, held_lease
 from homeostat_kit.postgres import Connection, Pool, retrying
 from homeostat_kit.telemetry import Telemetry
-from homeostat_monitor import memory
 from homeostat_monitor.app.judging import Judged, VersionNotKnown, judge_model
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.store import Reader, StoreTransaction

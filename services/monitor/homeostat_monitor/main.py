@@ -8,11 +8,20 @@ import grpc
 from homeostat.progress.v1.progress_pb2 import GetProgressResponse
 from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from homeostat.topics import JOINED, PREDICTIONS, RUNS, TOPICS, VERSIONS
-from homeostat_kit import grpc_client, grpc_server, lifetime, logs, postgres, progress, telemetry
+from homeostat_kit import (
+    grpc_client,
+    grpc_server,
+    lifetime,
+    logs,
+    memory,
+    postgres,
+    progress,
+    telemetry,
+)
 from homeostat_kit.kafka import Bus, consume
 from homeostat_kit.offsets import read_offsets, stored_offsets
 from homeostat_kit.outbox import OutboxRelay
-from homeostat_monitor import grpc_api, memory
+from homeostat_monitor import grpc_api
 from homeostat_monitor.bus import Listener
 from homeostat_monitor.domain.errors import UnknownModel
 from homeostat_monitor.judge_loop import JudgeLoop

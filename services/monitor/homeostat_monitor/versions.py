@@ -19,9 +19,8 @@ from homeostat.registry.v1.registry_pb2 import (
     Version,
 )
 from homeostat.schema import fingerprint
-from homeostat_kit import logs
+from homeostat_kit import logs, memory
 from homeostat_kit.postgres import Connection, Pool, retrying
-from homeostat_monitor import memory
 from homeostat_monitor.blocks import Schema, schema_of
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.errors import MonitorError, UnusableReference

@@ -8,7 +8,7 @@ import grpc
 
 from homeostat.progress.v1.progress_pb2 import GetProgressResponse
 from homeostat.topics import ALERTS, JOINED, RUNS, VERSIONS
-from homeostat_kit import grpc_client, lifetime, logs, telemetry
+from homeostat_kit import grpc_client, lifetime, logs, memory, telemetry
 from homeostat_kit.clock import SystemClock
 from homeostat_kit.grpc_server import serve as serve_grpc
 from homeostat_kit.kafka import Bus, consume
@@ -28,7 +28,6 @@ from homeostat_retrainer.peers import LedgerClient, RegistryClient
 from homeostat_retrainer.runner import Runner
 from homeostat_retrainer.settings import RetrainerSettings
 from homeostat_retrainer.store import PostgresRuns
-from homeostat_retrainer.workshop.memory import be_frugal
 from homeostat_retrainer.workshop.supervisor import Limits, Supervisor
 
 _MICROS = 1_000_000
@@ -38,7 +37,7 @@ _log = logs.get_logger("homeostat_retrainer")
 
 def main() -> None:
     """The process."""
-    be_frugal()
+    memory.be_frugal(arrow_threads=1)
     settings = RetrainerSettings()
     lifetime.run(lambda stop: serve(settings, stop), name="retrainer")
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from opentelemetry.trace import Link, Tracer
 
-from homeostat_kit import logs, telemetry
+from homeostat_kit import logs, memory, telemetry
 from homeostat_kit.kafka.bus import first_of
 from homeostat_kit.lease import Lease, LeaseLost, held_lease
 from homeostat_kit.postgres import Pool, is_away
@@ -16,7 +16,6 @@ from homeostat_retrainer.domain.errors import PeerAway
 from homeostat_retrainer.domain.runs import Ended, Outcome, Run
 from homeostat_retrainer.metrics import Metrics
 from homeostat_retrainer.store import PostgresRuns
-from homeostat_retrainer.workshop.memory import give_back
 
 # Whoever commits a run wakes us; this is for what another process committed.
 _IDLE_SECONDS = 1.0
@@ -98,7 +97,7 @@ class Runner:
                     await first_of(stop, self._woken, lease.lost, timeout=_IDLE_SECONDS)
                 else:
                     await self._do(run, lease)
-                    give_back()
+                    memory.give_back()
 
     async def _do(self, run: Run, lease: Lease) -> None:
         cause = telemetry.span_context(run.traceparent)

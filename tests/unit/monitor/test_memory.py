@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from homeostat_monitor import memory
+from homeostat_kit import memory
 
 
 def test_the_loss_detector_brings_no_data_science_packages() -> None:

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from homeostat.registry.v1.registry_pb2 import Signature
+from homeostat_kit import memory
 from homeostat_retrainer.recipes import load
 from homeostat_retrainer.recipes.parity import require_parity, run_model
 from homeostat_retrainer.workshop import frames
-from homeostat_retrainer.workshop.memory import be_frugal, give_back
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -35,9 +35,9 @@ def main() -> None:
     _live_and_die_with_parent(niceness)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    be_frugal()
+    memory.be_frugal(arrow_threads=1)
     _preload()
-    give_back()
+    memory.give_back()
     _write(answers, {"is_ready": True})
     while (body := _read(sys.stdin.buffer)) is not None:
         _limit_cpu(cpu_seconds)
@@ -45,7 +45,7 @@ def main() -> None:
         del body
         _write(answers, header, blobs)
         del blobs
-        give_back()
+        memory.give_back()
 
 
 def _private_output() -> BinaryIO:
