@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n homeostat/events/v1/column.proto\x12\x13homeostat.events.v1\"m\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x10\n\x08validity\x18\x04 \x01(\x0c\x12\x12\n\ndictionary\x18\x05 \x03(\t\x12\r\n\x05width\x18\x06 \x01(\r\"G\n\tWatermark\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x14\n\x0cwatermark_us\x18\x02 \x01(\x03\x12\x11\n\tis_closed\x18\x03 \x01(\x08*m\n\x03\x41rm\x12\x13\n\x0f\x41RM_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41RM_CHAMPION\x10\x01\x12\x0e\n\nARM_SHADOW\x10\x02\x12\x0e\n\nARM_CANARY\x10\x03\x12\x0f\n\x0b\x41RM_HISTORY\x10\x04\x12\x0e\n\nARM_PINNED\x10\x05*W\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTASK_BINARY\x10\x01\x12\x13\n\x0fTASK_MULTICLASS\x10\x02\x12\x13\n\x0fTASK_REGRESSION\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n homeostat/events/v1/column.proto\x12\x13homeostat.events.v1\"m\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x10\n\x08validity\x18\x04 \x01(\x0c\x12\x12\n\ndictionary\x18\x05 \x03(\t\x12\r\n\x05width\x18\x06 \x01(\r\"G\n\tWatermark\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x14\n\x0cwatermark_us\x18\x02 \x01(\x03\x12\x11\n\tis_closed\x18\x03 \x01(\x08*\x7f\n\x03\x41rm\x12\x13\n\x0f\x41RM_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41RM_CHAMPION\x10\x01\x12\x0e\n\nARM_SHADOW\x10\x02\x12\x0e\n\nARM_CANARY\x10\x03\x12\x0f\n\x0b\x41RM_HISTORY\x10\x04\x12\x0e\n\nARM_PINNED\x10\x05\x12\x10\n\x0c\x41RM_FALLBACK\x10\x06*W\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTASK_BINARY\x10\x01\x12\x13\n\x0fTASK_MULTICLASS\x10\x02\x12\x13\n\x0fTASK_REGRESSION\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homeostat.events.v1.column_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ARM']._serialized_start=241
-  _globals['_ARM']._serialized_end=350
-  _globals['_TASK']._serialized_start=352
-  _globals['_TASK']._serialized_end=439
+  _globals['_ARM']._serialized_end=368
+  _globals['_TASK']._serialized_start=370
+  _globals['_TASK']._serialized_end=457
   _globals['_COLUMN']._serialized_start=57
   _globals['_COLUMN']._serialized_end=166
   _globals['_WATERMARK']._serialized_start=168

@@ -33,6 +33,8 @@ class _ArmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Arm.ValueType], _
     """Rows that the user brought from before; no server answered them."""
     ARM_PINNED: _Arm.ValueType  # 5
     """The client asked for this very version."""
+    ARM_FALLBACK: _Arm.ValueType  # 6
+    """The champion is switched off or quarantined, and the fallback answered."""
 
 class Arm(_Arm, metaclass=_ArmEnumTypeWrapper):
     """Which part of the traffic a row belongs to."""
@@ -45,6 +47,8 @@ ARM_HISTORY: Arm.ValueType  # 4
 """Rows that the user brought from before; no server answered them."""
 ARM_PINNED: Arm.ValueType  # 5
 """The client asked for this very version."""
+ARM_FALLBACK: Arm.ValueType  # 6
+"""The champion is switched off or quarantined, and the fallback answered."""
 Global___Arm: _TypeAlias = Arm  # noqa: Y015
 
 class _Task:

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from homeostat.events.v1 import column_pb2 as homeostat_dot_events_dot_v1_dot_column__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*homeostat/events/v1/prediction_block.proto\x12\x13homeostat.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a homeostat/events/v1/column.proto\"\xb3\x04\n\x0fPredictionBlock\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12%\n\x03\x61rm\x18\x03 \x01(\x0e\x32\x18.homeostat.events.v1.Arm\x12\'\n\x04task\x18\x04 \x01(\x0e\x32\x19.homeostat.events.v1.Task\x12\x1a\n\x12schema_fingerprint\x18\x05 \x01(\t\x12\x10\n\x08\x62lock_id\x18\x06 \x01(\x0c\x12\x11\n\trow_count\x18\x07 \x01(\r\x12+\n\x06inputs\x18\x08 \x03(\x0b\x32\x1b.homeostat.events.v1.Column\x12,\n\x07outputs\x18\t \x03(\x0b\x32\x1b.homeostat.events.v1.Column\x12-\n\x08\x63ontexts\x18\n \x03(\x0b\x32\x1b.homeostat.events.v1.Column\x12\x16\n\x0e\x65vent_times_us\x18\x0b \x01(\x0c\x12\x13\n\x0b\x63lient_keys\x18\x0c \x01(\x0c\x12\x0e\n\x06scores\x18\r \x01(\x0c\x12\x11\n\tdecisions\x18\x0e \x01(\x0c\x12\x19\n\x11latencies_seconds\x18\x0f \x01(\x0c\x12/\n\x0bproduced_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\twatermark\x18\x11 \x01(\x0b\x32\x1e.homeostat.events.v1.WatermarkH\x00\x88\x01\x01\x42\x0c\n\n_watermarkb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*homeostat/events/v1/prediction_block.proto\x12\x13homeostat.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a homeostat/events/v1/column.proto\"\xcc\x04\n\x0fPredictionBlock\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12%\n\x03\x61rm\x18\x03 \x01(\x0e\x32\x18.homeostat.events.v1.Arm\x12\'\n\x04task\x18\x04 \x01(\x0e\x32\x19.homeostat.events.v1.Task\x12\x1a\n\x12schema_fingerprint\x18\x05 \x01(\t\x12\x10\n\x08\x62lock_id\x18\x06 \x01(\x0c\x12\x11\n\trow_count\x18\x07 \x01(\r\x12+\n\x06inputs\x18\x08 \x03(\x0b\x32\x1b.homeostat.events.v1.Column\x12,\n\x07outputs\x18\t \x03(\x0b\x32\x1b.homeostat.events.v1.Column\x12-\n\x08\x63ontexts\x18\n \x03(\x0b\x32\x1b.homeostat.events.v1.Column\x12\x16\n\x0e\x65vent_times_us\x18\x0b \x01(\x0c\x12\x13\n\x0b\x63lient_keys\x18\x0c \x01(\x0c\x12\x0e\n\x06scores\x18\r \x01(\x0c\x12\x11\n\tdecisions\x18\x0e \x01(\x0c\x12\x19\n\x11latencies_seconds\x18\x0f \x01(\x0c\x12/\n\x0bproduced_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\twatermark\x18\x11 \x01(\x0b\x32\x1e.homeostat.events.v1.WatermarkH\x00\x88\x01\x01\x12\x17\n\x0forigin_block_id\x18\x12 \x01(\x0c\x42\x0c\n\n_watermarkb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homeostat.events.v1.predict
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PREDICTIONBLOCK']._serialized_start=135
-  _globals['_PREDICTIONBLOCK']._serialized_end=698
+  _globals['_PREDICTIONBLOCK']._serialized_end=723
 # @@protoc_insertion_point(module_scope)

@@ -43,6 +43,7 @@ class PredictionBlock(_message.Message):
     LATENCIES_SECONDS_FIELD_NUMBER: _builtins.int
     PRODUCED_AT_FIELD_NUMBER: _builtins.int
     WATERMARK_FIELD_NUMBER: _builtins.int
+    ORIGIN_BLOCK_ID_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     version: _builtins.int
     """Counts from 1 per model."""
@@ -63,6 +64,10 @@ class PredictionBlock(_message.Message):
     """float64 per row: class index (classification) or value (regression)."""
     latencies_seconds: _builtins.bytes
     """float32 per row: from receipt of the request to its answer being ready."""
+    origin_block_id: _builtins.bytes
+    """Shadow rows: the block that was answered on the same inputs, row by row; 16 bytes, else empty. Truth for a
+    row of that block is truth for the same row of this one.
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_column_pb2.Column]:
         """What the model was given, in the signature's order."""
@@ -101,10 +106,11 @@ class PredictionBlock(_message.Message):
         latencies_seconds: _builtins.bytes = ...,
         produced_at: _timestamp_pb2.Timestamp | None = ...,
         watermark: _column_pb2.Watermark | None = ...,
+        origin_block_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_watermark", b"_watermark", "produced_at", b"produced_at", "watermark", b"watermark"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_watermark", b"_watermark", "arm", b"arm", "block_id", b"block_id", "client_keys", b"client_keys", "contexts", b"contexts", "decisions", b"decisions", "event_times_us", b"event_times_us", "inputs", b"inputs", "latencies_seconds", b"latencies_seconds", "model_name", b"model_name", "outputs", b"outputs", "produced_at", b"produced_at", "row_count", b"row_count", "schema_fingerprint", b"schema_fingerprint", "scores", b"scores", "task", b"task", "version", b"version", "watermark", b"watermark"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_watermark", b"_watermark", "arm", b"arm", "block_id", b"block_id", "client_keys", b"client_keys", "contexts", b"contexts", "decisions", b"decisions", "event_times_us", b"event_times_us", "inputs", b"inputs", "latencies_seconds", b"latencies_seconds", "model_name", b"model_name", "origin_block_id", b"origin_block_id", "outputs", b"outputs", "produced_at", b"produced_at", "row_count", b"row_count", "schema_fingerprint", b"schema_fingerprint", "scores", b"scores", "task", b"task", "version", b"version", "watermark", b"watermark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__watermark: _TypeAlias = _typing.Literal["watermark"]  # noqa: Y015
     _WhichOneofArgType__watermark: _TypeAlias = _typing.Literal["_watermark", b"_watermark"]  # noqa: Y015

@@ -23,17 +23,18 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from homeostat.events.v1 import serving_pb2 as homeostat_dot_events_dot_v1_dot_serving__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)homeostat/events/v1/version_changed.proto\x12\x13homeostat.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x02\n\x0eVersionChanged\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x32\n\x06\x63hange\x18\x03 \x01(\x0e\x32\".homeostat.events.v1.VersionChange\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x1d\n\x10\x63hampion_version\x18\x05 \x01(\rH\x00\x88\x01\x01\x12&\n\x19previous_champion_version\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x0cmodel_sha256\x18\x07 \x01(\t\x12\x0f\n\x07reasons\x18\x08 \x03(\t\x12\x0e\n\x06run_id\x18\t \x01(\t\x12\x10\n\x08\x61lert_id\x18\n \x01(\t\x12/\n\x0boccurred_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x13\n\x11_champion_versionB\x1c\n\x1a_previous_champion_version*\xe8\x01\n\rVersionChange\x12\x1e\n\x1aVERSION_CHANGE_UNSPECIFIED\x10\x00\x12\x1d\n\x19VERSION_CHANGE_REGISTERED\x10\x01\x12\x1b\n\x17VERSION_CHANGE_PROMOTED\x10\x02\x12\x1b\n\x17VERSION_CHANGE_REJECTED\x10\x03\x12\x1e\n\x1aVERSION_CHANGE_ROLLED_BACK\x10\x04\x12\x1a\n\x16VERSION_CHANGE_RETIRED\x10\x05\x12\"\n\x1eVERSION_CHANGE_AWAITS_APPROVAL\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)homeostat/events/v1/version_changed.proto\x12\x13homeostat.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!homeostat/events/v1/serving.proto\"\xaf\x03\n\x0eVersionChanged\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x32\n\x06\x63hange\x18\x03 \x01(\x0e\x32\".homeostat.events.v1.VersionChange\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x1d\n\x10\x63hampion_version\x18\x05 \x01(\rH\x00\x88\x01\x01\x12&\n\x19previous_champion_version\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x0cmodel_sha256\x18\x07 \x01(\t\x12\x0f\n\x07reasons\x18\x08 \x03(\t\x12\x0e\n\x06run_id\x18\t \x01(\t\x12\x10\n\x08\x61lert_id\x18\n \x01(\t\x12/\n\x0boccurred_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07serving\x18\x0c \x01(\x0b\x32\x1c.homeostat.events.v1.ServingH\x02\x88\x01\x01\x42\x13\n\x11_champion_versionB\x1c\n\x1a_previous_champion_versionB\n\n\x08_serving*\x84\x02\n\rVersionChange\x12\x1e\n\x1aVERSION_CHANGE_UNSPECIFIED\x10\x00\x12\x1d\n\x19VERSION_CHANGE_REGISTERED\x10\x01\x12\x1b\n\x17VERSION_CHANGE_PROMOTED\x10\x02\x12\x1b\n\x17VERSION_CHANGE_REJECTED\x10\x03\x12\x1e\n\x1aVERSION_CHANGE_ROLLED_BACK\x10\x04\x12\x1a\n\x16VERSION_CHANGE_RETIRED\x10\x05\x12\"\n\x1eVERSION_CHANGE_AWAITS_APPROVAL\x10\x06\x12\x1a\n\x16VERSION_CHANGE_SERVING\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homeostat.events.v1.version_changed_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERSIONCHANGE']._serialized_start=470
-  _globals['_VERSIONCHANGE']._serialized_end=702
-  _globals['_VERSIONCHANGED']._serialized_start=100
-  _globals['_VERSIONCHANGED']._serialized_end=467
+  _globals['_VERSIONCHANGE']._serialized_start=569
+  _globals['_VERSIONCHANGE']._serialized_end=829
+  _globals['_VERSIONCHANGED']._serialized_start=135
+  _globals['_VERSIONCHANGED']._serialized_end=566
 # @@protoc_insertion_point(module_scope)

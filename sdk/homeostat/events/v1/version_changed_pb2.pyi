@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from homeostat.events.v1 import serving_pb2 as _serving_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -34,6 +35,8 @@ class _VersionChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Version
     VERSION_CHANGE_RETIRED: _VersionChange.ValueType  # 5
     VERSION_CHANGE_AWAITS_APPROVAL: _VersionChange.ValueType  # 6
     """The gate passed it; an approver who is not the author has the word."""
+    VERSION_CHANGE_SERVING: _VersionChange.ValueType  # 7
+    """No version moved: the model's traffic is shared out or batched differently."""
 
 class VersionChange(_VersionChange, metaclass=_VersionChangeEnumTypeWrapper):
     """What became of a version."""
@@ -46,6 +49,8 @@ VERSION_CHANGE_ROLLED_BACK: VersionChange.ValueType  # 4
 VERSION_CHANGE_RETIRED: VersionChange.ValueType  # 5
 VERSION_CHANGE_AWAITS_APPROVAL: VersionChange.ValueType  # 6
 """The gate passed it; an approver who is not the author has the word."""
+VERSION_CHANGE_SERVING: VersionChange.ValueType  # 7
+"""No version moved: the model's traffic is shared out or batched differently."""
 Global___VersionChange: _TypeAlias = VersionChange  # noqa: Y015
 
 @_typing.final
@@ -65,6 +70,7 @@ class VersionChanged(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     ALERT_ID_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     version: _builtins.int
     change: Global___VersionChange.ValueType
@@ -85,6 +91,10 @@ class VersionChanged(_message.Message):
 
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def serving(self) -> _serving_pb2.Serving:
+        """Of the model after this change."""
+
     def __init__(
         self,
         *,
@@ -99,18 +109,23 @@ class VersionChanged(_message.Message):
         run_id: _builtins.str = ...,
         alert_id: _builtins.str = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        serving: _serving_pb2.Serving | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "_previous_champion_version", b"_previous_champion_version", "champion_version", b"champion_version", "occurred_at", b"occurred_at", "previous_champion_version", b"previous_champion_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "_previous_champion_version", b"_previous_champion_version", "_serving", b"_serving", "champion_version", b"champion_version", "occurred_at", b"occurred_at", "previous_champion_version", b"previous_champion_version", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "_previous_champion_version", b"_previous_champion_version", "alert_id", b"alert_id", "champion_version", b"champion_version", "change", b"change", "model_name", b"model_name", "model_sha256", b"model_sha256", "occurred_at", b"occurred_at", "previous_champion_version", b"previous_champion_version", "reasons", b"reasons", "revision", b"revision", "run_id", b"run_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "_previous_champion_version", b"_previous_champion_version", "_serving", b"_serving", "alert_id", b"alert_id", "champion_version", b"champion_version", "change", b"change", "model_name", b"model_name", "model_sha256", b"model_sha256", "occurred_at", b"occurred_at", "previous_champion_version", b"previous_champion_version", "reasons", b"reasons", "revision", b"revision", "run_id", b"run_id", "serving", b"serving", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__champion_version: _TypeAlias = _typing.Literal["champion_version"]  # noqa: Y015
     _WhichOneofArgType__champion_version: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version"]  # noqa: Y015
     _WhichOneofReturnType__previous_champion_version: _TypeAlias = _typing.Literal["previous_champion_version"]  # noqa: Y015
     _WhichOneofArgType__previous_champion_version: _TypeAlias = _typing.Literal["_previous_champion_version", b"_previous_champion_version"]  # noqa: Y015
+    _WhichOneofReturnType__serving: _TypeAlias = _typing.Literal["serving"]  # noqa: Y015
+    _WhichOneofArgType__serving: _TypeAlias = _typing.Literal["_serving", b"_serving"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__champion_version) -> _WhichOneofReturnType__champion_version | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_champion_version) -> _WhichOneofReturnType__previous_champion_version | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__serving) -> _WhichOneofReturnType__serving | None: ...
 
 Global___VersionChanged: _TypeAlias = VersionChanged  # noqa: Y015

@@ -99,7 +99,7 @@ class RecordOutcomesResponse(_message.Message):
     DURABILITY_FIELD_NUMBER: _builtins.int
     recorded_count: _builtins.int
     durability: _builtins.str
-    """"durable" or "fast"."""
+    """"durable", "fast" or "sampled" (truths are always kept before the answer)."""
     def __init__(
         self,
         *,

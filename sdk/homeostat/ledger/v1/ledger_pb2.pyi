@@ -498,18 +498,24 @@ class AreArchivedResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ARE_ARCHIVED_FIELD_NUMBER: _builtins.int
+    ARE_SET_ASIDE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def are_archived(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
         """One per block asked for, same order."""
+
+    @_builtins.property
+    def are_set_aside(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """One per block asked for: seen and set aside as unreadable, so it will never be archived. Sending it again is no use."""
 
     def __init__(
         self,
         *,
         are_archived: _abc.Iterable[_builtins.bool] | None = ...,
+        are_set_aside: _abc.Iterable[_builtins.bool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["are_archived", b"are_archived"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["are_archived", b"are_archived", "are_set_aside", b"are_set_aside"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

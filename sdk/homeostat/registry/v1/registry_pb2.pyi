@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from homeostat.events.v1 import column_pb2 as _column_pb2
+from homeostat.events.v1 import serving_pb2 as _serving_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -212,6 +213,60 @@ class Evidence(_message.Message):
 Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
 
 @_typing.final
+class Equivalence(_message.Message):
+    """A version that is another form of its parent (quantised, converted): it must decide alike, not better."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_SHA256_FIELD_NUMBER: _builtins.int
+    ROWS_SHA256_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    EQUAL_COUNT_FIELD_NUMBER: _builtins.int
+    TOLERATED_SHARE_FIELD_NUMBER: _builtins.int
+    VALUE_TOLERANCE_FIELD_NUMBER: _builtins.int
+    MAX_SCORE_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    SPEED_UP_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
+    parent_sha256: _builtins.str
+    rows_sha256: _builtins.str
+    """Of the rows that both were given."""
+    row_count: _builtins.int
+    equal_count: _builtins.int
+    """Rows on which both decide alike (classification), or differ by at most `value_tolerance` (regression)."""
+    tolerated_share: _builtins.float
+    """The share of rows that must be equal; the gate asks for at least 0.999 whatever stands here."""
+    value_tolerance: _builtins.float
+    max_score_difference: _builtins.float
+    """Largest difference of the score."""
+    speed_up: _builtins.float
+    """Time of the parent over time of this version, per row, at the batch size that serves."""
+    method: _builtins.str
+    """What was done, for example "int8", and on which machine it was measured."""
+    machine: _builtins.str
+    def __init__(
+        self,
+        *,
+        parent_sha256: _builtins.str = ...,
+        rows_sha256: _builtins.str = ...,
+        row_count: _builtins.int = ...,
+        equal_count: _builtins.int = ...,
+        tolerated_share: _builtins.float = ...,
+        value_tolerance: _builtins.float = ...,
+        max_score_difference: _builtins.float = ...,
+        speed_up: _builtins.float = ...,
+        method: _builtins.str = ...,
+        machine: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["equal_count", b"equal_count", "machine", b"machine", "max_score_difference", b"max_score_difference", "method", b"method", "parent_sha256", b"parent_sha256", "row_count", b"row_count", "rows_sha256", b"rows_sha256", "speed_up", b"speed_up", "tolerated_share", b"tolerated_share", "value_tolerance", b"value_tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Equivalence: _TypeAlias = Equivalence  # noqa: Y015
+
+@_typing.final
 class Lineage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -267,6 +322,7 @@ class Model(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     autonomy: Global___Autonomy.ValueType
     champion_version: _builtins.int
@@ -275,6 +331,8 @@ class Model(_message.Message):
     """Changes with every change of the model; pass it back where asked for."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def serving(self) -> _serving_pb2.Serving: ...
     def __init__(
         self,
         *,
@@ -284,10 +342,11 @@ class Model(_message.Message):
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        serving: _serving_pb2.Serving | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "champion_version", b"champion_version", "created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "champion_version", b"champion_version", "created_at", b"created_at", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "autonomy", b"autonomy", "champion_version", b"champion_version", "created_at", b"created_at", "etag", b"etag", "name", b"name", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "autonomy", b"autonomy", "champion_version", b"champion_version", "created_at", b"created_at", "etag", b"etag", "name", b"name", "revision", b"revision", "serving", b"serving"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__champion_version: _TypeAlias = _typing.Literal["champion_version"]  # noqa: Y015
     _WhichOneofArgType__champion_version: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version"]  # noqa: Y015
@@ -314,6 +373,7 @@ class Version(_message.Message):
     REGISTERED_AT_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     ADMISSION_FIELD_NUMBER: _builtins.int
+    EQUIVALENCE_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     version: _builtins.int
     stage: Global___Stage.ValueType
@@ -342,6 +402,10 @@ class Version(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """"champion", "challenger"."""
 
+    @_builtins.property
+    def equivalence(self) -> Global___Equivalence:
+        """Instead of evidence, where the version is another form of its parent."""
+
     def __init__(
         self,
         *,
@@ -360,13 +424,19 @@ class Version(_message.Message):
         registered_at: _timestamp_pb2.Timestamp | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         admission: _builtins.str = ...,
+        equivalence: Global___Equivalence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_evidence", b"_evidence", "evidence", b"evidence", "lineage", b"lineage", "registered_at", b"registered_at", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_equivalence", b"_equivalence", "_evidence", b"_evidence", "equivalence", b"equivalence", "evidence", b"evidence", "lineage", b"lineage", "registered_at", b"registered_at", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evidence", b"_evidence", "admission", b"admission", "aliases", b"aliases", "author", b"author", "evidence", b"evidence", "lineage", b"lineage", "model_bytes", b"model_bytes", "model_name", b"model_name", "model_sha256", b"model_sha256", "reasons", b"reasons", "reference_bytes", b"reference_bytes", "reference_sha256", b"reference_sha256", "registered_at", b"registered_at", "signature", b"signature", "stage", b"stage", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_equivalence", b"_equivalence", "_evidence", b"_evidence", "admission", b"admission", "aliases", b"aliases", "author", b"author", "equivalence", b"equivalence", "evidence", b"evidence", "lineage", b"lineage", "model_bytes", b"model_bytes", "model_name", b"model_name", "model_sha256", b"model_sha256", "reasons", b"reasons", "reference_bytes", b"reference_bytes", "reference_sha256", b"reference_sha256", "registered_at", b"registered_at", "signature", b"signature", "stage", b"stage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__equivalence: _TypeAlias = _typing.Literal["equivalence"]  # noqa: Y015
+    _WhichOneofArgType__equivalence: _TypeAlias = _typing.Literal["_equivalence", b"_equivalence"]  # noqa: Y015
     _WhichOneofReturnType__evidence: _TypeAlias = _typing.Literal["evidence"]  # noqa: Y015
     _WhichOneofArgType__evidence: _TypeAlias = _typing.Literal["_evidence", b"_evidence"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__equivalence) -> _WhichOneofReturnType__equivalence | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__evidence) -> _WhichOneofReturnType__evidence | None: ...
 
 Global___Version: _TypeAlias = Version  # noqa: Y015
@@ -537,6 +607,58 @@ class SetAutonomyResponse(_message.Message):
 Global___SetAutonomyResponse: _TypeAlias = SetAutonomyResponse  # noqa: Y015
 
 @_typing.final
+class SetServingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    etag: _builtins.str
+    actor: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def serving(self) -> _serving_pb2.Serving: ...
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        serving: _serving_pb2.Serving | None = ...,
+        etag: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["serving", b"serving"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "etag", b"etag", "model_name", b"model_name", "reason", b"reason", "serving", b"serving"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetServingRequest: _TypeAlias = SetServingRequest  # noqa: Y015
+
+@_typing.final
+class SetServingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___Model: ...
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetServingResponse: _TypeAlias = SetServingResponse  # noqa: Y015
+
+@_typing.final
 class RegisterVersionHeader(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -551,6 +673,7 @@ class RegisterVersionHeader(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    EQUIVALENCE_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     model_sha256: _builtins.str
     model_bytes: _builtins.int
@@ -572,6 +695,10 @@ class RegisterVersionHeader(_message.Message):
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """What the promotion's event time is; absent means now."""
 
+    @_builtins.property
+    def equivalence(self) -> Global___Equivalence:
+        """Instead of evidence, where the version is another form of its parent, which must be the champion."""
+
     def __init__(
         self,
         *,
@@ -586,13 +713,19 @@ class RegisterVersionHeader(_message.Message):
         author: _builtins.str = ...,
         fencing_token: _builtins.int = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        equivalence: Global___Equivalence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_evidence", b"_evidence", "evidence", b"evidence", "lineage", b"lineage", "occurred_at", b"occurred_at", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_equivalence", b"_equivalence", "_evidence", b"_evidence", "equivalence", b"equivalence", "evidence", b"evidence", "lineage", b"lineage", "occurred_at", b"occurred_at", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evidence", b"_evidence", "author", b"author", "evidence", b"evidence", "fencing_token", b"fencing_token", "lineage", b"lineage", "model_bytes", b"model_bytes", "model_name", b"model_name", "model_sha256", b"model_sha256", "occurred_at", b"occurred_at", "reference_bytes", b"reference_bytes", "reference_sha256", b"reference_sha256", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_equivalence", b"_equivalence", "_evidence", b"_evidence", "author", b"author", "equivalence", b"equivalence", "evidence", b"evidence", "fencing_token", b"fencing_token", "lineage", b"lineage", "model_bytes", b"model_bytes", "model_name", b"model_name", "model_sha256", b"model_sha256", "occurred_at", b"occurred_at", "reference_bytes", b"reference_bytes", "reference_sha256", b"reference_sha256", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__equivalence: _TypeAlias = _typing.Literal["equivalence"]  # noqa: Y015
+    _WhichOneofArgType__equivalence: _TypeAlias = _typing.Literal["_equivalence", b"_equivalence"]  # noqa: Y015
     _WhichOneofReturnType__evidence: _TypeAlias = _typing.Literal["evidence"]  # noqa: Y015
     _WhichOneofArgType__evidence: _TypeAlias = _typing.Literal["_evidence", b"_evidence"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__equivalence) -> _WhichOneofReturnType__equivalence | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__evidence) -> _WhichOneofReturnType__evidence | None: ...
 
 Global___RegisterVersionHeader: _TypeAlias = RegisterVersionHeader  # noqa: Y015
@@ -1013,21 +1146,27 @@ class GetSnapshotResponse(_message.Message):
 
     MODELS_FIELD_NUMBER: _builtins.int
     CHAMPIONS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     @_builtins.property
     def champions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]:
         """The champions' versions, whole."""
 
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]:
+        """Shadows, canaries and fallbacks, whole."""
+
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
         champions: _abc.Iterable[Global___Version] | None = ...,
+        others: _abc.Iterable[Global___Version] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["champions", b"champions", "models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["champions", b"champions", "models", b"models", "others", b"others"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

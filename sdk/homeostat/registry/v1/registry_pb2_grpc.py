@@ -55,6 +55,11 @@ class RegistryServiceStub:
                 request_serializer=homeostat_dot_registry_dot_v1_dot_registry__pb2.SetAutonomyRequest.SerializeToString,
                 response_deserializer=homeostat_dot_registry_dot_v1_dot_registry__pb2.SetAutonomyResponse.FromString,
                 _registered_method=True)
+        self.SetServing = channel.unary_unary(
+                '/homeostat.registry.v1.RegistryService/SetServing',
+                request_serializer=homeostat_dot_registry_dot_v1_dot_registry__pb2.SetServingRequest.SerializeToString,
+                response_deserializer=homeostat_dot_registry_dot_v1_dot_registry__pb2.SetServingResponse.FromString,
+                _registered_method=True)
         self.RegisterVersion = channel.stream_unary(
                 '/homeostat.registry.v1.RegistryService/RegisterVersion',
                 request_serializer=homeostat_dot_registry_dot_v1_dot_registry__pb2.RegisterVersionRequest.SerializeToString,
@@ -130,7 +135,13 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetAutonomy(self, request, context):
-        """Changes autonomy; nothing else of a model can be changed.
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetServing(self, request, context):
+        """Shadows, canary, fallback and its kill switch, batching: as a whole, audited, told as VersionChanged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,6 +235,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.SetAutonomy,
                     request_deserializer=homeostat_dot_registry_dot_v1_dot_registry__pb2.SetAutonomyRequest.FromString,
                     response_serializer=homeostat_dot_registry_dot_v1_dot_registry__pb2.SetAutonomyResponse.SerializeToString,
+            ),
+            'SetServing': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetServing,
+                    request_deserializer=homeostat_dot_registry_dot_v1_dot_registry__pb2.SetServingRequest.FromString,
+                    response_serializer=homeostat_dot_registry_dot_v1_dot_registry__pb2.SetServingResponse.SerializeToString,
             ),
             'RegisterVersion': grpc.stream_unary_rpc_method_handler(
                     servicer.RegisterVersion,
@@ -385,6 +401,33 @@ class RegistryService:
             '/homeostat.registry.v1.RegistryService/SetAutonomy',
             homeostat_dot_registry_dot_v1_dot_registry__pb2.SetAutonomyRequest.SerializeToString,
             homeostat_dot_registry_dot_v1_dot_registry__pb2.SetAutonomyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetServing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeostat.registry.v1.RegistryService/SetServing',
+            homeostat_dot_registry_dot_v1_dot_registry__pb2.SetServingRequest.SerializeToString,
+            homeostat_dot_registry_dot_v1_dot_registry__pb2.SetServingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,7 +37,8 @@ class RegistryServiceStub:
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]
     SetAutonomy: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetAutonomyRequest, _registry_pb2.SetAutonomyResponse]
-    """Changes autonomy; nothing else of a model can be changed."""
+    SetServing: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetServingRequest, _registry_pb2.SetServingResponse]
+    """Shadows, canary, fallback and its kill switch, batching: as a whole, audited, told as VersionChanged."""
     RegisterVersion: _grpc.StreamUnaryMultiCallable[_registry_pb2.RegisterVersionRequest, _registry_pb2.RegisterVersionResponse]
     """First message: the header; then model bytes, then reference bytes, in chunks of at most 1 MiB."""
     GetVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetVersionRequest, _registry_pb2.GetVersionResponse]
@@ -64,7 +65,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.GetModelResponse]  # type: ignore[assignment]
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]  # type: ignore[assignment]
     SetAutonomy: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetAutonomyRequest, _registry_pb2.SetAutonomyResponse]  # type: ignore[assignment]
-    """Changes autonomy; nothing else of a model can be changed."""
+    SetServing: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetServingRequest, _registry_pb2.SetServingResponse]  # type: ignore[assignment]
+    """Shadows, canary, fallback and its kill switch, batching: as a whole, audited, told as VersionChanged."""
     RegisterVersion: _aio.StreamUnaryMultiCallable[_registry_pb2.RegisterVersionRequest, _registry_pb2.RegisterVersionResponse]  # type: ignore[assignment]
     """First message: the header; then model bytes, then reference bytes, in chunks of at most 1 MiB."""
     GetVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetVersionRequest, _registry_pb2.GetVersionResponse]  # type: ignore[assignment]
@@ -111,8 +113,15 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_pb2.SetAutonomyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.SetAutonomyResponse, _abc.Awaitable[_registry_pb2.SetAutonomyResponse]]:
-        """Changes autonomy; nothing else of a model can be changed."""
+    ) -> _typing.Union[_registry_pb2.SetAutonomyResponse, _abc.Awaitable[_registry_pb2.SetAutonomyResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetServing(
+        self,
+        request: _registry_pb2.SetServingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.SetServingResponse, _abc.Awaitable[_registry_pb2.SetServingResponse]]:
+        """Shadows, canary, fallback and its kill switch, batching: as a whole, audited, told as VersionChanged."""
 
     @_abc_1.abstractmethod
     def RegisterVersion(
