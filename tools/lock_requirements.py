@@ -14,6 +14,8 @@ LOCKS = {
     "dev.txt": ["pyproject.toml", "--extra", "all", "requirements/dev.in"],
     "run.txt": ["pyproject.toml", "--extra", "all", "-c", "requirements/dev.txt"],
     "build.txt": ["requirements/build.in", "-c", "requirements/dev.txt"],
+    # An environment of its own (tests/support/kserve.py): nothing of it has to fit the others.
+    "kserve.txt": ["requirements/kserve.in"],
     **{
         f"services/{name}.txt": ["pyproject.toml", "--extra", name, "-c", "requirements/dev.txt"]
         for name in SERVICES
