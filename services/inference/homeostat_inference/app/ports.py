@@ -2,8 +2,9 @@
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+from homeostat_inference.domain.schema import Schema
 from homeostat_inference.domain.tensors import Array
 
 # Called once, from any thread: with None when the record is kept, with the reason when it is not.
@@ -35,6 +36,35 @@ class Model(Protocol):
         """All outputs, in the signature's order, for inputs in the signature's order."""
 
 
+class Run(Protocol):
+    """One run under watch."""
+
+    @property
+    def options(self) -> Any:
+        """What ends the run early; the session takes it (onnxruntime.RunOptions)."""
+
+    @property
+    def is_overdue(self) -> bool:
+        """It was told to end because its deadline had passed: DeadlineExceeded, not a failure."""
+
+
+class RunWatch(Protocol):
+    """Sees every run of a model: ends those beyond their deadline, and knows after a crash which
+    rows were running."""
+
+    def enter(self, schema: Schema, deadline_ns: int, arrays: Sequence[Array], rows: int) -> Run:
+        """A run begins, in this thread. ``deadline_ns``: monotonic; the watch has a limit of its
+        own that may be earlier. ``arrays``: in the signature's order."""
+
+    def exit(self, run: Run) -> None:
+        """It has ended, one way or the other."""
+
+    def held_back(
+        self, schema: Schema, arrays: Sequence[Array], fingerprints: frozenset[str]
+    ) -> list[int]:
+        """Rows whose fingerprints are among these; asked only for versions that have any."""
+
+
 class Kind(enum.IntEnum):
     """What a journal record holds."""
 
@@ -48,6 +78,8 @@ class Kind(enum.IntEnum):
     # A promise by the caller.
     CALLER_MARK = 5
     ACTIVATION = 6
+    # A writer begins: blocks before it that have no end were ended by it, at the time it names.
+    BEGIN = 7
 
 
 class Chain:
