@@ -1,14 +1,26 @@
-"""Which version answers which request, and where its runs take place."""
+"""The versions that serve, where their runs take place, and the table that leads to them."""
 
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from random import random
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
-from homeostat.events.v1.column_pb2 import ARM_CHAMPION, ARM_PINNED
+from homeostat.events.v1.column_pb2 import ARM_PINNED
+from homeostat_inference.app.plan import ModelPlan, ServingPlan
 from homeostat_inference.app.ports import Model
+from homeostat_inference.app.routing import (
+    Draw,
+    Entry,
+    Guard,
+    Key,
+    Routes,
+    held_back,
+    reconcile,
+)
 from homeostat_inference.domain.errors import NotServed, Overloaded
 from homeostat_inference.domain.schema import Schema
 
@@ -165,23 +177,74 @@ class Runner(Generic[Waiting]):
 class Table:
     """The versions that serve. Reading takes no lock: a swap replaces one reference."""
 
-    def __init__(self, pinned_versions: int) -> None:
-        """``pinned_versions``: how many versions that are nobody's champion stay loaded."""
+    def __init__(self, pinned_versions: int = 0, draw: Draw = random) -> None:
+        """``pinned_versions``: how many versions `pin` keeps loaded that are nobody's champion.
+        ``draw``: for canaries, numbers from 0 up to and without 1."""
         self._pinned_limit = pinned_versions
-        self._champions: Mapping[str, Served] = MappingProxyType({})
-        self._pinned: Mapping[tuple[str, int], Served] = MappingProxyType({})
+        self._draw = draw
+        self._routes = Routes()
+        # Held by who changes the routes; nobody who reads them waits for it.
+        self._changing = threading.Lock()
         # Who was swapped out still answers what waits, and lives until then.
         self._ever: WeakSet[Served] = WeakSet()
 
+    def apply(
+        self,
+        plan: ServingPlan,
+        loaded: Mapping[Key, Served],
+        failed: Mapping[Key, str] = MappingProxyType({}),
+    ) -> tuple[Served, ...]:
+        """Routes by this plan from now on, as far as what is ``loaded`` allows.
+
+        ``failed``: versions that can't be loaded, and why. While the plan's champion is neither
+        loaded nor failed, who answered before goes on, so it has to be among ``loaded`` still.
+        Returns those that nothing leads to any longer: they have been retired, still answer what
+        waits, and must not be handed in again.
+        """
+        with self._changing:
+            return self._apply(plan, loaded, failed)
+
+    def _apply(
+        self,
+        plan: ServingPlan,
+        loaded: Mapping[Key, Served],
+        failed: Mapping[Key, str] = MappingProxyType({}),
+    ) -> tuple[Served, ...]:
+        before = self._routes
+        routes = reconcile(plan, loaded, failed, before, self._draw)
+        self._ever.update(routes.versions.values())
+        self._routes = routes
+        kept = set(routes.versions.values())
+        dropped = tuple(each for each in before.versions.values() if each not in kept)
+        for each in dropped:
+            each.retire()
+        return dropped
+
+    @property
+    def plan(self) -> ServingPlan:
+        """What was applied last."""
+        return self._routes.plan
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """Model name to who answers requests that name no version. Whoever answers many calls
+        asks once per model: an entry without a canary is the same for every client."""
+        return self._routes.entries
+
+    @property
+    def guards(self) -> Mapping[Key, Guard]:
+        """Versions that are run with care; empty while all is well."""
+        return self._routes.guards
+
     @property
     def champions(self) -> Mapping[str, Served]:
-        """Model name to its champion."""
-        return self._champions
+        """Model name to who answers for it: its champion, or its fallback."""
+        return {name: each.served for name, each in self._routes.entries.items()}
 
     @property
     def loaded(self) -> list[Served]:
-        """Champions and pinned versions."""
-        return [*self._champions.values(), *self._pinned.values()]
+        """Every version that a request may reach."""
+        return list(self._routes.versions.values())
 
     @property
     def rows_in_hand(self) -> int:
@@ -194,52 +257,81 @@ class Table:
         arrivals = [each.oldest_arrival_us for each in list(self._ever)]
         return min((each for each in arrivals if each is not None), default=None)
 
-    def route(self, model_name: str, version: str) -> tuple[Served, int]:
-        """Who answers, and the arm; NotServed if nobody does, NotLoaded if somebody might."""
-        champion = self._champions.get(model_name)
-        if not version:
-            if champion is None:
-                raise NotServed(
-                    f"unknown model {model_name[:128]!r}: expected one of {self._names()}"
-                )
-            return champion, ARM_CHAMPION
-        if not version.isdecimal() or not 0 < len(version) < 10 or int(version) == 0:
-            raise NotServed(
-                f"model {model_name[:128]!r}: expected a version number from 1, "
-                f"got {version[:32]!r}"
-            )
-        number = int(version)
-        if champion is not None and champion.schema.version == number:
-            return champion, ARM_PINNED
-        pinned = self._pinned.get((model_name, number))
-        if pinned is None:
-            raise NotLoaded(model_name, number)
-        return pinned, ARM_PINNED
+    def route(
+        self, model_name: str, version: str, client_id: bytes | None = None
+    ) -> tuple[Served, int]:
+        """Who answers, and the arm. ``client_id``: the client's own id (of the first row) in
+        UTF-8, if it gave one; it matters only where the model's entry has a canary.
 
-    def _names(self) -> str:
-        names = sorted(self._champions)
-        return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "none so far"
+        NotServed if nobody answers, NotLoaded if somebody might, Quarantined if nobody may.
+        """
+        routes = self._routes
+        if version:
+            return _named_version(routes, model_name, version), ARM_PINNED
+        entry = routes.entries.get(model_name)
+        if entry is not None:
+            return entry.route(client_id)
+        refusal = routes.refusals.get(model_name)
+        if refusal is not None:
+            raise refusal.error()
+        raise NotServed(
+            f"unknown model {model_name[:128]!r}: expected one of {_names(routes.entries)}"
+        )
 
     def swap(self, served: Served) -> Served | None:
         """Makes it the champion of its model; returns the one before."""
-        name = served.schema.model_name
-        self._ever.add(served)
-        before = self._champions.get(name)
-        self._champions = MappingProxyType({**self._champions, name: served})
-        return before
+        name, version = _key(served)
+        with self._changing:
+            routes = self._routes
+            before = routes.entries.get(name)
+            plan = routes.plan.models.get(name, ModelPlan(name, 0))
+            models = {**routes.plan.models, name: replace(plan, champion=version)}
+            self._apply(
+                replace(routes.plan, models=models), {**routes.versions, (name, version): served}
+            )
+        return None if before is None else before.served
 
     def drop(self, model_name: str) -> Served | None:
         """The model has no champion any longer."""
-        before = self._champions.get(model_name)
-        self._champions = MappingProxyType(
-            {name: each for name, each in self._champions.items() if name != model_name}
-        )
-        return before
+        with self._changing:
+            routes = self._routes
+            before = routes.entries.get(model_name)
+            models = {name: each for name, each in routes.plan.models.items() if name != model_name}
+            self._apply(replace(routes.plan, models=models), routes.versions)
+        return None if before is None else before.served
 
     def pin(self, served: Served) -> Served | None:
         """Keeps a version for those who ask for it; returns the one that had to go."""
-        self._ever.add(served)
-        pinned = {**self._pinned, (served.schema.model_name, served.schema.version): served}
-        evicted = pinned.pop(next(iter(pinned))) if len(pinned) > self._pinned_limit else None
-        self._pinned = MappingProxyType(pinned)
-        return evicted
+        key = _key(served)
+        with self._changing:
+            routes = self._routes
+            others = [each for each in routes.plan.pinned if each != key]
+            pinned = (*others, key)[-self._pinned_limit :] if self._pinned_limit else ()
+            dropped = self._apply(
+                replace(routes.plan, pinned=pinned), {**routes.versions, key: served}
+            )
+        return dropped[0] if dropped else None
+
+
+def _key(served: Served) -> Key:
+    return served.schema.model_name, served.schema.version
+
+
+def _named_version(routes: Routes, model_name: str, version: str) -> Served:
+    if not version.isdecimal() or not 0 < len(version) < 10 or int(version) == 0:
+        raise NotServed(
+            f"model {model_name[:128]!r}: expected a version number from 1, got {version[:32]!r}"
+        )
+    key = (model_name, int(version))
+    reason = routes.quarantined.get(key)
+    if reason is not None:
+        raise held_back(*key, reason).error()
+    served = routes.versions.get(key)
+    if served is None:
+        raise NotLoaded(*key)
+    return served
+
+
+def _names(entries: Mapping[str, Entry]) -> str:
+    names = sorted(entries)
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "none so far"

@@ -35,3 +35,7 @@ class Leaving(InferenceError):
 
 class ModelFailed(InferenceError):
     """The model itself raised on input that fits its signature."""
+
+
+class Quarantined(InferenceError):
+    """The version, or this input of it, is held back after crashes; the message names the cure."""

@@ -12,6 +12,7 @@ from homeostat_inference.domain.errors import (
     NotKept,
     NotServed,
     Overloaded,
+    Quarantined,
     TooLarge,
     WrongMode,
 )
@@ -25,6 +26,7 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = MappingProxyType(
         TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
         NotKept: grpc.StatusCode.RESOURCE_EXHAUSTED,
         WrongMode: grpc.StatusCode.FAILED_PRECONDITION,
+        Quarantined: grpc.StatusCode.FAILED_PRECONDITION,
         Leaving: grpc.StatusCode.UNAVAILABLE,
         RegistryAway: grpc.StatusCode.UNAVAILABLE,
         ModelFailed: grpc.StatusCode.INTERNAL,
