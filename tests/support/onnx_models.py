@@ -210,3 +210,19 @@ def integers() -> Signature:
     for each in said.inputs:
         each.datatype = "INT64"
     return said
+
+
+def integer_sum() -> bytes:
+    """Integers in, nothing that could kill: fits ``integers``."""
+    return halves(
+        helper.make_node("Clip", ["x", "low", "high"], ["c"]),
+        helper.make_node("Cast", ["c"], ["cf"], to=FLOAT),
+        helper.make_node("Clip", ["z", "low", "high"], ["d"]),
+        helper.make_node("Cast", ["d"], ["df"], to=FLOAT),
+        helper.make_node("Add", ["cf", "df"], ["s"]),
+        initializers=[
+            constant("low", np.array(-5, np.int64)),
+            constant("high", np.array(5, np.int64)),
+        ],
+        inputs=[value("x", INT64), value("z", INT64)],
+    )

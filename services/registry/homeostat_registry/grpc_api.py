@@ -13,7 +13,7 @@ from homeostat.registry.v1.registry_pb2_grpc import (
     add_RegistryServiceServicer_to_server,
 )
 from homeostat_registry import messages
-from homeostat_registry.app import asking, moving, registering
+from homeostat_registry.app import asking, moving, registering, sharing
 from homeostat_registry.app.registering import Limits, Part
 from homeostat_registry.domain import errors
 from homeostat_registry.domain.errors import Invalid
@@ -118,6 +118,23 @@ class RegistryApi(RegistryServiceServicer):
             book=self._tools.book,
         )
         return pb.SetAutonomyResponse(model=messages.model(changed))
+
+    async def SetServing(  # noqa: N802
+        self,
+        request: pb.SetServingRequest,
+        context: "Context[pb.SetServingRequest, pb.SetServingResponse]",
+    ) -> pb.SetServingResponse:
+        """ABORTED if the etag is stale; INVALID_ARGUMENT where a version does not fit."""
+        changed = await sharing.set_serving(
+            request.model_name,
+            messages.serving(request.serving),
+            request.etag,
+            actor=request.actor,
+            reason=request.reason,
+            book=self._tools.book,
+            clock=self._tools.clock,
+        )
+        return pb.SetServingResponse(model=messages.model(changed))
 
     async def RegisterVersion(  # noqa: N802
         self,
@@ -254,11 +271,12 @@ class RegistryApi(RegistryServiceServicer):
         request: pb.GetSnapshotRequest,
         context: "Context[pb.GetSnapshotRequest, pb.GetSnapshotResponse]",
     ) -> pb.GetSnapshotResponse:
-        """Models and champions of one moment."""
-        models, champions = await self._tools.book.snapshot()
+        """Models, champions and who else answers, of one moment."""
+        found = await self._tools.book.snapshot()
         return pb.GetSnapshotResponse(
-            models=[messages.model(each) for each in models],
-            champions=[messages.version(each, ["champion"]) for each in champions],
+            models=[messages.model(each) for each in found.models],
+            champions=[messages.version(each, ["champion"]) for each in found.champions],
+            others=[messages.version(each, []) for each in found.others],
         )
 
     async def ListAudit(  # noqa: N802

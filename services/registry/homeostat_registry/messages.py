@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from homeostat.events.v1 import serving_pb2
 from homeostat.registry.v1 import registry_pb2 as pb
 from homeostat_registry.domain import facts
 from homeostat_registry.domain.errors import Invalid
+from homeostat_registry.domain.serving import Batching, Canary, Serving
 
 # Beyond these, Timestamp's own conversions raise.
 _MAX_SECONDS = 253_402_300_799
@@ -38,6 +40,7 @@ def registration(header: pb.RegisterVersionHeader) -> facts.Registration:
         author=header.author,
         fencing_token=header.fencing_token,
         occurred_at_us=micros(header.occurred_at) if header.HasField("occurred_at") else None,
+        equivalence=_equivalence(header.equivalence) if header.HasField("equivalence") else None,
     )
 
 
@@ -93,6 +96,60 @@ def _evidence(said: pb.Evidence) -> facts.Evidence:
     )
 
 
+def _equivalence(said: pb.Equivalence) -> facts.Equivalence:
+    return facts.Equivalence(
+        said.parent_sha256,
+        said.rows_sha256,
+        said.row_count,
+        said.equal_count,
+        said.tolerated_share,
+        said.value_tolerance,
+        said.max_score_difference,
+        said.speed_up,
+        said.method,
+        said.machine,
+    )
+
+
+def serving(said: serving_pb2.Serving) -> Serving:
+    """Who shall answer; what is right is for the domain to say."""
+    return Serving(
+        tuple(said.shadow_versions),
+        Canary(said.canary.version, said.canary.share, said.canary.is_random)
+        if said.HasField("canary")
+        else None,
+        said.fallback_version if said.HasField("fallback_version") else None,
+        said.is_on_fallback,
+        Batching(
+            said.batching.max_rows,
+            said.batching.max_delay_seconds,
+            tuple(said.batching.preferred_rows),
+        )
+        if said.HasField("batching")
+        else None,
+    )
+
+
+def serving_message(of: Serving) -> serving_pb2.Serving:
+    """As the contract has it."""
+    said = serving_pb2.Serving(
+        shadow_versions=of.shadow_versions,
+        fallback_version=of.fallback_version,
+        is_on_fallback=of.is_on_fallback,
+    )
+    if of.canary is not None:
+        said.canary.version = of.canary.version
+        said.canary.share = of.canary.share
+        said.canary.is_random = of.canary.is_random
+    if of.batching is not None:
+        # Even if all of it is 0: it is there.
+        said.batching.SetInParent()
+        said.batching.max_rows = of.batching.max_rows
+        said.batching.max_delay_seconds = of.batching.max_delay_seconds
+        said.batching.preferred_rows.extend(of.batching.preferred_rows)
+    return said
+
+
 def model(of: facts.Model) -> pb.Model:
     """With its etag."""
     return pb.Model(
@@ -102,6 +159,7 @@ def model(of: facts.Model) -> pb.Model:
         revision=of.revision,
         etag=of.etag,
         created_at=_timestamp(of.created_at_us),
+        serving=serving_message(of.serving),
     )
 
 
@@ -124,6 +182,7 @@ def version(of: facts.Version, aliases: Sequence[str]) -> pb.Version:
         registered_at=_timestamp(of.registered_at_us),
         aliases=aliases,
         admission=of.admission,
+        equivalence=_equivalence_message(of.equivalence) if of.equivalence else None,
     )
 
 
@@ -175,6 +234,21 @@ def _evidence_message(of: facts.Evidence) -> pb.Evidence:
         candidate_count=of.candidate_count,
         candidate_loss=of.candidate_loss,
         champion_loss=of.champion_loss,
+    )
+
+
+def _equivalence_message(of: facts.Equivalence) -> pb.Equivalence:
+    return pb.Equivalence(
+        parent_sha256=of.parent_sha256,
+        rows_sha256=of.rows_sha256,
+        row_count=of.row_count,
+        equal_count=of.equal_count,
+        tolerated_share=of.tolerated_share,
+        value_tolerance=of.value_tolerance,
+        max_score_difference=of.max_score_difference,
+        speed_up=of.speed_up,
+        method=of.method,
+        machine=of.machine,
     )
 
 

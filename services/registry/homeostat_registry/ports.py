@@ -29,9 +29,10 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One fact for the world: a version moved."""
+    """One fact for the world: a version moved, or its model's traffic is shared out anew."""
 
-    version: Version
+    # None for a model without a champion whose serving changed.
+    version: Version | None
     change: Change
     model: Model
     previous_champion: int | None
@@ -62,6 +63,10 @@ class Pages(Protocol):
         """All versions that await approval, oldest first."""
         ...
 
+    async def newest(self) -> Version | None:
+        """The version that was registered last."""
+        ...
+
     async def next_version(self) -> int:
         """The number that a new version gets."""
         ...
@@ -79,7 +84,7 @@ class Pages(Protocol):
         ...
 
     async def change_model(self, model: Model) -> None:
-        """Writes autonomy, champion and revision."""
+        """Writes autonomy, champion, serving and revisions."""
         ...
 
     async def raise_fencing_token(self, token: int) -> None:
@@ -97,6 +102,16 @@ class Pages(Protocol):
     async def audit(self, action: str, actor: str, detail: Mapping[str, object]) -> None:
         """Appends to the audit chain. Last in a transaction."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a server starts from: of one moment."""
+
+    models: Sequence[Model]
+    champions: Sequence[Version]
+    # Shadows, canaries and fallbacks.
+    others: Sequence[Version]
 
 
 class Book(Protocol):
@@ -138,8 +153,12 @@ class Book(Protocol):
         """The first version with this model file."""
         ...
 
-    async def snapshot(self) -> tuple[Sequence[Model], Sequence[Version]]:
-        """All models and all champions, of one moment."""
+    async def newest(self, model_name: str) -> Version | None:
+        """The version that was registered last."""
+        ...
+
+    async def snapshot(self) -> Snapshot:
+        """All models and all versions that serve, of one moment."""
         ...
 
     async def history(self, model_name: str) -> Sequence[Reign]:

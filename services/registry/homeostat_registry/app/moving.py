@@ -26,7 +26,10 @@ async def set_autonomy(
     async def work(pages: Pages) -> Model:
         model = await pages.model()
         life.require_etag(model, etag)
-        changed = dataclasses.replace(model, autonomy=autonomy, revision=model.revision + 1)
+        revision = model.revision + 1
+        changed = dataclasses.replace(
+            model, autonomy=autonomy, revision=revision, settled_revision=revision
+        )
         await pages.change_model(changed)
         await pages.audit(
             "set_autonomy",

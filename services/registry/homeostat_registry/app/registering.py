@@ -17,6 +17,7 @@ from homeostat_registry.domain.facts import (
     check_registration,
     require_model_name,
     require_parquet,
+    require_same_question,
 )
 from homeostat_registry.domain.gate import GateRule
 from homeostat_registry.ports import Book, Clock, Intake, Judge, Pages, Shelf
@@ -121,6 +122,7 @@ async def _registered_before(said: Registration, book: Book) -> Version | None:
             return before
     life.require_fresh_run(said, model)
     life.require_new_artifact(said, await book.of_artifact(said.model_name, said.model.sha256))
+    require_same_question(said.signature, await book.newest(said.model_name))
     return None
 
 
@@ -157,6 +159,7 @@ async def _enter(
             return before, True
     life.require_fresh_run(said, model)
     life.require_new_artifact(said, await pages.of_artifact(said.model.sha256))
+    require_same_question(said.signature, await pages.newest())
     champion = await stages.champion_of(pages, model)
     decision = life.decide(said, model, champion, rule)
     # A promotion moves it from REGISTERED, so that the old champion has left before.
@@ -174,6 +177,7 @@ async def _enter(
         decision.reasons,
         now_us,
         admission,
+        said.equivalence,
     )
     await pages.add_version(version)
     if not said.is_by_hand:

@@ -2,10 +2,11 @@
 
 import dataclasses
 
-from homeostat_registry.domain import life
+from homeostat_registry.domain import life, routing
 from homeostat_registry.domain.facts import Change, Model, Reign, Stage, Version
-from homeostat_registry.domain.gate import stale_champion
+from homeostat_registry.domain.gate import stale_proof
 from homeostat_registry.domain.life import Decision
+from homeostat_registry.domain.serving import Serving
 from homeostat_registry.ports import Move, Pages
 
 
@@ -15,10 +16,24 @@ async def carry_out(
     """The version in its new stage, written down and told."""
     if decision.stage is Stage.CHAMPION:
         return await crown(pages, model, version, decision, occurred_at_us, Change.PROMOTED)
-    await pages.move_stage(version.version, decision.stage, decision.reasons)
-    moved = dataclasses.replace(version, stage=decision.stage, reasons=decision.reasons)
-    await pages.tell([Move(moved, decision.change, model, None, decision.reasons, occurred_at_us)])
+    reasons = decision.reasons
+    if decision.stage is Stage.REJECTED:
+        left = routing.after_rejection(model.serving, [version.version])
+        reasons = (*reasons, *routing.spoken_changes(model.serving, left))
+        model = await _served(pages, model, left)
+    await pages.move_stage(version.version, decision.stage, reasons)
+    moved = dataclasses.replace(version, stage=decision.stage, reasons=reasons)
+    await pages.tell([Move(moved, decision.change, model, None, reasons, occurred_at_us)])
     return moved
+
+
+async def _served(pages: Pages, model: Model, serving: Serving) -> Model:
+    """The model with its traffic shared out so: a revision of its own, if that is a change."""
+    if serving == model.serving:
+        return model
+    changed = model.reshared(serving)
+    await pages.change_model(changed)
+    return changed
 
 
 async def crown(
@@ -31,14 +46,22 @@ async def crown(
 ) -> Version:
     """The old champion retires, the new one serves, and what waits with evidence against another
     is rejected: in one revision with an event for each."""
+    stale = await _stale(pages, version)
+    serving = routing.after_rejection(
+        routing.under_champion(model.serving, version, await _named(pages, model.serving)),
+        [each.version for each in stale],
+    )
     changed = dataclasses.replace(
         model,
         autonomy=life.autonomy_after(model, version.version, change),
         champion_version=version.version,
         revision=model.revision + 1,
+        settled_revision=model.revision + 1,
+        serving=serving,
     )
     previous = model.champion_version
-    reasons = (*decision.reasons, *_lowered(model, changed))
+    left = routing.spoken_changes(model.serving, serving)
+    reasons = (*decision.reasons, *_lowered(model, changed), *left)
     retired = await _retire(pages, model, version.version)
     await pages.move_stage(version.version, Stage.CHAMPION, reasons)
     crowned = dataclasses.replace(version, stage=Stage.CHAMPION, reasons=reasons)
@@ -48,10 +71,10 @@ async def crown(
     if retired is not None:
         why = (f"Version {version.version} took its place.",)
         moves.append(Move(retired, Change.RETIRED, changed, previous, why, occurred_at_us))
-    stale = await _reject_stale(pages, crowned)
+    rejected = [await _reject_stale(pages, each, crowned) for each in stale]
     moves += [
         Move(each, Change.REJECTED, changed, previous, each.reasons, occurred_at_us)
-        for each in stale
+        for each in rejected
     ]
     await pages.tell(moves)
     if stale:
@@ -78,15 +101,23 @@ async def _retire(pages: Pages, model: Model, successor: int) -> Version | None:
     return dataclasses.replace(champion, stage=Stage.RETIRED, reasons=reasons)
 
 
-async def _reject_stale(pages: Pages, champion: Version) -> list[Version]:
-    """Nobody may approve them any more, and no other call would ever move them."""
-    rejected = []
-    for waiting in await pages.waiting():
-        if any(stale_champion(waiting.evidence, champion)):
-            reasons = (*waiting.reasons, f"Stale: another champion since, {champion.version}.")
-            await pages.move_stage(waiting.version, Stage.REJECTED, reasons)
-            rejected.append(dataclasses.replace(waiting, stage=Stage.REJECTED, reasons=reasons))
-    return rejected
+async def _stale(pages: Pages, champion: Version) -> list[Version]:
+    """Nobody may approve them once ``champion`` serves, and no other call would ever move them."""
+    return [
+        each
+        for each in await pages.waiting()
+        if each.version != champion.version and any(stale_proof(each, champion))
+    ]
+
+
+async def _reject_stale(pages: Pages, waiting: Version, champion: Version) -> Version:
+    reasons = (*waiting.reasons, f"Stale: another champion since, {champion.version}.")
+    await pages.move_stage(waiting.version, Stage.REJECTED, reasons)
+    return dataclasses.replace(waiting, stage=Stage.REJECTED, reasons=reasons)
+
+
+async def _named(pages: Pages, serving: Serving) -> dict[int, Version]:
+    return {each: await pages.version(each) for each in serving.versions()}
 
 
 async def champion_of(pages: Pages, model: Model) -> Version | None:

@@ -1,5 +1,6 @@
 """Models, versions and what is said of them: immutable facts. Times are microseconds UTC."""
 
+import dataclasses
 import hashlib
 import math
 import re
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from homeostat_registry.domain.errors import BadArtifact, Invalid
+from homeostat_registry.domain.serving import Serving
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -60,6 +62,8 @@ class Change(IntEnum):
     ROLLED_BACK = 4
     RETIRED = 5
     AWAITS_APPROVAL = 6
+    # No version moved: its model's traffic is shared out differently.
+    SERVING = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,26 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Equivalence:
+    """That a version is another form of its parent: it decides alike, and faster."""
+
+    parent_sha256: str
+    # Of the rows that both were given.
+    rows_sha256: str
+    row_count: int
+    equal_count: int
+    # The share of rows that must be equal.
+    tolerated_share: float
+    # Regression: how far two values may lie apart and count as equal.
+    value_tolerance: float
+    max_score_difference: float
+    # Time of the parent over time of this version, per row.
+    speed_up: float
+    method: str
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lineage:
     """Where a version comes from."""
 
@@ -149,6 +173,8 @@ class Registration:
     fencing_token: int
     # The promotion's event time; None means now.
     occurred_at_us: int | None
+    # Instead of evidence.
+    equivalence: Equivalence | None = None
 
     @property
     def is_by_hand(self) -> bool:
@@ -158,7 +184,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model. ``revision`` counts the changes of champion or autonomy, from 1."""
+    """One model. ``revision`` counts the changes of champion, autonomy or serving, from 1."""
 
     name: str
     autonomy: Autonomy
@@ -166,11 +192,30 @@ class Model:
     revision: int
     created_at_us: int
     highest_fencing_token: int = 0
+    serving: Serving = field(default_factory=Serving)
+    # At which champion or autonomy last changed; 0 means at this one.
+    settled_revision: int = 0
 
     @property
     def etag(self) -> str:
         """Changes with every revision; never the same for two models."""
-        return hashlib.sha256(f"{self.name}\0{self.revision}".encode()).hexdigest()[:32]
+        return self._etag_at(self.revision)
+
+    def reshared(self, serving: Serving) -> "Model":
+        """With its traffic shared out so, at the next revision."""
+        settled = self.settled_revision or self.revision
+        return dataclasses.replace(
+            self, serving=serving, revision=self.revision + 1, settled_revision=settled
+        )
+
+    def is_since_settled(self, etag: str) -> bool:
+        """Whether it was the etag at or after the last change of champion or autonomy: what was
+        compared then still holds, however the traffic was shared out since."""
+        settled = self.settled_revision or self.revision
+        return any(etag == self._etag_at(each) for each in range(settled, self.revision + 1))
+
+    def _etag_at(self, revision: int) -> str:
+        return hashlib.sha256(f"{self.name}\0{revision}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +235,8 @@ class Version:
     registered_at_us: int
     # What the jailed judge found, as JSON.
     admission: str
+    # Instead of evidence.
+    equivalence: Equivalence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +309,17 @@ def check_registration(said: Registration, *, now_us: int, future_bound_seconds:
         ("lineage.run_id", lineage.run_id),
     ):
         require_text(text, name)
+    _require_texts_of_proof(said)
+    _require_time(said.occurred_at_us, now_us, future_bound_seconds)
+    check_signature(said.signature)
+
+
+def _require_texts_of_proof(said: Registration) -> None:
+    if said.evidence is not None and said.equivalence is not None:
+        raise Invalid(
+            "the header has both evidence and equivalence: a version is better than the champion "
+            "or another form of it; send one"
+        )
     if said.evidence is not None:
         for text in (
             said.evidence.candidate_sha256,
@@ -270,8 +328,40 @@ def check_registration(said: Registration, *, now_us: int, future_bound_seconds:
             said.evidence.holdout_sha256,
         ):
             require_text(text, "evidence")
-    _require_time(said.occurred_at_us, now_us, future_bound_seconds)
-    check_signature(said.signature)
+    if said.equivalence is not None:
+        for text in (
+            said.equivalence.parent_sha256,
+            said.equivalence.rows_sha256,
+            said.equivalence.method,
+            said.equivalence.machine,
+        ):
+            require_text(text, "equivalence")
+
+
+def require_same_question(said: Signature, before: Version | None) -> None:
+    """Invalid if the model's versions so far predict something else.
+
+    Truth is told by class and counted by the class's place, whichever version answered.
+    """
+    if before is None:
+        return
+    there = before.signature
+    if said.task is not there.task:
+        raise Invalid(
+            f"signature: the task is {said.task.name.lower()}, but {before.model_name} version "
+            f"{before.version} is for {there.task.name.lower()}; push it as another model"
+        )
+    if said.classes != there.classes:
+        raise Invalid(
+            f"signature: the classes are {_listed(said.classes)}, but {before.model_name} version "
+            f"{before.version} has {_listed(there.classes)}; name the same in the same order, or "
+            "push it as another model"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(each[:40] for each in names[:5])
+    return f"{shown}, ... ({len(names)})" if len(names) > 5 else shown
 
 
 def _require_time(at_us: int | None, now_us: int, future_bound_seconds: float) -> None:

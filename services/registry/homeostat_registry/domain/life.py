@@ -23,7 +23,13 @@ from homeostat_registry.domain.facts import (
     Stage,
     Version,
 )
-from homeostat_registry.domain.gate import GateRule, GateVerdict, judge, stale_champion
+from homeostat_registry.domain.gate import (
+    GateRule,
+    GateVerdict,
+    judge,
+    judge_equivalence,
+    stale_proof,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,9 @@ def require_etag(model: Model, etag: str) -> None:
 
 def decide(said: Registration, model: Model, champion: Version | None, rule: GateRule) -> Decision:
     """What becomes of a version at its registration."""
+    if said.equivalence is not None:
+        alike = judge_equivalence(said.equivalence, signature=said.signature, champion=champion)
+        return _decide_proven(alike, model.autonomy)
     if champion is None and said.evidence is None:
         return _decide_first(said, model)
     if said.evidence is None and said.is_by_hand:
@@ -139,7 +148,7 @@ def decide_approval(
     said = f"{'Approved' if is_approved else 'Rejected'} by {approver}{_because(reason)}"
     if not is_approved:
         return Decision(Stage.REJECTED, (*version.reasons, said))
-    stale = tuple(stale_champion(version.evidence, champion))
+    stale = tuple(stale_proof(version, champion))
     if stale:
         raise StaleChampion(
             f"{version.model_name} version {version.version} can't be approved any more. "

@@ -18,7 +18,9 @@ SELECT * FROM model WHERE name = $1;
 SELECT * FROM model ORDER BY name;
 
 -- name: change_model
-UPDATE model SET autonomy = $2, champion_version = $3, revision = $4 WHERE name = $1;
+UPDATE model
+SET autonomy = $2, champion_version = $3, revision = $4, serving = $5, settled_revision = $6
+WHERE name = $1;
 
 -- name: raise_fencing_token
 UPDATE model SET highest_fencing_token = greatest(highest_fencing_token, $2) WHERE name = $1;
@@ -29,8 +31,9 @@ SELECT coalesce(max(version), 0) + 1 FROM version WHERE model_name = $1;
 -- name: insert_version
 INSERT INTO version (
     model_name, version, model_sha256, model_bytes, reference_sha256, reference_bytes,
-    signature, lineage, evidence, run_id, author, admission, registered_at_us
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+    signature, lineage, evidence, run_id, author, admission, registered_at_us,
+    equivalence
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
 
 -- name: insert_stage
 INSERT INTO version_stage (model_name, version, stage, reasons) VALUES ($1, $2, $3, $4);
@@ -61,6 +64,13 @@ WHERE model_name = $1 AND stage = 3 ORDER BY version;
 SELECT version.*, stage, reasons
 FROM version JOIN version_stage USING (model_name, version)
 WHERE stage = 2 ORDER BY model_name;
+
+-- name: list_named
+SELECT version.*, stage, reasons
+FROM unnest($1::text[], $2::bigint[]) AS named (model_name, version)
+JOIN version USING (model_name, version)
+JOIN version_stage USING (model_name, version)
+ORDER BY model_name, version;
 
 -- name: version_of_run
 SELECT version.*, stage, reasons

@@ -9,7 +9,7 @@ from homeostat.registry.v1.registry_pb2 import AuditEntry
 from homeostat_kit.postgres import Connection, Pool, queries, retrying
 from homeostat_registry.domain.errors import BookAway
 from homeostat_registry.domain.facts import Model, Reign, Version, require_model_name
-from homeostat_registry.ports import Clock, Pages
+from homeostat_registry.ports import Clock, Pages, Snapshot
 from homeostat_registry.store import rows
 from homeostat_registry.store.pages import PostgresPages
 
@@ -96,16 +96,28 @@ class PostgresBook:
         """All champions in the order of their revisions."""
         return await self._read(model_name, lambda pages: pages.history())
 
-    async def snapshot(self) -> tuple[Sequence[Model], Sequence[Version]]:
-        """All models and all champions, of one moment."""
+    async def newest(self, model_name: str) -> Version | None:
+        """The version that was registered last."""
+        return await self._read(model_name, lambda pages: pages.newest())
 
-        async def both(connection: Connection) -> tuple[Sequence[Model], Sequence[Version]]:
+    async def snapshot(self) -> Snapshot:
+        """All models and all versions that serve, of one moment."""
+
+        async def all_of_it(connection: Connection) -> Snapshot:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            models = await connection.fetch(_SQL["list_models"])
+            models = [rows.model(each) for each in await connection.fetch(_SQL["list_models"])]
             champions = await connection.fetch(_SQL["list_champions"])
-            return [rows.model(row) for row in models], [rows.version(row) for row in champions]
+            named = [(each.name, number) for each in models for number in each.serving.versions()]
+            others = await connection.fetch(
+                _SQL["list_named"], [name for name, _ in named], [number for _, number in named]
+            )
+            return Snapshot(
+                models,
+                [rows.version(each) for each in champions],
+                [rows.version(each) for each in others],
+            )
 
-        return await self._run(both)
+        return await self._run(all_of_it)
 
     async def list_audit(
         self, model_name: str, after_sequence: int, limit: int

@@ -11,6 +11,7 @@ from homeostat.topics import VERSIONS
 from homeostat_kit.outbox import Event, put_many
 from homeostat_kit.postgres import Connection, queries
 from homeostat_kit.telemetry import traceparent
+from homeostat_registry import messages
 from homeostat_registry.domain.facts import Model, Reign, Stage, Version
 from homeostat_registry.ports import Clock, Move
 from homeostat_registry.store import rows
@@ -51,6 +52,11 @@ class PostgresPages:
         found = await self._connection.fetch(_SQL["list_waiting"], self._name)
         return [rows.version(row) for row in found]
 
+    async def newest(self) -> Version | None:
+        """The version that was registered last."""
+        found = await self.versions(1, 0)
+        return found[0] if found else None
+
     async def next_version(self) -> int:
         """The number that a new version gets."""
         return int(await self._connection.fetchval(_SQL["next_version"], self._name))
@@ -88,6 +94,9 @@ class PostgresPages:
             version.author,
             version.admission,
             version.registered_at_us,
+            rows.canonical_json(dataclasses.asdict(version.equivalence))
+            if version.equivalence
+            else None,
         )
         await self._connection.execute(
             _SQL["insert_stage"],
@@ -104,13 +113,15 @@ class PostgresPages:
         )
 
     async def change_model(self, model: Model) -> None:
-        """Writes autonomy, champion and revision."""
+        """Writes autonomy, champion, serving and revisions."""
         await self._connection.execute(
             _SQL["change_model"],
             model.name,
             int(model.autonomy),
             model.champion_version,
             model.revision,
+            rows.canonical_json(dataclasses.asdict(model.serving)),
+            model.settled_revision,
         )
 
     async def raise_fencing_token(self, token: int) -> None:
@@ -160,24 +171,26 @@ class PostgresPages:
 
 def _event(move: Move) -> Event:
     version, model = move.version, move.model
+    number = version.version if version else 0
     message = VersionChanged(
         model_name=model.name,
-        version=version.version,
+        version=number,
         change=move.change.value,  # type: ignore[arg-type]
         revision=model.revision,
         champion_version=model.champion_version,
         previous_champion_version=move.previous_champion,
-        model_sha256=version.model.sha256,
+        model_sha256=version.model.sha256 if version else "",
         reasons=move.reasons,
-        run_id=version.lineage.run_id,
-        alert_id=version.lineage.alert_id,
+        run_id=version.lineage.run_id if version else "",
+        alert_id=version.lineage.alert_id if version else "",
         occurred_at=rows.timestamp(move.occurred_at_us),
+        serving=messages.serving_message(model.serving),
     )
     return Event(
         VERSIONS,
         model.name.encode(),
         message,
-        event_id("version_changed", model.name, version.version, move.change.name, model.revision),
+        event_id("version_changed", model.name, number, move.change.name, model.revision),
         move.occurred_at_us,
         traceparent=traceparent(),
     )

@@ -13,6 +13,7 @@ from homeostat_registry.domain.facts import (
     Artifact,
     Autonomy,
     Change,
+    Equivalence,
     Evidence,
     Lineage,
     Model,
@@ -23,6 +24,7 @@ from homeostat_registry.domain.facts import (
     Tensor,
     Version,
 )
+from homeostat_registry.domain.serving import Batching, Canary, Serving
 
 
 def timestamp(at_us: int) -> Timestamp:
@@ -63,6 +65,8 @@ def model(row: Any) -> Model:
         row["revision"],
         row["created_at_us"],
         int(row["highest_fencing_token"]),
+        _serving(json.loads(row["serving"])),
+        row["settled_revision"],
     )
 
 
@@ -75,7 +79,7 @@ def one_version(row: Any, model_name: str, number: int) -> Version:
 
 def version(row: Any) -> Version:
     """From its joined row."""
-    evidence = row["evidence"]
+    evidence, equivalence = row["evidence"], row["equivalence"]
     return Version(
         row["model_name"],
         row["version"],
@@ -91,6 +95,7 @@ def version(row: Any) -> Version:
         tuple(row["reasons"]),
         row["registered_at_us"],
         row["admission"],
+        _equivalence(json.loads(equivalence)) if equivalence else None,
     )
 
 
@@ -114,6 +119,31 @@ def _evidence(said: dict[str, Any]) -> Evidence:
     for name in ("mean_gain", "gain_deviation", "candidate_loss", "champion_loss"):
         said[name] = float(said[name])
     return Evidence(**said)
+
+
+def _equivalence(said: dict[str, Any]) -> Equivalence:
+    for name in ("tolerated_share", "value_tolerance", "max_score_difference", "speed_up"):
+        said[name] = float(said[name])
+    return Equivalence(**said)
+
+
+def _serving(said: dict[str, Any]) -> Serving:
+    if not said:
+        return Serving()
+    canary, batching = said["canary"], said["batching"]
+    return Serving(
+        tuple(said["shadow_versions"]),
+        Canary(**canary) if canary else None,
+        said["fallback_version"],
+        said["is_on_fallback"],
+        Batching(
+            batching["max_rows"],
+            float(batching["max_delay_seconds"]),
+            tuple(batching["preferred_rows"]),
+        )
+        if batching
+        else None,
+    )
 
 
 def reign(row: Any) -> Reign:
