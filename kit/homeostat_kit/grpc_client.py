@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 
+from homeostat.channels import ChannelSecurity, open_channel
 from homeostat_kit.grpc_server import MAX_MESSAGE_BYTES
 
 _CALL_SECONDS = 10.0
@@ -24,10 +25,14 @@ _OPTIONS = (
 )
 
 
-def connect(address: str) -> grpc.aio.Channel:
-    """A channel to "host:port"; calls without a timeout get 10 s, streams 300 s. Close it."""
-    return grpc.aio.insecure_channel(
+def connect(address: str, security: ChannelSecurity | None = None) -> grpc.aio.Channel:
+    """A channel to "host:port"; calls without a timeout get 10 s, streams 300 s. Close it.
+
+    Plain and without a token unless ``security`` says otherwise.
+    """
+    return open_channel(
         address,
+        security or ChannelSecurity(),
         options=_OPTIONS,
         interceptors=[
             _UnaryUnary(_CALL_SECONDS),

@@ -1,7 +1,10 @@
 """A gRPC server with health, reflection, and one place where errors become status codes."""
 
 import asyncio
+import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,8 +13,12 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from homeostat_kit import logs
+from homeostat_kit.auth import Guard, Guarding, Role
+from homeostat_kit.tls import TlsFiles, grpc_credentials
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+# A status text travels in a header, and clients end the connection over one of more than 8 KiB.
+_TEXT_CHARACTERS = 2000
 Errors = Mapping[type[Exception], grpc.StatusCode]
 
 _OPTIONS = (
@@ -25,6 +32,44 @@ _OPTIONS = (
 )
 
 _log = logs.get_logger("homeostat_kit.grpc")
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """How a server shows who it is, and whom it lets in; as it stands, everybody."""
+
+    tls: TlsFiles | None = None
+    guard: Guard | None = None
+
+    @staticmethod
+    def of(tls: TlsFiles | None, tokens_file: Path | None, roles: Mapping[str, Role]) -> "Security":
+        """From settings and the service's table of methods; UnusableTokens if that file is none."""
+        return Security(tls, None if tokens_file is None else Guard(tokens_file, roles))
+
+    def warn(self, address: str) -> None:
+        """Says so in the log, with the cure, if strangers can reach ``address`` and would be let
+        in, or could listen."""
+        lacks = [
+            what
+            for what, is_there in (
+                ("TLS (tls_certificate_file, tls_key_file)", self.tls is not None),
+                ("tokens (tokens_file)", self.guard is not None),
+            )
+            if not is_there
+        ]
+        if lacks and not is_loopback(address):
+            _log.warning("door_is_open", address=address, cure=f"set {' and '.join(lacks)}")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches "host:port" or "unix:path"."""
+    host = address.rpartition(":")[0].strip("[]")
+    if address.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class RunningServer:
@@ -63,13 +108,21 @@ async def serve(
     *,
     errors: Errors,
     service_names: Sequence[str],
+    security: Security | None = None,
+    options: Sequence[tuple[str, Any]] = (),
 ) -> RunningServer:
     """Starts a server on ``address`` ("127.0.0.1:0" takes a free port) with what ``add`` registers.
 
     ``errors`` maps exceptions of the domain to status codes and sends their text; any other one is
-    logged, and answered INTERNAL without its text. OSError if the address is taken.
+    logged, and answered INTERNAL without its text. ``options`` of gRPC win over the kit's. OSError
+    if the address is taken, UnusableCertificate if the certificate can't be used.
     """
-    server = grpc.aio.server(interceptors=[_ErrorMapping(errors)], options=_OPTIONS)
+    security = security or Security()
+    guarding = [] if security.guard is None else [Guarding(security.guard)]
+    server = grpc.aio.server(
+        interceptors=[*guarding, _ErrorMapping(errors)],
+        options=tuple({**dict(_OPTIONS), **dict(options)}.items()),
+    )
     add(server)
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -81,14 +134,22 @@ async def serve(
         ],
         server,
     )
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise OSError(f"{address} cannot be listened on") from error
+    port = _listen(server, address, security)
     await server.start()
     for name in ("", *service_names):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     return RunningServer(server, f"{address.rpartition(':')[0]}:{port}", health)
+
+
+def _listen(server: grpc.aio.Server, address: str, security: Security) -> int:
+    security.warn(address)
+    credentials = None if security.tls is None else grpc_credentials(security.tls)
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise OSError(f"{address} cannot be listened on") from error
 
 
 class _ErrorMapping(grpc.aio.ServerInterceptor):
@@ -146,7 +207,7 @@ class _ErrorMapping(grpc.aio.ServerInterceptor):
             _log.exception("call_failed", method=method, error=repr(error))
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
         else:
-            await context.abort(code, str(error))
+            await context.abort(code, str(error)[:_TEXT_CHARACTERS])
 
     def _code(self, error: Exception) -> grpc.StatusCode | None:
         for kind in type(error).__mro__:

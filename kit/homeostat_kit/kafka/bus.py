@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from homeostat.topics import Topic
 from homeostat_kit import logs
-from homeostat_kit.kafka.producer import OneLifeProducer, close_within
+from homeostat_kit.kafka.producer import OneLifeProducer, close_within, start_producer
 from homeostat_kit.kafka.records import Headers, Outgoing, Place, require_fit
 from homeostat_kit.kafka.topic_creation import create_topics
 
@@ -153,6 +153,11 @@ class Bus:
                 self._note_produced(each.topic, each.partition, each.offset + 1)
         return [(each.partition, each.offset) for each in acknowledged]
 
+    @property
+    def is_idempotent(self) -> bool | None:
+        """Whether the broker drops what a producer repeats; None while there is no producer."""
+        return None if self._producer is None else self._producer.is_idempotent
+
     def produced_positions(self) -> dict[Place, int]:
         """Next offsets of what this process produced in this epoch, by (topic, partition)."""
         return dict(self._produced)
@@ -168,16 +173,10 @@ class Bus:
                 return self._producer
             await self._drop_producer()
             await self._look()
-            producer = OneLifeProducer(
+            self._producer = await start_producer(
                 self.bootstrap_servers, client_id=self.client_id, timeout_seconds=_PRODUCE_SECONDS
             )
-            try:
-                await producer.start()
-            except BaseException:
-                await producer.close()
-                raise
-            self._producer = producer
-            return producer
+            return self._producer
 
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownError
 
 from homeostat_kit import logs
 from homeostat_kit.kafka.records import MAX_RECORD_BYTES, Outgoing, header_list
@@ -24,17 +24,28 @@ class OneLifeProducer:
     its topics, before anybody made them anew.
     """
 
-    def __init__(self, bootstrap_servers: str, *, client_id: str, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        client_id: str,
+        timeout_seconds: float,
+        is_idempotent: bool,
+    ) -> None:
+        """``is_idempotent``: what it repeats by itself is written once, in order. A broker that
+        gives out no producer ids fails `start` then."""
         self._producer: Any = AIOKafkaProducer(
             bootstrap_servers=bootstrap_servers,
             client_id=client_id,
             acks="all",
+            enable_idempotence=is_idempotent,
             max_batch_size=_BATCH_BYTES,
             max_request_size=MAX_RECORD_BYTES,
             request_timeout_ms=int(timeout_seconds * 1000),
         )
         self._producer.client._on_connection_closed = self._on_connection_closed
         self._is_over = False
+        self.is_idempotent = is_idempotent
 
     @property
     def is_over(self) -> bool:
@@ -86,6 +97,33 @@ class OneLifeProducer:
 
     def _on_connection_closed(self, connection: Any, reason: Any) -> None:
         self.end()
+
+
+async def start_producer(
+    bootstrap_servers: str, *, client_id: str, timeout_seconds: float
+) -> OneLifeProducer:
+    """A started producer, idempotent where the broker allows it; raises what aiokafka raises."""
+    for is_idempotent in (True, False):
+        producer = OneLifeProducer(
+            bootstrap_servers,
+            client_id=client_id,
+            timeout_seconds=timeout_seconds,
+            is_idempotent=is_idempotent,
+        )
+        try:
+            await producer.start()
+        except UnknownError:
+            # What the embedded broker answers to the question for a producer id.
+            await producer.close()
+            if not is_idempotent:
+                raise
+        except BaseException:
+            await producer.close()
+            raise
+        else:
+            _log.debug("producer_started", is_idempotent=is_idempotent)
+            return producer
+    raise AssertionError
 
 
 async def close_within(close: Any, seconds: float = _CLOSE_SECONDS) -> None:
