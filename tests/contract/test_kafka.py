@@ -108,6 +108,16 @@ async def test_records_arrive_once_and_in_order_of_their_partition(
     assert bus.produced_positions() == ends == reading.offsets[bus.epoch]
 
 
+async def test_the_producer_is_idempotent_where_the_broker_gives_out_ids(
+    broker: TestBroker, bus: Bus
+) -> None:
+    topic = broker.topic(OUTCOMES)
+    await bus.ensure_topics([topic])
+    assert bus.is_idempotent is None
+    await bus.produce(topic, b"k", a_block(1))
+    assert bus.is_idempotent is not broker.is_embedded
+
+
 async def test_a_failing_handler_loses_nothing(broker: TestBroker, bus: Bus) -> None:
     topic, reading = broker.topic(OUTCOMES), Reading(failures=2)
     await bus.ensure_topics([topic])
