@@ -318,7 +318,8 @@ def _key(served: Served) -> Key:
 
 
 def _named_version(routes: Routes, model_name: str, version: str) -> Served:
-    if not version.isdecimal() or not 0 < len(version) < 10 or int(version) == 0:
+    # One name per version: neither leading zeros nor another script's digits.
+    if not (version.isascii() and version.isdecimal() and version[0] != "0" and len(version) < 10):
         raise NotServed(
             f"model {model_name[:128]!r}: expected a version number from 1, got {version[:32]!r}"
         )

@@ -1,5 +1,6 @@
 """A request, checked against a signature before anything else touches it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,12 @@ EVENT_TIME_INPUT = "homeostat.event_time"
 CONTEXT_PREFIX = "homeostat.context."
 # More columns than this for diagnosis are a mistake, and each costs every row.
 MAX_CONTEXTS = 64
+# Every block repeats the names, and every reader of blocks holds them.
+MAX_CONTEXT_NAME = 128
+# An id is echoed: it shall cost no more than a request's own values.
+MAX_REQUEST_ID = 1024
+# Of a shape, in a text that travels in a header.
+_SHOWN_DIMENSIONS = 8
 
 InferInput = ModelInferRequest.InferInputTensor
 # Name and datatype of each context column, in the request's order.
@@ -44,6 +51,11 @@ class CheckedRequest:
 def check(request: ModelInferRequest, schema: Schema, times: TimeBounds) -> CheckedRequest:
     """The request's rows; InvalidInput, with model, input, expected and got, if they don't fit."""
     reader = _Reader(request, schema)
+    if len(request.id) > MAX_REQUEST_ID:
+        raise InvalidInput(
+            f"{reader.model}: expected a request id of at most {MAX_REQUEST_ID} characters, "
+            f"got {len(request.id)}"
+        )
     columns: list[Packed | None] = [None] * len(schema.inputs)
     checked = CheckedRequest(0, [], reader.is_raw, request.id, _selected(request, schema))
     for at, tensor in enumerate(request.inputs):
@@ -94,6 +106,7 @@ class _Reader:
         shape = tensor.shape
         if (
             self.is_raw
+            and not tensor.HasField("contents")
             and expected.is_plain
             and tensor.datatype == expected.datatype
             and len(shape) == len(expected.shape)
@@ -114,7 +127,7 @@ class _Reader:
         shape = tensor.shape
         if len(shape) != len(expected.shape) or tuple(shape[1:]) != expected.shape[1:]:
             raise InvalidInput(
-                f"{self.where(tensor)}: expected shape {list(expected.shape)}, got {list(shape)}"
+                f"{self.where(tensor)}: expected shape {list(expected.shape)}, got {_shown(shape)}"
             )
         return self._values(at, tensor, expected.width)
 
@@ -129,7 +142,7 @@ class _Reader:
         shape = tensor.shape
         if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
             raise InvalidInput(
-                f"{self.where(tensor)}: expected shape [rows] or [rows, 1], got {list(shape)}"
+                f"{self.where(tensor)}: expected shape [rows] or [rows, 1], got {_shown(shape)}"
             )
         return self._values(at, tensor, 1)
 
@@ -146,6 +159,8 @@ class _Reader:
             )
         where = self.where(tensor)
         if self.is_raw:
+            if tensor.HasField("contents"):
+                raise InvalidInput(f"{where}: expected raw contents or typed ones, got both")
             return read_raw(tensor.datatype, self._raws[at], rows * width, where)
         return read_typed(tensor.datatype, tensor.contents, rows * width, where)
 
@@ -171,6 +186,11 @@ def _reserved(
     elif name.startswith(CONTEXT_PREFIX) and len(name) > len(CONTEXT_PREFIX):
         if len(checked.contexts) == MAX_CONTEXTS:
             raise InvalidInput(f"{reader.model}: expected at most {MAX_CONTEXTS} context columns")
+        if len(name) - len(CONTEXT_PREFIX) > MAX_CONTEXT_NAME:
+            raise InvalidInput(
+                f"{reader.where(tensor)}: expected a context's name of at most "
+                f"{MAX_CONTEXT_NAME} characters, got {len(name) - len(CONTEXT_PREFIX)}"
+            )
         checked.contexts.append(reader.reserved(at, tensor, None))
         checked.context_schema += ((name[len(CONTEXT_PREFIX) :], tensor.datatype),)
     else:
@@ -198,4 +218,16 @@ def _selected(request: ModelInferRequest, schema: Schema) -> tuple[int, ...]:
             f"{request.outputs[indexes.index(None)].name[:128]!r}: expected one of "
             f"{[each.name for each in schema.outputs]}"
         )
+    if len(set(indexes)) < len(indexes):
+        raise InvalidInput(
+            f"model {schema.model_name!r} version {schema.version}: expected each output once, "
+            f"got {len(indexes)} names for {len(set(indexes))} of "
+            f"{[each.name for each in schema.outputs]}"
+        )
     return tuple(indexes)  # type: ignore[arg-type]
+
+
+def _shown(shape: Sequence[int]) -> str:
+    if len(shape) <= _SHOWN_DIMENSIONS:
+        return str(list(shape))
+    return f"{len(shape)} dimensions, {list(shape[:_SHOWN_DIMENSIONS])} first"

@@ -18,6 +18,9 @@ from homeostat_inference.domain.errors import (
 )
 from homeostat_inference.edges.versions import RegistryAway
 
+# A status text travels in a header, and clients end the connection over one of more than 8 KiB.
+_TEXT_CHARACTERS = 2000
+
 CODES: Mapping[type[Exception], grpc.StatusCode] = MappingProxyType(
     {
         NotServed: grpc.StatusCode.NOT_FOUND,
@@ -39,4 +42,4 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     code = CODES.get(type(error))
     if code is None:
         return grpc.StatusCode.INTERNAL, "internal error"
-    return code, str(error)
+    return code, str(error)[:_TEXT_CHARACTERS]
