@@ -146,10 +146,19 @@ _ASYNCAPI = (
 _HEADERS = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "traceparent")
 _TEXT = {"type": "string"}
 
+
+def hostile_requests_page() -> str:
+    """docs/reference/hostile-requests.md: the corpus that the tests send."""
+    sys.path.insert(0, str(ROOT))
+    corpus = importlib.import_module("tests.hostile.page")
+    return _NOTE + str(corpus.requests_page())
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "topics.md": topics_page,
     "configuration.md": configuration_page,
     "asyncapi.yaml": asyncapi_page,
+    "hostile-requests.md": hostile_requests_page,
 }
 
 
