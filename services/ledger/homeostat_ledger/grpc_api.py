@@ -63,7 +63,10 @@ ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
 }
 _CHUNK_BYTES = 1024 * 1024
 _ALL_TIME = (-(2**63), 2**63 - 1)
-_ANSWERED_ARMS = (Arm.ARM_CHAMPION, Arm.ARM_CANARY, Arm.ARM_PINNED, Arm.ARM_HISTORY)
+# Rows of shadows repeat those of champions: a data set takes each truth once.
+_ANSWERED_ARMS = tuple(
+    arm for arm in Arm.values() if arm not in (Arm.ARM_UNSPECIFIED, Arm.ARM_SHADOW)
+)
 _MAX_IDS = 100_000
 
 
@@ -181,8 +184,10 @@ class LedgerApi(LedgerServiceServicer):
         """Committed, that is."""
         if len(request.block_ids) > _MAX_IDS:
             raise BadRequest(f"at most {_MAX_IDS} block ids at once")
+        # Asked first: what is taken in meanwhile after all counts as archived, too.
+        aside = await self._finder.are_set_aside(list(request.block_ids))
         archived = await self._finder.are_archived(list(request.block_ids))
-        return AreArchivedResponse(are_archived=archived)
+        return AreArchivedResponse(are_archived=archived, are_set_aside=aside)
 
 
 def _question(request: CutDataSetRequest) -> Question:

@@ -17,6 +17,7 @@ from opentelemetry.trace import NoOpTracer
 from tests.support.ledger_events import MODEL, SECRET, START_US, a_block, block_id, outcomes
 
 from homeostat import checksum
+from homeostat.events.v1.column_pb2 import ARM_SHADOW
 from homeostat.events.v1.outcome_block_pb2 import OutcomeBlock
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.ids import client_keys, pack_prediction_id
@@ -66,10 +67,24 @@ class World:
 
     blocks: list[list[str]]
     truths: list[list[Truth]]
+    # Blocks that repeat the rows of another, and the clients' ids of one whose origin never comes.
+    shadows: list[tuple[int, list[str]]]
+
+    def shadow_ids(self, shadow: int) -> list[str]:
+        """Clients' ids of a shadow's rows."""
+        origin, own = self.shadows[shadow]
+        return self.blocks[origin] if origin < len(self.blocks) else own
+
+    def events_of_shadow(self, shadow: int, row: int) -> list[tuple[int, bytes, int, float]]:
+        """(known-at, event id, truth) of one row, in order: what was told of the row it repeats."""
+        subjects = {(self.shadows[shadow][0], row), self.shadow_ids(shadow)[row] or None}
+        return self.events(subjects)
 
     def events_of(self, block: int, row: int) -> list[tuple[int, bytes, int, float]]:
         """(known-at, event id, truth) of one prediction, in order."""
-        named = {(block, row), self.blocks[block][row] or None}
+        return self.events({(block, row), self.blocks[block][row] or None})
+
+    def events(self, named: set[Any]) -> list[tuple[int, bytes, int, float]]:
         return sorted(
             (known_at, block_id(1_000_000 + number), at, truth)
             for number, told in enumerate(self.truths)
@@ -78,7 +93,10 @@ class World:
         )
 
     def counts(self) -> Counts:
-        found = Counts(blocks=len(self.blocks), outcomes_received=sum(map(len, self.truths)))
+        found = Counts(
+            blocks=len(self.blocks) + len(self.shadows),
+            outcomes_received=sum(map(len, self.truths)),
+        )
         for block, row in self.predictions():
             found.predictions += 1
             events = self.events_of(block, row)
@@ -88,7 +106,8 @@ class World:
                 found.corrections += differing
                 found.outcomes_repeated += len(events) - 1 - differing
                 found.joined_checksum += self.hash_of(block, row, events[-1])
-        known = {*self.predictions(), *itertools.chain(*self.blocks)}
+        shadowed = itertools.chain(*map(self.shadow_ids, range(len(self.shadows))))
+        known = {*self.predictions(), *itertools.chain(*self.blocks), *shadowed}
         found.outcomes_parked = sum(
             subject not in known for told in self.truths for subject, _, _ in told
         )
@@ -106,7 +125,20 @@ class World:
 
     def known_by(self, at: int) -> list[tuple[int, int, float]]:
         """(known-at, first known-at, truth) of the rows that a cut at that time holds."""
-        events = [self.events_of(*each) for each in self.predictions()]
+        return self.held([self.events_of(*each) for each in self.predictions()], at)
+
+    def shadows_known_by(self, at: int) -> list[tuple[int, int, float]]:
+        """The same of a cut that asks for shadows only."""
+        rows = [
+            (shadow, row)
+            for shadow in range(len(self.shadows))
+            for row in range(len(self.shadow_ids(shadow)))
+        ]
+        return self.held([self.events_of_shadow(*each) for each in rows], at)
+
+    def held(
+        self, events: list[list[tuple[int, bytes, int, float]]], at: int
+    ) -> list[tuple[int, int, float]]:
         known = [[event for event in each if event[0] <= at] for each in events]
         return sorted(
             (START_US + since(each), START_US + each[0][0], each[-1][3]) for each in known if each
@@ -116,6 +148,11 @@ class World:
         said: list[Any] = [
             a_block(number, client_ids=ids, model=model) for number, ids in enumerate(self.blocks)
         ]
+        for number, (origin, _) in enumerate(self.shadows):
+            ids = self.shadow_ids(number)
+            shadow = a_block(SHADOWS + number, client_ids=ids, model=model, arm=ARM_SHADOW)
+            shadow.origin_block_id = block_id(origin)
+            said.append(shadow)
         for number, told in enumerate(self.truths):
             message = outcomes(
                 number,
@@ -140,6 +177,7 @@ def since(events: Sequence[tuple[int, bytes, int, float]]) -> int:
     return since(before) if before and before[-1][3] == last[3] else last[0]
 
 
+SHADOWS = 100
 worlds = st.builds(
     World,
     st.lists(st.lists(clients, min_size=1, max_size=3), max_size=4),
@@ -151,6 +189,8 @@ worlds = st.builds(
         ),
         max_size=6,
     ),
+    # Of blocks that come, and of such as never do.
+    st.lists(st.tuples(st.integers(0, 4), st.lists(clients, min_size=1, max_size=3)), max_size=4),
 )
 
 
@@ -197,8 +237,10 @@ class Installation:
             )
         )
 
-    async def cut(self, at: int, newest: int | None = None) -> tuple[str, pa.Table]:
-        question = Question(MODEL, START_US + at, -(2**63), 2**63 - 1, newest, (1, 3, 4, 5))
+    async def cut(
+        self, at: int, newest: int | None = None, arms: Sequence[int] = (1, 3, 4, 5)
+    ) -> tuple[str, pa.Table]:
+        question = Question(MODEL, START_US + at, -(2**63), 2**63 - 1, newest, arms)
         data_set = await cut(question, index=self.index, archive=self.archive)
         return data_set.content_sha256, data_set.table
 
@@ -254,11 +296,14 @@ def test_any_order_duplication_and_correction_equals_the_model(
         assert 0 <= counted.duplicate_blocks <= repeated
         expected.duplicate_blocks = counted.duplicate_blocks
         assert counted == expected
-        for at in range(6) if world.blocks or world.truths else ():
+        for at in range(6) if world.blocks or world.truths or world.shadows else ():
             _, table = await installation.cut(at)
             columns = [table[name].to_pylist() for name in (KNOWN_AT, FIRST_KNOWN_AT, TRUTH)]
             rows = sorted(zip(*columns, strict=True))
             assert rows == world.known_by(at)
+            _, shadows = await installation.cut(at, arms=(ARM_SHADOW,))
+            columns = [shadows[name].to_pylist() for name in (KNOWN_AT, FIRST_KNOWN_AT, TRUTH)]
+            assert sorted(zip(*columns, strict=True)) == world.shadows_known_by(at)
             _, newest = await installation.cut(at, newest=2)
             assert newest[KNOWN_AT].to_pylist() == [row[0] for row in rows][-2:]
 

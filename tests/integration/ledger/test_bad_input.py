@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 from tests.integration.ledger.harness import LedgerUnderTest
-from tests.support.ledger_events import START_US, a_block, outcomes
+from tests.support.ledger_events import START_US, a_block, block_id, outcomes
 
+from homeostat.ledger.v1.ledger_pb2 import AreArchivedRequest
 from homeostat.topics import OUTCOMES, PREDICTIONS, Topic
 
 LATER_US = START_US + 3_600_000_000
@@ -65,3 +66,22 @@ async def test_times_in_the_far_future_are_refused(ledger: LedgerUnderTest) -> N
     counted = await ledger.statistics()
     assert (counted.predictions, counted.predictions_joined) == (1, 1)
     assert (counted.outcomes_received, counted.outcomes_dead_lettered) == (3, 2)
+
+
+async def test_what_was_set_aside_is_said_so_and_never_asked_for_again(
+    ledger: LedgerUnderTest,
+) -> None:
+    short, odd = a_block(1), a_block(2)
+    short.scores = short.scores[:-1]
+    odd.origin_block_id = block_id(9)
+    unreadable = outcomes(3, [1.0], LATER_US, predictions=[(4, 0)])
+    unreadable.truths = b""
+    partly = outcomes(4, [float("nan"), 1.0], LATER_US, predictions=[(4, 0), (4, 0)])
+    await ledger.say(short, odd, unreadable, partly, a_block(4))
+    await ledger.settled()
+    asked = [short, odd, unreadable, partly, a_block(4), a_block(5)]
+    answer = await ledger.api.AreArchived(
+        AreArchivedRequest(block_ids=[each.block_id for each in asked])
+    )
+    assert list(answer.are_set_aside) == [True, True, True, False, False, False]
+    assert list(answer.are_archived) == [False, False, False, True, True, False]

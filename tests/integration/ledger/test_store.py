@@ -25,11 +25,17 @@ KEYED = {
     "truths_of_rows": ("'{1}', '{1}'", "truth_of_prediction"),
     "least_of_newest": ("1, 1, 1, '{1}', 1, 1", "truth_by_known_at"),
     "known_blocks": ("'{}'", "prediction_block_block_id_key"),
+    "shadows_of_blocks": ("1, '{}'", "prediction_block_of_origin"),
+    "truths_of_origins": ("1, '{}', '{1}'", "truth_of_prediction"),
+    "set_aside_blocks": ("'{}'", "set_aside_block_pkey"),
 }
 TYPES = {
     "truths_of_rows": "bigint[], int[]",
     "least_of_newest": "int, bigint, bigint, smallint[], bigint, bigint",
     "known_blocks": "bytea[]",
+    "shadows_of_blocks": "int, bytea[]",
+    "truths_of_origins": "int, bytea[], int[]",
+    "set_aside_blocks": "bytea[]",
     "parked_of_blocks": "int, bigint[], bigint[], bigint[]",
 }
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.ledger_events import SECRET, START_US, a_block, block_id, outcomes
 
-from homeostat.events.v1.column_pb2 import ARM_HISTORY
+from homeostat.events.v1.column_pb2 import ARM_HISTORY, ARM_SHADOW
 from homeostat.ids import client_key
 from homeostat_ledger.bus.messages import Bounds, read_block, read_outcomes
 from homeostat_ledger.domain.blocks import BY_CLIENT, packed_keys
@@ -67,3 +67,19 @@ def test_single_truths_that_can_not_be_are_refused_one_by_one() -> None:
     assert len(read.batch.rows) == 1
     assert read.batch.refused_rows == 3
     assert sorted(read.refused.values()) == [1, 1, 1]
+
+
+def test_only_shadows_repeat_the_rows_of_another_block() -> None:
+    shadow = a_block(2, arm=ARM_SHADOW)
+    shadow.origin_block_id = block_id(1)
+    assert read_block(shadow, ANY_TIME).origin_block_id == block_id(1)
+    shadow.origin_block_id = shadow.block_id
+    with pytest.raises(Unreadable, match="own"):
+        read_block(shadow, ANY_TIME)
+    shadow.origin_block_id = b"short"
+    with pytest.raises(Unreadable, match="5 bytes"):
+        read_block(shadow, ANY_TIME)
+    champion = a_block(2)
+    champion.origin_block_id = block_id(1)
+    with pytest.raises(Unreadable, match="only shadow rows"):
+        read_block(champion, ANY_TIME)

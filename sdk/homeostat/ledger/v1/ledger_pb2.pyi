@@ -311,7 +311,7 @@ class CutDataSetRequest(_message.Message):
     """Only the newest so many by known-at."""
     @_builtins.property
     def arms(self) -> _containers.RepeatedScalarFieldContainer[_column_pb2.Arm.ValueType]:
-        """Arms to take; empty means champion, canary, pinned and history (shadow rows repeat champion rows)."""
+        """Arms to take; empty means all that answered and history, but no shadows: their rows repeat others."""
 
     def __init__(
         self,

@@ -59,6 +59,8 @@ class Intake:
     # None where nothing was promised anew.
     marks: Marks | None
     traceparent: str | None = None
+    # Blocks of this poll that can't be read and are in the dead letters.
+    set_aside: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,8 @@ class Memory(Protocol):
         self, model_name: str, blocks: Sequence[StoredBlock]
     ) -> tuple[Truths, int]:
         """Truths that came before these new blocks: parked, or joined to an earlier prediction
-        under the same client id. And how many are parked no longer."""
+        under the same client id, or to the rows that a shadow repeats. And how many are parked no
+        longer."""
         ...
 
     async def unseen_outcomes(self, block_ids: Sequence[bytes]) -> set[bytes]:
@@ -179,6 +182,16 @@ class Memory(Protocol):
         self, model_name: str, block_ids: Sequence[bytes]
     ) -> Mapping[bytes, tuple[int, int]]:
         """Number and row count of those that are the model's."""
+        ...
+
+    async def shadows_of_blocks(
+        self, model_name: str, block_ids: Sequence[bytes]
+    ) -> Sequence[tuple[bytes, int, int]]:
+        """Origin, number and row count of the model's blocks that repeat the rows of these."""
+        ...
+
+    async def set_aside(self, block_ids: Sequence[bytes]) -> None:
+        """Remembers blocks that will never be archived."""
         ...
 
     async def truths_of(self, blocks: Numbers, rows: Numbers) -> Truths:

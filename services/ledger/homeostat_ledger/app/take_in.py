@@ -60,6 +60,7 @@ def write_files(blocks: Sequence[Block], archive: Archive) -> list[Written]:
 
 async def _apply(memory: Memory, intake: Intake, written: Sequence[Written]) -> TakenIn:
     await memory.advance(intake.position)
+    await memory.set_aside(intake.set_aside)
     stored = await memory.number(written)
     counts: dict[str, Counts] = {}
     _count_blocks(counts, intake.blocks, written)
@@ -145,10 +146,12 @@ async def _match(memory: Memory, model_name: str, rows: Outcomes) -> tuple[Truth
     found = np.zeros(len(by_client), dtype=bool)
     found[place] = True
     numbers, known = await _numbers(memory, model_name, by_id)
+    shadowed, shadow = await _shadows(memory, model_name, by_id)
     matched = np.concatenate(
         [
             truths_for(by_client[place], block, row, by_client=True),
             truths_for(by_id[known], numbers[known], by_id["row"][known], by_client=False),
+            truths_for(by_id[shadowed], shadow, by_id["row"][shadowed], by_client=False),
         ]
     )
     return matched, np.concatenate([by_client[~found], by_id[~known]])
@@ -167,6 +170,28 @@ async def _numbers(
     number, count = np.array([found.get(block_id, (0, 0)) for block_id in ids]).T
     at = inverse.reshape(-1)
     return number[at].astype(np.int64), by_id["row"] < count[at]
+
+
+async def _shadows(memory: Memory, model_name: str, by_id: Outcomes) -> tuple[Numbers, Numbers]:
+    """Which of these truths hold for rows of shadows, too; and the numbers of their blocks.
+
+    That says nothing about the rows that were answered: they may be on their way still.
+    """
+    nothing = np.zeros(0, dtype=np.int64)
+    if not len(by_id):
+        return nothing, nothing
+    halves = np.stack([by_id["high"], by_id["low"]], axis=1).astype("<u8")
+    places: dict[bytes, list[int]] = {}
+    for place, each in enumerate(halves):
+        places.setdefault(each.tobytes(), []).append(place)
+    pairs = [
+        (place, number)
+        for origin, number, row_count in await memory.shadows_of_blocks(model_name, list(places))
+        for place in places[origin]
+        if by_id["row"][place] < row_count
+    ]
+    at, numbers = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return at, numbers
 
 
 def truths_for(outcomes: Outcomes, block: Numbers, row: Numbers, *, by_client: bool) -> Truths:

@@ -1,12 +1,13 @@
 """One poll of the topics: read, refuse what can't be, take in the rest."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from opentelemetry import trace
 
 from homeostat.events.v1.outcome_block_pb2 import OutcomeBlock
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
+from homeostat.ids import BLOCK_ID_BYTES
 from homeostat.topics import OUTCOMES, PREDICTIONS
 from homeostat_kit import telemetry
 from homeostat_kit.clock import Clock
@@ -126,7 +127,10 @@ class Intaker:
         span = trace.get_current_span()
         span.set_attribute("homeostat.models", sorted({each.model_name for each in read.blocks}))
         marks = None if sources is self.sources else sources.marked()
-        intake = Intake(batch, read.blocks, read.outcomes, marks, telemetry.traceparent())
+        set_aside = _block_ids([*read.refused_whole, *(each.received for each in batch.unreadable)])
+        intake = Intake(
+            batch, read.blocks, read.outcomes, marks, telemetry.traceparent(), set_aside
+        )
         taken = await take_in(intake, index=self._index, archive=self._archive)
         self.sources, self._are_sources_known = sources, True
         self._metrics.taken_in(taken)
@@ -145,6 +149,8 @@ class _Reading:
         self.blocks: list[Block] = []
         self.outcomes: list[OutcomeBatch] = []
         self.refused: list[Refused] = []
+        # Records of which nothing was taken.
+        self.refused_whole: list[Received] = []
 
     def take(self, received: Received, message: PredictionBlock | OutcomeBlock) -> None:
         """A mark without rows is neither taken nor refused."""
@@ -159,6 +165,7 @@ class _Reading:
                 self._take_outcomes(received, message)
         except Unreadable as reason:
             self.refused.append(Refused(received, str(reason)))
+            self.refused_whole.append(received)
 
     def _take_outcomes(self, received: Received, message: OutcomeBlock) -> None:
         read = read_outcomes(message, self._bounds, self._limits.client_key_secret)
@@ -166,3 +173,8 @@ class _Reading:
         if read.refused:
             reasons = ", ".join(f"{count} rows: {reason}" for reason, count in read.refused.items())
             self.refused.append(Refused(received, reasons))
+
+
+def _block_ids(records: Sequence[Received]) -> list[bytes]:
+    """The ids of unreadable blocks: they are their records' keys."""
+    return [each.key for each in records if each.key and len(each.key) == BLOCK_ID_BYTES]

@@ -14,6 +14,7 @@ from homeostat.ids import BLOCK_ID_BYTES, client_keys
 from homeostat.ledger.v1.ledger_pb2 import HistoryRows
 from homeostat_ledger.domain.blocks import (
     ARM_HISTORY,
+    ARM_SHADOW,
     BY_CLIENT,
     OUTCOME,
     Block,
@@ -64,6 +65,7 @@ def read_block(message: PredictionBlock, bounds: Bounds) -> Block:
     latencies = message.latencies_seconds
     if message.arm == ARM_HISTORY:
         raise Unreadable("history comes by ImportHistory only")
+    _check_origin(message)
     return Block(
         block_id=message.block_id,
         model_name=message.model_name,
@@ -81,7 +83,18 @@ def read_block(message: PredictionBlock, bounds: Bounds) -> Block:
         inputs=message.inputs,
         outputs=message.outputs,
         contexts=message.contexts,
+        origin_block_id=message.origin_block_id,
     )
+
+
+def _check_origin(message: PredictionBlock) -> None:
+    origin = message.origin_block_id
+    if not origin:
+        return
+    if message.arm != ARM_SHADOW:
+        raise Unreadable("only shadow rows repeat those of another block")
+    if len(origin) != BLOCK_ID_BYTES or origin == message.block_id:
+        raise Unreadable(f"the origin's block id has {len(origin)} bytes, or is the block's own")
 
 
 def read_outcomes(message: OutcomeBlock, bounds: Bounds, secret: bytes) -> ReadOutcomes:

@@ -38,6 +38,8 @@ class Block:
     # Only rows of history carry their truth with them.
     truths: Floats | None = None
     known_at_us: Micros | None = None
+    # Shadow rows: the block that was answered on the same inputs, row by row; else empty.
+    origin_block_id: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class StoredBlock:
     decisions: Floats
     client_keys: Keys | None
     contexts: Sequence[Column]
+    # Known of new blocks only; nobody asks it of an old one.
+    origin_block_id: bytes = b""
 
     @property
     def row_count(self) -> int:

@@ -28,6 +28,13 @@ SELECT block_id FROM prediction_block WHERE block_id = ANY($1::bytea[])
 UNION ALL
 SELECT block_id FROM outcome_block WHERE block_id = ANY($1::bytea[]);
 
+-- name: set_aside_blocks
+SELECT block_id FROM set_aside_block WHERE block_id = ANY($1::bytea[]);
+
+-- name: set_aside
+INSERT INTO set_aside_block (block_id)
+SELECT DISTINCT unnest($1::bytea[]) ON CONFLICT DO NOTHING;
+
 -- name: add_file
 INSERT INTO archive_file (model_id, layout, file_name, row_count, byte_count)
 VALUES ($1, $2, $3, $4, $5) RETURNING file_id;
@@ -43,12 +50,12 @@ INSERT INTO archive_part (part_id, file_id, first_row) SELECT $6, file_id, 0 FRO
 -- name: add_blocks
 INSERT INTO prediction_block (
     block_number, block_id, model_id, version, arm, task, row_count, min_event_us, max_event_us,
-    part_id, part_row, event_times, scores, decisions, client_keys, contexts
+    part_id, part_row, event_times, scores, decisions, client_keys, contexts, origin_block_id
 )
 SELECT * FROM unnest(
     $1::bigint[], $2::bytea[], $3::int[], $4::int[], $5::smallint[], $6::smallint[], $7::int[],
     $8::bigint[], $9::bigint[], $10::bigint[], $11::int[], $12::bytea[], $13::bytea[],
-    $14::bytea[], $15::bytea[], $16::bytea[]
+    $14::bytea[], $15::bytea[], $16::bytea[], $17::bytea[]
 );
 
 -- name: add_outcome_block
@@ -68,6 +75,28 @@ CROSS JOIN LATERAL (
 -- name: numbers_of_blocks
 SELECT block_id, block_number, row_count FROM prediction_block
 WHERE model_id = $1 AND block_id = ANY($2::bytea[]);
+
+-- name: shadows_of_blocks
+SELECT g.origin_block_id, b.block_number, b.row_count
+FROM unnest($2::bytea[]) AS g (origin_block_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM prediction_block AS b
+    WHERE b.origin_block_id = g.origin_block_id AND b.model_id = $1 OFFSET 0
+) AS b;
+
+-- name: truths_of_origins
+-- Truths that were told of rows of these blocks by their ids, for blocks that repeat those rows.
+SELECT g.place - 1 AS place, t.row_index, t.truth, t.known_at_us, t.event_high, t.event_low,
+    t.event_row, t.source_id
+FROM unnest($2::bytea[], $3::int[]) WITH ORDINALITY AS g (origin_block_id, row_count, place)
+CROSS JOIN LATERAL (
+    SELECT * FROM prediction_block AS b
+    WHERE b.block_id = g.origin_block_id AND b.model_id = $1 OFFSET 0
+) AS b
+CROSS JOIN LATERAL (
+    SELECT * FROM truth AS t
+    WHERE t.block_number = b.block_number AND t.row_index < g.row_count AND NOT t.by_client OFFSET 0
+) AS t;
 
 -- name: truths_of_siblings
 -- Truths that came by a client's id before these predictions under the same id. Every prediction

@@ -75,3 +75,9 @@ class PostgresFinder:
         rows = await fetch(self._pool, SQL["archived_blocks"], block_ids)
         known = {row["block_id"] for row in rows}
         return [block_id in known for block_id in block_ids]
+
+    async def are_set_aside(self, block_ids: list[bytes]) -> list[bool]:
+        """Seen, and unreadable; in the order of the question."""
+        rows = await fetch(self._pool, SQL["set_aside_blocks"], block_ids)
+        known = {row["block_id"] for row in rows}
+        return [block_id in known for block_id in block_ids]

@@ -143,17 +143,23 @@ class PostgresMemory:
         found: list[Truths] = [np.zeros(0, dtype=TRUTH)]
         unparked: set[int] = set()
         keys, number, row = _keyed(blocks)
-        if model["predictions_joined"] and len(keys):
+        origins = [block for block in blocks if block.origin_block_id]
+        # Whatever has a truth has had it from an outcome; rows of shadows alone count nowhere else.
+        if model["outcomes_received"] and len(keys):
             found.append(await self._of_siblings(model_id, keys, number, row))
+        if model["outcomes_received"] and origins:
+            found.append(await self._of_origins(model_id, origins))
         if model["outcomes_parked"]:
             rows = await self._fetch_keyed("parked_of_clients", model_id, keys) if len(keys) else []
             place = _ints(rows, "place")
             found.append(_owned(rows, number[place], row[place], by_client=True))
             unparked.update(each["parked_id"] for each in rows)
             rows = await self._parked_of_blocks(model_id, blocks)
-            own = np.array([block.number for block in blocks])[_ints(rows, "place")]
-            found.append(_owned(rows, own, _ints(rows, "row_index"), by_client=False))
+            found.append(_of_places(rows, blocks))
             unparked.update(each["parked_id"] for each in rows)
+            # They go on waiting for the rows that were answered.
+            rows = await self._parked_of_blocks(model_id, origins, are_origins=True)
+            found.append(_of_places(rows, origins))
             if unparked:
                 await self._connection.execute(SQL["unpark"], sorted(unparked))
         return np.concatenate(found), len(unparked)
@@ -165,8 +171,23 @@ class PostgresMemory:
         place = _ints(rows, "place")
         return _owned(rows, number[place], row[place], by_client=True)
 
-    async def _parked_of_blocks(self, model_id: int, blocks: Sequence[StoredBlock]) -> list[Any]:
-        ids = key_halves(b"".join(block.block_id for block in blocks))
+    async def _of_origins(self, model_id: int, shadows: Sequence[StoredBlock]) -> Truths:
+        rows = await self._connection.fetch(
+            SQL["truths_of_origins"],
+            model_id,
+            [block.origin_block_id for block in shadows],
+            [block.row_count for block in shadows],
+        )
+        return _of_places(rows, shadows)
+
+    async def _parked_of_blocks(
+        self, model_id: int, blocks: Sequence[StoredBlock], *, are_origins: bool = False
+    ) -> list[Any]:
+        if not blocks:
+            return []
+        ids = key_halves(
+            b"".join(block.origin_block_id if are_origins else block.block_id for block in blocks)
+        )
         return await self._connection.fetch(
             SQL["parked_of_blocks"],
             model_id,
@@ -205,6 +226,18 @@ class PostgresMemory:
         model_id = await self._model(model_name)
         rows = await self._connection.fetch(SQL["numbers_of_blocks"], model_id, list(block_ids))
         return {row["block_id"]: (row["block_number"], row["row_count"]) for row in rows}
+
+    async def shadows_of_blocks(
+        self, model_name: str, block_ids: Sequence[bytes]
+    ) -> Sequence[tuple[bytes, int, int]]:
+        rows = await self._connection.fetch(
+            SQL["shadows_of_blocks"], await self._model(model_name), list(block_ids)
+        )
+        return [(row["origin_block_id"], row["block_number"], row["row_count"]) for row in rows]
+
+    async def set_aside(self, block_ids: Sequence[bytes]) -> None:
+        if block_ids:
+            await self._connection.execute(SQL["set_aside"], list(block_ids))
 
     async def truths_of(self, blocks: Numbers, rows: Numbers) -> Truths:
         if not len(blocks):
@@ -329,6 +362,12 @@ def _keyed(blocks: Sequence[StoredBlock]) -> tuple[Keys, Numbers, Numbers]:
 
 def _ints(rows: Sequence[Any], name: str) -> Numbers:
     return np.array([row[name] for row in rows], dtype=np.int64)
+
+
+def _of_places(rows: Sequence[Any], blocks: Sequence[StoredBlock]) -> Truths:
+    """Truths told by ids; ``place`` is the block's in ``blocks``."""
+    own = np.array([block.number for block in blocks], dtype=np.int64)[_ints(rows, "place")]
+    return _owned(rows, own, _ints(rows, "row_index"), by_client=False)
 
 
 def _owned(rows: Sequence[Any], block: Numbers, row: Numbers, *, by_client: bool) -> Truths:

@@ -47,6 +47,7 @@ def numbered(block: Block, number: int, part_id: int, part_row: int) -> StoredBl
         decisions=block.decisions,
         client_keys=block.client_keys,
         contexts=block.contexts,
+        origin_block_id=block.origin_block_id,
     )
 
 
@@ -70,6 +71,7 @@ def block_record(model_id: int, block: StoredBlock) -> tuple[Any, ...]:
         block.decisions.tobytes(),
         None if keys is None else packed_keys(keys),
         PredictionBlock(contexts=block.contexts).SerializeToString(),
+        block.origin_block_id or None,
     )
 
 
