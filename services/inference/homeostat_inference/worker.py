@@ -86,7 +86,7 @@ class Worker:
             VersionCache(settings.data_folder / "versions"),
             journal,
             self._clock,
-            f"inference-{settings.worker_slot}",
+            settings.server_name,
             Limits(settings.inline_run_seconds, settings.queue_rows, settings.queue_bytes),
         )
 
@@ -94,8 +94,7 @@ class Worker:
         """Serves until ``stop``; then answers what is in hand and sends what is kept."""
         self._loop = asyncio.get_running_loop()
         self._journal.on_growth = self._wake_relay
-        self._journal.on_failure = self._leave_at_failure(stop)
-        mark_us = self._relay.recover(self._clock.now_us())
+        mark_us = self._relay.recover()
         is_explicit = self._settings.watermark_mode == "explicit"
         self._marks = CallerMarks(is_explicit=is_explicit, mark_us=mark_us)
         self._book.promised_us = self._marks.mark_us
@@ -196,12 +195,6 @@ class Worker:
     def _wake_relay(self) -> None:
         if self._relay.is_idle and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._relay.wake)
-
-    def _leave_at_failure(self, stop: asyncio.Event) -> Callable[[], None]:
-        def leave() -> None:
-            self._loop.call_soon_threadsafe(stop.set)
-
-        return leave
 
     def _fetch_from_thread(self, call: Call, missing: NotLoaded) -> None:
         self._loop.call_soon_threadsafe(self._fetch_later, call, missing)

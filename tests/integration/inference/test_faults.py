@@ -35,7 +35,7 @@ from homeostat.ids import parse_prediction_id
 from homeostat.inference.v1.truth_pb2 import AdvanceWatermarkRequest, Outcome
 from homeostat.topics import ACTIVATIONS, OUTCOMES, PREDICTIONS
 from homeostat_inference.app.assembly import Assembler, Sealed
-from homeostat_inference.edges.journal import parse
+from homeostat_inference.edges.journal_format import parse
 
 Place = tuple[bytes, int]
 
@@ -114,10 +114,10 @@ def journalled(running: RunningInference) -> set[Place]:
     found: set[Place] = set()
     for path in sorted(folder.glob("*.journal")):
         for record in parse(path.read_bytes(), int(path.stem)):
-            made = assembler.feed(record.position, record.kind, record.payload)
-            if isinstance(made, Sealed):
-                rows = sum(each.row_count for each in made.slices)
-                found |= {(made.block_id, row) for row in range(rows)}
+            for made in assembler.feed(record.position, record.kind, record.payload):
+                if isinstance(made, Sealed):
+                    rows = sum(each.row_count for each in made.slices)
+                    found |= {(made.block_id, row) for row in range(rows)}
     return found
 
 

@@ -36,6 +36,9 @@ class MemoryJournal:
     ) -> None:
         self.records.append((kind, payload))
 
+    def commit(self) -> None:
+        pass
+
 
 def a_slice(block_id: bytes, numbers: list[int], texts: list[str]) -> PredictionBlock:
     values = np.array(numbers, dtype=np.int64)
@@ -110,7 +113,11 @@ def test_a_requests_rows_stay_together_and_every_row_has_its_place(
 ) -> None:
     journal, answered = kept_by_book(batches)
     assembler = Assembler()
-    made = [assembler.feed(at, kind, payload) for at, (kind, payload) in enumerate(journal.records)]
+    made = [
+        each
+        for at, (kind, payload) in enumerate(journal.records)
+        for each in assembler.feed(at, kind, payload)
+    ]
     blocks = [each.block() for each in made if isinstance(each, Sealed)]
     assert isinstance(made[-1], Mark)
     assert assembler.needed_from is None
@@ -126,6 +133,13 @@ def test_a_requests_rows_stay_together_and_every_row_has_its_place(
     assert len(by_id) == len(blocks)
 
 
+def fed(assembler: Assembler, records: list[tuple[Kind, bytes]], position: int = 0) -> list[object]:
+    """What these records complete."""
+    return [
+        each for at, record in enumerate(records, position) for each in assembler.feed(at, *record)
+    ]
+
+
 @given(batches=BATCHES, data=st.data())
 def test_reading_from_the_position_that_is_needed_gives_every_block_that_was_not_acknowledged(
     batches: list[list[int]], data: st.DataObject
@@ -134,11 +148,11 @@ def test_reading_from_the_position_that_is_needed_gives_every_block_that_was_not
     stop = data.draw(st.integers(0, len(journal.records)))
     first, second = Assembler(), Assembler()
     whole = Assembler()
-    every = [whole.feed(at, *record) for at, record in enumerate(journal.records)]
-    sent = [first.feed(at, *record) for at, record in enumerate(journal.records[:stop])]
+    every = fed(whole, journal.records)
+    sent = fed(first, journal.records[:stop])
     needed = first.needed_from
     begin = stop if needed is None else needed
-    again = [second.feed(begin + at, *record) for at, record in enumerate(journal.records[begin:])]
+    again = fed(second, journal.records[begin:], begin)
 
     def blocks(made: list[object]) -> dict[bytes, PredictionBlock]:
         return {each.block_id: each.block() for each in made if isinstance(each, Sealed)}

@@ -84,6 +84,9 @@ class MemoryJournal:
         if done is not None:
             done(self.error)
 
+    def commit(self) -> None:
+        pass
+
 
 class MemoryCall:
     """Remembers its one answer."""

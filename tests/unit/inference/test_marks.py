@@ -34,6 +34,9 @@ class MemoryJournal:
         if done is not None:
             done(self.error)
 
+    def commit(self) -> None:
+        pass
+
 
 def advance(marks: CallerMarks, mark_us: int, book: BlockBook | None = None) -> list[Any]:
     told: list[Any] = []

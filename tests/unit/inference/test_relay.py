@@ -54,10 +54,12 @@ def add_rows(journal: Journal, name: bytes, first_row: int = 0, **more: Any) -> 
     message = PredictionBlock(block_id=block_id, row_count=1, **more).SerializeToString()
     record = RowsRecord(block_id, first_row, 1, "", message)
     journal.append(Kind.ROWS, pack_rows(record))
+    journal.commit()
 
 
 def seal(journal: Journal, name: bytes) -> None:
     journal.append(Kind.SEAL, pack_seal(name * 16, 1), must=True)
+    journal.commit()
 
 
 def a_relay(journal: Journal, bus: Any, folder: Path, **changes: Any) -> Relay:
@@ -86,7 +88,7 @@ async def running(relay: Relay, journal: Journal) -> AsyncIterator[None]:
     task = asyncio.create_task(relay.run(stop))
     try:
         yield
-        await eventually(lambda: not journal.unsettled_count)
+        journal.commit()
         relay.wake()
     finally:
         stop.set()
@@ -99,6 +101,7 @@ async def test_marks_go_out_alone_after_everything_before_them(tmp_path: Path) -
         add_rows(journal, b"a")
         seal(journal, b"a")
         journal.append(Kind.CALLER_MARK, pack_mark(5))
+        journal.commit()
         add_rows(journal, b"b")
         seal(journal, b"b")
         relay = a_relay(journal, bus, tmp_path)
@@ -117,7 +120,7 @@ async def test_of_marks_by_the_clock_only_the_last_is_told_but_every_callers_is(
             journal.append(Kind.CLOCK_MARK, pack_mark(mark))
         for mark in (4, 5):
             journal.append(Kind.CALLER_MARK, pack_mark(mark))
-        await eventually(lambda: not journal.unsettled_count)
+        journal.commit()
         async with running(a_relay(journal, bus, tmp_path), journal):
             pass
     marks = [
@@ -138,7 +141,7 @@ async def test_while_the_broker_is_away_nothing_is_skipped(tmp_path: Path) -> No
                 add_rows(journal, name)
             for name in (b"b", b"a"):
                 seal(journal, name)
-            await eventually(lambda: not journal.unsettled_count)
+            journal.commit()
             assert relay.unsent_bytes == journal.end
             bus.is_away = False
             await eventually(lambda: relay.unsent_bytes == 0)
@@ -184,6 +187,7 @@ async def test_a_mark_never_goes_ahead_of_older_blocks_to_a_broker_that_is_new_i
 
             monkeypatch.setattr(relay, "_prepare", prepare_while_the_broker_is_replaced)
             journal.append(Kind.CALLER_MARK, pack_mark(5))
+            journal.commit()
             await eventually(lambda: relay.epoch == "second" and relay.unsent_bytes == 0)
     assert [each.partition is None for each in bus.taken[:2]] == [True, False]
 
@@ -218,10 +222,10 @@ async def test_recovery_ends_exactly_the_blocks_that_were_open(tmp_path: Path) -
         add_rows(journal, b"b", first_row=1)
         seal(journal, b"a")
         journal.append(Kind.CALLER_MARK, pack_mark(7))
-        await eventually(lambda: not journal.unsettled_count)
+        journal.commit()
     with a_journal(tmp_path) as journal:
         relay = a_relay(journal, bus, tmp_path)
-        assert relay.recover(now_us=9) == 7
+        assert relay.recover() == 7
         async with running(relay, journal):
             pass
     assert bus.blocks() == [b"a", b"b"]
@@ -242,7 +246,7 @@ async def test_segments_are_forgotten_when_acknowledged_and_archived_and_behind_
         for name in (b"a", b"b", b"c"):
             add_rows(journal, name)
             seal(journal, name)
-            await eventually(lambda: not journal.unsettled_count)
+            journal.commit()
         assert len(journal.segments) >= 3
         relay = a_relay(journal, bus, tmp_path, are_archived=are_archived)
         assert await relay.forget_archived() == 0, "nothing was sent"
@@ -271,7 +275,7 @@ async def test_a_block_that_is_never_archived_is_told_of(
         for name in (b"a", b"b"):
             add_rows(journal, name)
             seal(journal, name)
-            await eventually(lambda: not journal.unsettled_count)
+            journal.commit()
         relay = a_relay(journal, MemoryBus(), tmp_path, are_archived=are_archived)
         async with running(relay, journal):
             await eventually(lambda: relay.unsent_bytes == 0)
@@ -292,7 +296,7 @@ async def test_the_tail_is_kept_by_size_and_by_age_but_by_age_not_in_a_crowded_j
         for name in (b"a", b"b", b"c"):
             add_rows(journal, name)
             seal(journal, name)
-            await eventually(lambda: not journal.unsettled_count)
+            journal.commit()
         async with running(a_relay(journal, bus, tmp_path), journal):
             pass
         for tail in (Tail(1 << 30, 0.0, 0), Tail(0, 3600.0, 1 << 30)):

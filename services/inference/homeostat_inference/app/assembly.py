@@ -69,16 +69,22 @@ class Assembler:
         """Blocks that have rows and no end."""
         return list(self._gathering)
 
-    def feed(self, position: int, kind: int, payload: bytes) -> Assembled | None:
-        """What this record completes."""
+    def feed(self, position: int, kind: int, payload: bytes) -> list[Assembled]:
+        """What this record completes; ValueError if it is of no kind that we know."""
         if kind == Kind.ROWS:
             self._add(position, unpack_rows(payload))
-            return None
+            return []
         if kind == Kind.SEAL:
             return self._seal(*unpack_seal(payload))
+        if kind == Kind.BEGIN:
+            return self.end_open(unpack_mark(payload))
         if kind in (Kind.CLOCK_MARK, Kind.CALLER_MARK):
-            return Mark(unpack_mark(payload), kind == Kind.CALLER_MARK)
-        return Event(Kind(kind), payload)
+            return [Mark(unpack_mark(payload), kind == Kind.CALLER_MARK)]
+        return [Event(Kind(kind), payload)]
+
+    def end_open(self, sealed_at_us: int) -> list[Assembled]:
+        """Ends the blocks that are open: their writer is gone, and nothing follows."""
+        return [made for each in list(self._gathering) for made in self._seal(each, sealed_at_us)]
 
     def _add(self, position: int, rows: RowsRecord) -> None:
         if rows.first_row == 0:
@@ -88,8 +94,8 @@ class Assembler:
             block.slices.append(rows)
             block.rows += rows.row_count
 
-    def _seal(self, block_id: bytes, sealed_at_us: int) -> Sealed | None:
+    def _seal(self, block_id: bytes, sealed_at_us: int) -> list[Assembled]:
         block = self._gathering.pop(block_id, None)
-        if block is None:
-            return None
-        return Sealed(block_id, sealed_at_us, block.slices[0].traceparent, block.slices)
+        if block is None or not block.slices:
+            return []
+        return [Sealed(block_id, sealed_at_us, block.slices[0].traceparent, block.slices)]

@@ -80,7 +80,8 @@ class BlockBook:
     def keep(self, key: Key, sizes: Sequence[Size], write: Write) -> None:
         """Places requests of these sizes, and journals every slice that ``write`` makes.
 
-        A request's rows stay together; ``key`` says what the rows of one block have in common.
+        A request's rows stay together; ``key`` says what the rows of one block have in common. Kept
+        they are once the journal is committed.
         """
         with self._lock:
             for placed in self._places(key, sizes):
@@ -92,8 +93,11 @@ class BlockBook:
     def seal_older_than(self, opened_before_us: int) -> None:
         """Closes blocks opened before that time."""
         with self._lock:
-            for key in [k for k, b in self._open.items() if b.opened_at_us <= opened_before_us]:
+            keys = [k for k, b in self._open.items() if b.opened_at_us <= opened_before_us]
+            for key in keys:
                 self._seal(key)
+        if keys:
+            self._journal.commit()
 
     def mark(self, kind: Kind, mark_us: int, done: Done | None = None) -> None:
         """A promise about everything after it; what was answered before goes out before it."""
@@ -103,6 +107,11 @@ class BlockBook:
             if kind == Kind.CALLER_MARK:
                 self.promised_us = mark_us
             self._journal.append(kind, pack_mark(mark_us), done=done)
+        self._journal.commit()
+
+    def commit(self) -> None:
+        """Keeps everything that was placed; raises nothing."""
+        self._journal.commit()
 
     @property
     def open_rows(self) -> int:

@@ -205,6 +205,7 @@ class Engine:
     def _keep(self, served: Served, batch: list[Waiting], ran: "_Ran") -> None:
         with self.book.unchanged() as promised_us:
             self._keep_groups(served, batch, ran, promised_us)
+        self.book.commit()
 
     def _keep_groups(
         self, served: Served, batch: list[Waiting], ran: "_Ran", promised_us: int | None

@@ -113,6 +113,9 @@ class Journal(Protocol):
     ) -> None:
         """Takes the record; returns at once. ``must``: tried again until it is kept."""
 
+    def commit(self) -> None:
+        """Keeps what was taken, and calls each ``done``; raises nothing."""
+
 
 class Clock(Protocol):
     """Wall time."""

@@ -115,6 +115,7 @@ def _truth(outcome: Outcome, where: str, schema: Schema) -> float:
 def record_outcomes(block: OutcomeBlock, journal: Journal, done: Done) -> None:
     """Keeps the truths; ``done`` hears when they are safe."""
     journal.append(Kind.OUTCOMES, block.SerializeToString(), done=done)
+    journal.commit()
 
 
 class CallerMarks:

@@ -57,6 +57,20 @@ def parse(data: bytes, position: int) -> Iterator[Record]:
         at = end
 
 
+def end_of_records(data: bytes, position: int) -> tuple[int, int]:
+    """Behind the last whole record of a segment that begins at ``position``; and how many bytes of
+    an unfinished one follow, as far as can be told."""
+    end = position
+    for record in parse(data, position):
+        end = record.after
+    rest = data[end - position :]
+    head = rest[: HEAD.size]
+    if not head.strip(b"\0"):
+        return end, 0
+    claimed = HEAD.size + (HEAD.unpack(head)[0] if len(head) == HEAD.size else 0)
+    return end, min(claimed, len(rest))
+
+
 def segment_path(folder: Path, start: int) -> Path:
     """The file of the segment whose first record stands at ``start``."""
     return folder / f"{start:020d}{SUFFIX}"

@@ -1,10 +1,23 @@
 """Reading a journal, from the process that writes it or from another one."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from homeostat_inference.edges.journal_format import Record
+from homeostat_inference.edges.journal_format import (
+    SPARE_FOLDER,
+    Record,
+    end_of_records,
+    found_starts,
+    parse,
+    segment_path,
+)
+from homeostat_kit.logs import get_logger
+
+log = get_logger("homeostat_inference.journal")
+# Files left for the writer; more only take space.
+_SPARES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +28,7 @@ class Segment:
     # Behind its last record; of the newest one, as far as may be read.
     end: int
     path: Path
-    # Seconds since the Unix epoch; None while it is being written.
+    # Seconds since the Unix epoch; None while it may still be written.
     closed_at: float | None
 
 
@@ -37,27 +50,99 @@ class JournalReader:
         """``committed``: up to where records are kept, as the living writer tells; None if there
         is no writer: then the newest file is read up to its last whole record. A folder that does
         not exist is an empty journal."""
-        raise NotImplementedError
+        self._folder = folder
+        self._committed = committed
+        # The last file that was scanned for its end: its start, size and time, and the end.
+        self._scanned: tuple[tuple[int, int, int], int] | None = None
 
     def segments(self) -> list[Segment]:
         """What is there, oldest first; the newest one may still be written."""
-        raise NotImplementedError
+        spans = self._spans()
+        found = []
+        for index, (start, end) in enumerate(spans):
+            path = segment_path(self._folder, start)
+            is_newest = index == len(spans) - 1
+            try:
+                found.append(Segment(start, end, path, None if is_newest else path.stat().st_mtime))
+            except FileNotFoundError:
+                continue
+        return found
 
     @property
     def start(self) -> int:
         """The oldest position that is there; the end if there is nothing."""
-        raise NotImplementedError
+        spans = self._spans()
+        return spans[0][0] if spans else self._committed() or 0
 
     @property
     def end(self) -> int:
         """Everything before may be read."""
-        raise NotImplementedError
+        spans = self._spans()
+        return spans[-1][1] if spans else self._committed() or 0
 
     def read(self, position: int, max_bytes: int) -> Chunk:
         """Records from ``position`` on, of one segment, at least one if there is one. A chunk
         without records whose ``after`` is ``position`` says that there is nothing more so far."""
-        raise NotImplementedError
+        for start, end in self._spans():
+            if position < start:
+                # What stood there was forgotten, or its file is gone.
+                chunk = self._read(start, start, end, max_bytes)
+                return Chunk(chunk.records, chunk.after, start - position + chunk.lost_bytes)
+            if position < end:
+                return self._read(start, position, end, max_bytes)
+        return Chunk([], position)
 
     def recycle(self, segment: Segment) -> None:
         """Forgets the oldest segment; its file is left to the writer to be written again.
         ValueError if it isn't the oldest, or is the newest."""
+        starts = found_starts(self._folder)
+        if len(starts) < 2 or segment.start != starts[0]:
+            raise ValueError("only the oldest segment can be forgotten, and not the newest one")
+        spare = self._folder / SPARE_FOLDER
+        spare.mkdir(exist_ok=True)
+        if len(list(spare.iterdir())) < _SPARES:
+            segment.path.rename(spare / segment.path.name)
+        else:
+            segment.path.unlink()
+
+    def _spans(self) -> list[tuple[int, int]]:
+        # Asked first: what is committed later may stand in a file that is not listed yet.
+        committed = self._committed()
+        starts = found_starts(self._folder)
+        if not starts:
+            return []
+        newest = starts[-1]
+        end = self._scanned_end(newest) if committed is None else max(newest, committed)
+        ends = [min(each, end) for each in starts[1:]]
+        return list(zip(starts, [*ends, end], strict=True))
+
+    def _scanned_end(self, start: int) -> int:
+        path = segment_path(self._folder, start)
+        try:
+            status = path.stat()
+            key = start, status.st_size, status.st_mtime_ns
+            if self._scanned is None or self._scanned[0] != key:
+                self._scanned = key, end_of_records(path.read_bytes(), start)[0]
+        except FileNotFoundError:
+            return start
+        return self._scanned[1]
+
+    def _read(self, start: int, position: int, end: int, max_bytes: int) -> Chunk:
+        try:
+            records = self._records(start, position, min(end, position + max_bytes))
+            if not records:
+                records = self._records(start, position, end)
+        except FileNotFoundError:
+            records = []
+        if records:
+            return Chunk(records, records[-1].after)
+        if position < end:
+            log.error("journal_damaged", position=position, bytes=end - position)
+        return Chunk([], end, end - position)
+
+    def _records(self, start: int, position: int, end: int) -> list[Record]:
+        file = os.open(segment_path(self._folder, start), os.O_RDONLY)
+        try:
+            return list(parse(os.pread(file, end - position, position - start), position))
+        finally:
+            os.close(file)

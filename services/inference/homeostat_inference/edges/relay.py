@@ -17,9 +17,8 @@ from homeostat.ids import event_id
 from homeostat.topics import ACTIVATIONS, OUTCOMES, PREDICTIONS, Topic
 from homeostat_inference.app.assembly import Assembler, Event, Mark, Sealed
 from homeostat_inference.app.ports import Kind
-from homeostat_inference.app.records import pack_seal
 from homeostat_inference.domain.blocks import timestamp
-from homeostat_inference.edges.journal import DamagedJournal, Journal, Record, Segment
+from homeostat_inference.edges.journal import Journal, Record, Segment
 from homeostat_kit.kafka import BrokerAway, Bus, Outgoing, RecordTooLarge
 from homeostat_kit.kafka.records import require_fit
 from homeostat_kit.logs import get_logger
@@ -105,25 +104,20 @@ class Relay:
         """The journal grew."""
         self._grew.set()
 
-    def recover(self, now_us: int) -> int | None:
-        """Ends the blocks that the last process left open; returns the caller's last mark.
-
-        To be called before anything is appended.
-        """
+    def recover(self) -> int | None:
+        """The caller's last mark. To be called before anything is appended."""
         assembler = Assembler()
         for record in self._records(self._sent.position):
-            made = assembler.feed(record.position, record.kind, record.payload)
-            if isinstance(made, Mark) and made.is_callers:
-                self._mark_us = max(made.mark_us, self._mark_us or 0)
-        for block_id in assembler.open_block_ids:
-            self._journal.append(Kind.SEAL, pack_seal(block_id, now_us), must=True)
+            for made in assembler.feed(record.position, record.kind, record.payload):
+                if isinstance(made, Mark) and made.is_callers:
+                    self._mark_us = max(made.mark_us, self._mark_us or 0)
+        self._journal.commit()
         return self._mark_us
 
     def _records(self, position: int) -> Iterator[Record]:
         while position < self._journal.end:
-            records = self._read(position)
+            records, position = self._journal.read(position, _CHUNK_BYTES)
             yield from records
-            position = records[-1].after if records else self._journal.end
 
     @property
     def epoch(self) -> str:
@@ -200,10 +194,14 @@ class Relay:
 
     def _prepare(self) -> tuple[list[_Step], int]:
         """The next chunk of the journal as steps; each is sent after the one before was acked."""
-        records = self._read(self._next)
+        records, after = self._journal.read(self._next, _CHUNK_BYTES)
         if not records:
-            return [], self._journal.end
-        made = [self._assembler.feed(r.position, r.kind, r.payload) for r in records]
+            return [], after
+        made = [
+            each
+            for record in records
+            for each in self._assembler.feed(record.position, record.kind, record.payload)
+        ]
         clock_marks = [
             at for at, each in enumerate(made) if isinstance(each, Mark) and not each.is_callers
         ]
@@ -215,9 +213,9 @@ class Relay:
                     steps += [_Step(self._marks(each.mark_us)), _Step([])]
                     if each.is_callers:
                         self._mark_us = each.mark_us
-            elif each is not None:
+            else:
                 steps[-1].outgoing.extend(self._if_it_fits(_outgoing(each)))
-        return [each for each in steps if each.outgoing], records[-1].after
+        return [each for each in steps if each.outgoing], after
 
     def _if_it_fits(self, outgoing: Outgoing) -> list[Outgoing]:
         """Nothing of a record that no broker takes: it must not hold up all that follows."""
@@ -230,14 +228,6 @@ class Relay:
             self._skipped_blocks.add(key)
             return []
         return [outgoing]
-
-    def _read(self, position: int) -> list[Record]:
-        try:
-            return self._journal.read(position, _CHUNK_BYTES)
-        except DamagedJournal as error:
-            # What can't be read can't be sent; the rest of the journal can.
-            log.error("journal_damaged", reason=str(error))
-            return self._journal.read_behind_damage(position, _CHUNK_BYTES)
 
     def _marks(self, mark_us: int) -> list[Outgoing]:
         mark = Watermark(source_id=self._source_id, watermark_us=mark_us)
@@ -335,13 +325,12 @@ class Relay:
         found: dict[bytes, None] = {}
         position = segment.start
         while position < segment.end:
-            records = self._read(position)
+            records, position = self._journal.read(position, _CHUNK_BYTES)
             for record in records:
                 if record.kind == Kind.ROWS:
                     found[record.payload[:16]] = None
                 elif record.kind == Kind.OUTCOMES:
                     found[OutcomeBlock.FromString(record.payload).block_id] = None
-            position = records[-1].after if records else segment.end
         return list(found)
 
 
