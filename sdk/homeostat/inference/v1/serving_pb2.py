@@ -27,7 +27,7 @@ from homeostat.events.v1 import column_pb2 as homeostat_dot_events_dot_v1_dot_co
 from homeostat.events.v1 import serving_pb2 as homeostat_dot_events_dot_v1_dot_serving__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$homeostat/inference/v1/serving.proto\x12\x16homeostat.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a homeostat/events/v1/column.proto\x1a!homeostat/events/v1/serving.proto\"\x13\n\x11GetServingRequest\"\xb6\x03\n\x12GetServingResponse\x12\x13\n\x0bserver_name\x18\x01 \x01(\t\x12\x12\n\ndurability\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65graded_reasons\x18\x03 \x03(\t\x12/\n\x07workers\x18\x04 \x03(\x0b\x32\x1e.homeostat.inference.v1.Worker\x12\x37\n\x08versions\x18\x05 \x03(\x0b\x32%.homeostat.inference.v1.ServedVersion\x12\x36\n\x08journals\x18\x06 \x03(\x0b\x32$.homeostat.inference.v1.JournalState\x12\x37\n\x0bquarantines\x18\x07 \x03(\x0b\x32\".homeostat.inference.v1.Quarantine\x12O\n\x0bloss_counts\x18\x08 \x03(\x0b\x32:.homeostat.inference.v1.GetServingResponse.LossCountsEntry\x1a\x31\n\x0fLossCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xf7\x01\n\x06Worker\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.homeostat.inference.v1.WorkerState\x12\x12\n\nprocess_id\x18\x03 \x01(\x03\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrestart_count\x18\x05 \x01(\x04\x12\x10\n\x08last_end\x18\x06 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x15\n\rrequest_count\x18\x08 \x01(\x04\x12\x11\n\trow_count\x18\t \x01(\x04\"\xfc\x01\n\rServedVersion\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12%\n\x03\x61rm\x18\x03 \x01(\x0e\x32\x18.homeostat.events.v1.Arm\x12\x15\n\rready_workers\x18\x04 \x01(\r\x12\x19\n\x11\x66irst_row_seconds\x18\x05 \x01(\x01\x12\x1b\n\x13\x66urther_row_seconds\x18\x06 \x01(\x01\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x34\n\x08\x62\x61tching\x18\x08 \x01(\x0b\x32\x1d.homeostat.events.v1.BatchingH\x00\x88\x01\x01\x42\x0b\n\t_batching\"s\n\x0cJournalState\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x15\n\rjournal_bytes\x18\x02 \x01(\x04\x12\x13\n\x0bquota_bytes\x18\x03 \x01(\x04\x12\x14\n\x0cunsent_bytes\x18\x04 \x01(\x04\x12\x13\n\x0bis_refusing\x18\x05 \x01(\x08\"\x9f\x01\n\nQuarantine\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x19\n\x11input_fingerprint\x18\x03 \x01(\t\x12\x13\n\x0b\x63rash_count\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12,\n\x08since_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x18ReleaseQuarantineRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x19\n\x11input_fingerprint\x18\x03 \x01(\t\"3\n\x19ReleaseQuarantineResponse\x12\x16\n\x0ereleased_count\x18\x01 \x01(\r*\x8f\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x16\n\x12WORKER_STATE_READY\x10\x02\x12\x18\n\x14WORKER_STATE_LEAVING\x10\x03\x12\x15\n\x11WORKER_STATE_DEAD\x10\x04\x32\xef\x01\n\x0eServingService\x12\x63\n\nGetServing\x12).homeostat.inference.v1.GetServingRequest\x1a*.homeostat.inference.v1.GetServingResponse\x12x\n\x11ReleaseQuarantine\x12\x30.homeostat.inference.v1.ReleaseQuarantineRequest\x1a\x31.homeostat.inference.v1.ReleaseQuarantineResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$homeostat/inference/v1/serving.proto\x12\x16homeostat.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a homeostat/events/v1/column.proto\x1a!homeostat/events/v1/serving.proto\"\x13\n\x11GetServingRequest\"\xb6\x03\n\x12GetServingResponse\x12\x13\n\x0bserver_name\x18\x01 \x01(\t\x12\x12\n\ndurability\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65graded_reasons\x18\x03 \x03(\t\x12/\n\x07workers\x18\x04 \x03(\x0b\x32\x1e.homeostat.inference.v1.Worker\x12\x37\n\x08versions\x18\x05 \x03(\x0b\x32%.homeostat.inference.v1.ServedVersion\x12\x36\n\x08journals\x18\x06 \x03(\x0b\x32$.homeostat.inference.v1.JournalState\x12\x37\n\x0bquarantines\x18\x07 \x03(\x0b\x32\".homeostat.inference.v1.Quarantine\x12O\n\x0bloss_counts\x18\x08 \x03(\x0b\x32:.homeostat.inference.v1.GetServingResponse.LossCountsEntry\x1a\x31\n\x0fLossCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xf7\x01\n\x06Worker\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.homeostat.inference.v1.WorkerState\x12\x12\n\nprocess_id\x18\x03 \x01(\x03\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrestart_count\x18\x05 \x01(\x04\x12\x10\n\x08last_end\x18\x06 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x15\n\rrequest_count\x18\x08 \x01(\x04\x12\x11\n\trow_count\x18\t \x01(\x04\"\x94\x02\n\rServedVersion\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12%\n\x03\x61rm\x18\x03 \x01(\x0e\x32\x18.homeostat.events.v1.Arm\x12\x15\n\rready_workers\x18\x04 \x01(\r\x12\x19\n\x11\x66irst_row_seconds\x18\x05 \x01(\x01\x12\x1b\n\x13\x66urther_row_seconds\x18\x06 \x01(\x01\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x34\n\x08\x62\x61tching\x18\x08 \x01(\x0b\x32\x1d.homeostat.events.v1.BatchingH\x00\x88\x01\x01\x12\x16\n\x0emodel_revision\x18\t \x01(\x04\x42\x0b\n\t_batching\"s\n\x0cJournalState\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x15\n\rjournal_bytes\x18\x02 \x01(\x04\x12\x13\n\x0bquota_bytes\x18\x03 \x01(\x04\x12\x14\n\x0cunsent_bytes\x18\x04 \x01(\x04\x12\x13\n\x0bis_refusing\x18\x05 \x01(\x08\"\x9f\x01\n\nQuarantine\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x19\n\x11input_fingerprint\x18\x03 \x01(\t\x12\x13\n\x0b\x63rash_count\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12,\n\x08since_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x18ReleaseQuarantineRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x19\n\x11input_fingerprint\x18\x03 \x01(\t\"3\n\x19ReleaseQuarantineResponse\x12\x16\n\x0ereleased_count\x18\x01 \x01(\r*\x8f\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x16\n\x12WORKER_STATE_READY\x10\x02\x12\x18\n\x14WORKER_STATE_LEAVING\x10\x03\x12\x15\n\x11WORKER_STATE_DEAD\x10\x04\x32\xef\x01\n\x0eServingService\x12\x63\n\nGetServing\x12).homeostat.inference.v1.GetServingRequest\x1a*.homeostat.inference.v1.GetServingResponse\x12x\n\x11ReleaseQuarantine\x12\x30.homeostat.inference.v1.ReleaseQuarantineRequest\x1a\x31.homeostat.inference.v1.ReleaseQuarantineResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETSERVINGRESPONSE_LOSSCOUNTSENTRY']._loaded_options = None
   _globals['_GETSERVINGRESPONSE_LOSSCOUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_WORKERSTATE']._serialized_start=1558
-  _globals['_WORKERSTATE']._serialized_end=1701
+  _globals['_WORKERSTATE']._serialized_start=1582
+  _globals['_WORKERSTATE']._serialized_end=1725
   _globals['_GETSERVINGREQUEST']._serialized_start=166
   _globals['_GETSERVINGREQUEST']._serialized_end=185
   _globals['_GETSERVINGRESPONSE']._serialized_start=188
@@ -47,15 +47,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKER']._serialized_start=629
   _globals['_WORKER']._serialized_end=876
   _globals['_SERVEDVERSION']._serialized_start=879
-  _globals['_SERVEDVERSION']._serialized_end=1131
-  _globals['_JOURNALSTATE']._serialized_start=1133
-  _globals['_JOURNALSTATE']._serialized_end=1248
-  _globals['_QUARANTINE']._serialized_start=1251
-  _globals['_QUARANTINE']._serialized_end=1410
-  _globals['_RELEASEQUARANTINEREQUEST']._serialized_start=1412
-  _globals['_RELEASEQUARANTINEREQUEST']._serialized_end=1502
-  _globals['_RELEASEQUARANTINERESPONSE']._serialized_start=1504
-  _globals['_RELEASEQUARANTINERESPONSE']._serialized_end=1555
-  _globals['_SERVINGSERVICE']._serialized_start=1704
-  _globals['_SERVINGSERVICE']._serialized_end=1943
+  _globals['_SERVEDVERSION']._serialized_end=1155
+  _globals['_JOURNALSTATE']._serialized_start=1157
+  _globals['_JOURNALSTATE']._serialized_end=1272
+  _globals['_QUARANTINE']._serialized_start=1275
+  _globals['_QUARANTINE']._serialized_end=1434
+  _globals['_RELEASEQUARANTINEREQUEST']._serialized_start=1436
+  _globals['_RELEASEQUARANTINEREQUEST']._serialized_end=1526
+  _globals['_RELEASEQUARANTINERESPONSE']._serialized_start=1528
+  _globals['_RELEASEQUARANTINERESPONSE']._serialized_end=1579
+  _globals['_SERVINGSERVICE']._serialized_start=1728
+  _globals['_SERVINGSERVICE']._serialized_end=1967
 # @@protoc_insertion_point(module_scope)

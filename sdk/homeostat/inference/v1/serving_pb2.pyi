@@ -186,6 +186,7 @@ class ServedVersion(_message.Message):
     FURTHER_ROW_SECONDS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     BATCHING_FIELD_NUMBER: _builtins.int
+    MODEL_REVISION_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     version: _builtins.int
     arm: _column_pb2.Arm.ValueType
@@ -196,6 +197,8 @@ class ServedVersion(_message.Message):
     further_row_seconds: _builtins.float
     error: _builtins.str
     """Why it can't be loaded; empty if it can."""
+    model_revision: _builtins.int
+    """The registry's revision of the model that every ready worker follows."""
     @_builtins.property
     def batching(self) -> _serving_pb2.Batching: ...
     def __init__(
@@ -209,10 +212,11 @@ class ServedVersion(_message.Message):
         further_row_seconds: _builtins.float = ...,
         error: _builtins.str = ...,
         batching: _serving_pb2.Batching | None = ...,
+        model_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batching", b"_batching", "batching", b"batching"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batching", b"_batching", "arm", b"arm", "batching", b"batching", "error", b"error", "first_row_seconds", b"first_row_seconds", "further_row_seconds", b"further_row_seconds", "model_name", b"model_name", "ready_workers", b"ready_workers", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batching", b"_batching", "arm", b"arm", "batching", b"batching", "error", b"error", "first_row_seconds", b"first_row_seconds", "further_row_seconds", b"further_row_seconds", "model_name", b"model_name", "model_revision", b"model_revision", "ready_workers", b"ready_workers", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batching: _TypeAlias = _typing.Literal["batching"]  # noqa: Y015
     _WhichOneofArgType__batching: _TypeAlias = _typing.Literal["_batching", b"_batching"]  # noqa: Y015
