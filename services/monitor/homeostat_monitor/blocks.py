@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homeostat.columns import DTYPES, unpack_validity
-from homeostat.events.v1.column_pb2 import ARM_CANARY, ARM_CHAMPION, ARM_PINNED, Column
+from homeostat.events.v1.column_pb2 import (
+    ARM_CANARY,
+    ARM_CHAMPION,
+    ARM_FALLBACK,
+    ARM_PINNED,
+    Column,
+)
 from homeostat.events.v1.joined_block_pb2 import JoinedBlock
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.ids import BLOCK_ID_BYTES
@@ -20,7 +26,7 @@ from homeostat_monitor.domain.sums import Rows
 from homeostat_monitor.ports import ID_BYTES, BlockOfLosses
 
 # Shadow rows repeat the champion's, and history was never served.
-JUDGED_ARMS = frozenset({ARM_CHAMPION, ARM_CANARY, ARM_PINNED})
+JUDGED_ARMS = frozenset({ARM_CHAMPION, ARM_CANARY, ARM_PINNED, ARM_FALLBACK})
 _CODES = np.dtype("<i4")
 # What the database can hold; names and numbers beyond are nobody's.
 _MOST_NAME = 255

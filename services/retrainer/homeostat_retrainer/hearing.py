@@ -9,7 +9,7 @@ import numpy as np
 from homeostat.events.v1.alert_pb2 import ALERT_RULE_PERFORMANCE, Alert
 from homeostat.events.v1.column_pb2 import ARM_SHADOW
 from homeostat.events.v1.joined_block_pb2 import JoinedBlock
-from homeostat.events.v1.version_changed_pb2 import VersionChanged
+from homeostat.events.v1.version_changed_pb2 import VERSION_CHANGE_SERVING, VersionChanged
 from homeostat_kit.kafka import Received, Unreadable
 from homeostat_retrainer.domain.errors import PeerRefused, UnknownToPeer, UnreadableRecord
 
@@ -136,5 +136,6 @@ def _check_time(at_us: int) -> None:
 
 
 def _brings_champion(message: VersionChanged) -> bool:
-    """A promotion or roll-back; one by a run keeps W."""
-    return message.HasField("champion_version") and not message.run_id
+    """A promotion or roll-back. One by a run keeps W, and so does sharing traffic otherwise."""
+    is_shared_out = message.change == VERSION_CHANGE_SERVING
+    return message.HasField("champion_version") and not message.run_id and not is_shared_out

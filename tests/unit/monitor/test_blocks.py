@@ -11,7 +11,7 @@ from tests.support.monitor import DATATYPES, INPUTS, Days, blocks, days, joined,
 
 from homeostat import reference
 from homeostat.columns import pack
-from homeostat.events.v1.column_pb2 import ARM_SHADOW
+from homeostat.events.v1.column_pb2 import Arm
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.schema import fingerprint
 from homeostat_monitor.blocks import (
@@ -123,8 +123,9 @@ def test_only_first_truths_that_are_finite_are_fed() -> None:
         first_truths(block, b"event")
 
 
-def test_shadow_rows_are_not_judged() -> None:
-    assert not is_judged(ARM_SHADOW)
+def test_rows_are_judged_that_somebody_was_answered_with() -> None:
+    judged = {name for name, arm in Arm.items() if is_judged(arm)}
+    assert judged == {"ARM_CHAMPION", "ARM_CANARY", "ARM_PINNED", "ARM_FALLBACK"}
 
 
 def _rewritten(past: Days, change: Callable[[pa.Table], pa.Table]) -> bytes:

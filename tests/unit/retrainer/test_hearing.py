@@ -6,7 +6,7 @@ import pytest
 from homeostat.events.v1 import alert_pb2 as alerts
 from homeostat.events.v1.column_pb2 import ARM_CHAMPION, ARM_SHADOW, Watermark
 from homeostat.events.v1.joined_block_pb2 import JoinedBlock
-from homeostat.events.v1.version_changed_pb2 import VersionChanged
+from homeostat.events.v1.version_changed_pb2 import VERSION_CHANGE_SERVING, VersionChanged
 from homeostat.topics import JOINED
 from homeostat_kit.kafka import Received
 from homeostat_kit.watermarks import Watermarks
@@ -219,3 +219,18 @@ def test_a_traceparent_of_garbage_is_not_kept(listener: Listener) -> None:
     message = an_alert(PERFORMANCE, watermark_us=2 * DAY)
     apply(record, message, listener.memory, listener.marks, {}, Policy())
     assert listener.memory.held[0].traceparent is None
+
+
+async def test_traffic_shared_out_otherwise_brings_no_champion_and_keeps_w() -> None:
+    shared = VersionChanged(
+        model_name="m", version=1, champion_version=1, change=VERSION_CHANGE_SERVING
+    )
+    registry = KnowsOne()
+    assert (await heard(shared, registry=registry)).lengths == {}
+    assert registry.asked == []
+
+
+def test_an_alert_about_a_canary_leads_to_no_run(listener: Listener) -> None:
+    listener.hear(VersionChanged(model_name="m", version=2, champion_version=1, revision=2))
+    (skipped,) = listener.hear(an_alert(PERFORMANCE, version=2))
+    assert not isinstance(skipped, Run)
