@@ -50,8 +50,9 @@ class _Argument(Protocol):
 class ModelFile:
     """An ONNX model in memory, run on one thread."""
 
-    def __init__(self, path: Path) -> None:
-        """Loads the file; BadModelFile where onnxruntime does not take it."""
+    def __init__(self, source: Path | bytes) -> None:
+        """Loads a file, or its content; BadModelFile where onnxruntime does not take it."""
+        name = str(source) if isinstance(source, Path) else "the model"
         try:
             import onnxruntime as ort  # noqa: PLC0415 - an extra; most commands do without
         except ImportError as error:
@@ -61,15 +62,15 @@ class ModelFile:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        self.content = path.read_bytes()
+        self.content = source.read_bytes() if isinstance(source, Path) else source
         if not self.content:
-            raise BadModelFile(f"{path} is empty; export the model again")
+            raise BadModelFile(f"{name} is empty; export the model again")
         try:
             self._session = ort.InferenceSession(
                 self.content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise BadModelFile(f"onnxruntime does not load {path}: {error}") from error
+            raise BadModelFile(f"onnxruntime does not load {name}: {error}") from error
 
     def inputs(
         self, nullable: Set[str], widths: Mapping[str, int] | None = None
