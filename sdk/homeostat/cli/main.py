@@ -4,7 +4,7 @@ import importlib
 
 import typer
 
-from homeostat.cli import models, pushing, watching
+from homeostat.cli import advising, models, pushing, serving, watching
 from homeostat.cli.reporting import guarded
 
 app = typer.Typer(
@@ -18,7 +18,9 @@ app = typer.Typer(
 )
 pushing.add_to(app)
 models.add_to(app)
+serving.add_to(app)
 watching.add_to(app)
+advising.add_to(app)
 
 # Packages of other extras that bring commands of their own.
 _EXTENSIONS = ("homeostat_local.cli", "homeostat_flights.cli")
