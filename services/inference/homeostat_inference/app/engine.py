@@ -187,7 +187,9 @@ class Engine:
             outputs = served.model.run(arrays)
             _require_rows(outputs, len(arrays[0]))
             scores, decisions = judge(schema.signature, outputs[schema.score_index])
-        self._count(batch, len(scores), (time.monotonic_ns() - started_ns) / 1e9)
+        ran_ns = time.monotonic_ns() - started_ns
+        self._count(batch, len(scores), ran_ns / 1e9)
+        served.tally.add(len(batch), len(scores), ran_ns, self.clock.now_us())
         return _Ran(Answered(arrays, outputs, scores, decisions), started_ns, traceparent)
 
     def _fit_arrays(self, served: Served, batch: list[Waiting]) -> list[Array] | None:
@@ -247,6 +249,7 @@ class Engine:
         counts.run_seconds += seconds
 
     def _refuse(self, served: Served, waiting: Waiting, error: Exception) -> None:
+        served.tally.refused += 1
         served.release(waiting.rows, len(waiting.call.payload), waiting.arrived_at_us)
         self._fail(waiting.call, error)
 

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import random
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
@@ -45,6 +45,27 @@ class NotLoaded(Exception):
         self.version = version
 
 
+@dataclass(slots=True)
+class Tally:
+    """What a version has done since it was loaded; written by whoever runs it, read by anybody."""
+
+    requests: int = 0
+    rows: int = 0
+    runs: int = 0
+    run_ns: int = 0
+    # Requests that were checked and yet got no answer.
+    refused: int = 0
+    last_us: int = 0
+
+    def add(self, requests: int, rows: int, run_ns: int, now_us: int) -> None:
+        """One run."""
+        self.requests += requests
+        self.rows += rows
+        self.runs += 1
+        self.run_ns += run_ns
+        self.last_us = now_us
+
+
 class Served:
     """A loaded version and the rows that it has taken on."""
 
@@ -65,6 +86,7 @@ class Served:
         self.model = model
         self.runner: Runner[Any] | None = None
         self.run_seconds = run_seconds
+        self.tally = Tally()
         self._inline_seconds = inline_seconds
         self._queue_rows = queue_rows
         self._queue_bytes = queue_bytes
