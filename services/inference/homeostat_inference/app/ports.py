@@ -80,6 +80,8 @@ class Kind(enum.IntEnum):
     ACTIVATION = 6
     # A writer begins: blocks before it that have no end were ended by it, at the time it names.
     BEGIN = 7
+    # A block that is whole, as it goes on the topic.
+    BLOCK = 8
 
 
 class Chain:
