@@ -1,0 +1,1 @@
+"""The inference service beside its peers, in one run, every answer checked."""
