@@ -11,8 +11,6 @@ import grpc
 from homeostat.tokens import Role, TokenEntry, UnusableTokens, digest_of, read_tokens
 from homeostat_kit.watched import Watched
 
-__all__ = ["Guard", "Role", "caller_name", "roles_of"]
-
 _SCHEME = "bearer "
 _HEALTH = "/grpc.health.v1.Health/"
 _REFLECTION = "/grpc.reflection."
@@ -33,19 +31,26 @@ def caller_name() -> str | None:
     return _caller.get()
 
 
-def roles_of(service: str, **methods: Iterable[str]) -> dict[str, Role]:
-    """A table for `Guard`: role=["Method", ...] of the service with this full name."""
+# Full method path to the role that it needs; None where everybody may.
+Roles = Mapping[str, Role | None]
+_OPEN = "open"
+
+
+def roles_of(service: str, **methods: Iterable[str]) -> dict[str, Role | None]:
+    """A table for `Guard`: role=["Method", ...] of the service with this full name; the methods
+    named under ``open`` ask for no token."""
     return {
-        f"/{service}/{method}": Role(role) for role, names in methods.items() for method in names
+        f"/{service}/{method}": None if role == _OPEN else Role(role)
+        for role, names in methods.items()
+        for method in names
     }
 
 
 class Guard:
     """Says who may call what. A method that is in no table is for admins alone; health is open."""
 
-    def __init__(self, tokens_file: Path, roles: Mapping[str, Role]) -> None:
-        """``roles``: by full method path. UnusableTokens if the file is none; later changes of it
-        are taken over within a second."""
+    def __init__(self, tokens_file: Path, roles: Roles) -> None:
+        """UnusableTokens if the file is none; later changes of it are taken over in a second."""
         self._roles = dict(roles)
         self._tokens = Watched(
             [tokens_file], lambda: _by_digest(tokens_file), unusable=UnusableTokens
@@ -56,14 +61,12 @@ class Guard:
         if method.startswith(_HEALTH):
             return None
         role = Role.READ if method.startswith(_REFLECTION) else self._roles.get(method, Role.ADMIN)
-        return self.require(role, authorization, method)
-
-    def require(self, role: Role, authorization: str | bytes | None, what: str) -> str:
-        """The caller's name, if it has the role; Unauthenticated or Forbidden."""
+        if role is None:
+            return None
         entry = self._entry(authorization)
         if not entry.may(role):
             raise Forbidden(
-                f"the token {entry.name!r} lacks the role {role.value!r}, which {what} needs"
+                f"the token {entry.name!r} lacks the role {role.value!r}, which {method} needs"
             )
         return entry.name
 

@@ -13,7 +13,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from homeostat_kit import logs
-from homeostat_kit.auth import Guard, Guarding, Role
+from homeostat_kit.auth import Guard, Guarding, Roles
 from homeostat_kit.tls import TlsFiles, grpc_credentials
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -42,7 +42,7 @@ class Security:
     guard: Guard | None = None
 
     @staticmethod
-    def of(tls: TlsFiles | None, tokens_file: Path | None, roles: Mapping[str, Role]) -> "Security":
+    def of(tls: TlsFiles | None, tokens_file: Path | None, roles: Roles) -> "Security":
         """From settings and the service's table of methods; UnusableTokens if that file is none."""
         return Security(tls, None if tokens_file is None else Guard(tokens_file, roles))
 
@@ -85,6 +85,11 @@ class RunningServer:
     def port(self) -> int:
         """The bound port."""
         return int(self.address.rpartition(":")[2])
+
+    async def tell_health(self, service_name: str, *, is_serving: bool) -> None:
+        """What health says of one service from now on."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(service_name, status.SERVING if is_serving else status.NOT_SERVING)
 
     async def stop(self, grace: float | None = 3.0) -> None:
         """Says NOT_SERVING, takes no new calls, and gives those under way ``grace`` seconds."""

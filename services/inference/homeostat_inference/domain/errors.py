@@ -4,6 +4,13 @@
 class InferenceError(Exception):
     """Why a call got no answer; the message is meant for the caller."""
 
+    # When it may be worth while to try again; None where it is not the time that matters.
+    retry_after_seconds: float | None = None
+
+
+class DeadlineExceeded(InferenceError):
+    """The caller, or the server for it, has waited long enough."""
+
 
 class NotServed(InferenceError):
     """There is no such model, or no such version of it."""
@@ -16,6 +23,10 @@ class InvalidInput(InferenceError):
 class Overloaded(InferenceError):
     """More waits than may wait; try again later."""
 
+    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
 
 class TooLarge(InferenceError):
     """The message is longer than the server takes."""
@@ -23,6 +34,8 @@ class TooLarge(InferenceError):
 
 class NotKept(InferenceError):
     """The journal can't keep another record: its disk or its quota is full."""
+
+    retry_after_seconds = 1.0
 
 
 class WrongMode(InferenceError):
@@ -39,3 +52,11 @@ class ModelFailed(InferenceError):
 
 class Quarantined(InferenceError):
     """The version, or this input of it, is held back after crashes; the message names the cure."""
+
+
+class DeadlineExceeded(InferenceError):
+    """The answer would come later than the caller, or the server, wants to wait for it."""
+
+
+class NotOffered(InferenceError):
+    """The protocol has it and this server does not; the message names what does it instead."""

@@ -6,10 +6,13 @@ from types import MappingProxyType
 import grpc
 
 from homeostat_inference.domain.errors import (
+    DeadlineExceeded,
+    DeadlineExceeded,
     InvalidInput,
     Leaving,
     ModelFailed,
     NotKept,
+    NotOffered,
     NotServed,
     Overloaded,
     Quarantined,
@@ -28,10 +31,13 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = MappingProxyType(
         Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
         TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
         NotKept: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
         WrongMode: grpc.StatusCode.FAILED_PRECONDITION,
         Quarantined: grpc.StatusCode.FAILED_PRECONDITION,
         Leaving: grpc.StatusCode.UNAVAILABLE,
         RegistryAway: grpc.StatusCode.UNAVAILABLE,
+        DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+        NotOffered: grpc.StatusCode.UNIMPLEMENTED,
         ModelFailed: grpc.StatusCode.INTERNAL,
     }
 )
