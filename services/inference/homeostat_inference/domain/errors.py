@@ -8,10 +8,6 @@ class InferenceError(Exception):
     retry_after_seconds: float | None = None
 
 
-class DeadlineExceeded(InferenceError):
-    """The caller, or the server for it, has waited long enough."""
-
-
 class NotServed(InferenceError):
     """There is no such model, or no such version of it."""
 

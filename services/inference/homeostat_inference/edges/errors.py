@@ -7,7 +7,6 @@ import grpc
 
 from homeostat_inference.domain.errors import (
     DeadlineExceeded,
-    DeadlineExceeded,
     InvalidInput,
     Leaving,
     ModelFailed,
@@ -31,7 +30,6 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = MappingProxyType(
         Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
         TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
         NotKept: grpc.StatusCode.RESOURCE_EXHAUSTED,
-        DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
         WrongMode: grpc.StatusCode.FAILED_PRECONDITION,
         Quarantined: grpc.StatusCode.FAILED_PRECONDITION,
         Leaving: grpc.StatusCode.UNAVAILABLE,
