@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # exists in the stubs only
 _CHUNK_BYTES = 1024 * 1024
 _SECONDS = 300.0
 _METHODS = {
-    Form.INT8_STATIC: "int8 quantisation, calibrated",
-    Form.INT8_BY_ROW: "int8 quantisation, row by row",
-    Form.INT8_DYNAMIC: "int8 quantisation, range per run",
+    Form.INT8_STATIC: "int8 quantisation (calibrated)",
+    Form.INT8_BY_ROW: "int8 quantisation (row by row)",
+    Form.INT8_DYNAMIC: "int8 quantisation (range per run)",
     Form.FLOAT16: "float16 conversion",
 }
 

@@ -13,6 +13,8 @@ from homeostat.advise.making.refusal import NotPossible
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 # Quantisation per channel needs the operators of this version.
 _LEAST_OPSET = 13
+# What the registry takes.
+_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 
 def read(content: bytes) -> Any:
@@ -62,6 +64,56 @@ def with_opset(model: Any) -> Any:
             f"its operator set is {version}, {_LEAST_OPSET} is needed and onnx can't convert it: "
             "export it with a newer target_opset"
         ) from error
+
+
+def finished(model: Any) -> bytes:
+    """The file as the registry takes it: nodes in order, operators of the standard alone, whole.
+    NotPossible where it can't be."""
+    foreign = {node.domain for node in model.graph.node} - set(_DOMAINS)
+    if foreign:
+        raise NotPossible(f"its operators would be of {', '.join(sorted(foreign))}, not standard")
+    ordered = [copied(node) for node in _in_order(model.graph)]
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        first = str(error).strip().splitlines()[0][:300]
+        raise NotPossible(f"onnx.checker finds what was made broken: {first}") from None
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _in_order(graph: Any) -> list[Any]:
+    """Each node after those that it needs; converters append theirs at the end."""
+    makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
+    needs = [{makers[name] for name in _names(node) if name in makers} for node in graph.node]
+    done: dict[int, None] = {}
+    for at in range(len(needs)):
+        open_nodes = [at]
+        while open_nodes:
+            missing = [each for each in needs[open_nodes[-1]] if each not in done]
+            if missing and len(open_nodes) <= len(needs):
+                open_nodes.extend(missing)
+            else:
+                done[open_nodes.pop()] = None
+    return [graph.node[at] for at in done]
+
+
+def _names(node: Any) -> Iterator[str]:
+    """What a node reads, bodies of loops and branches included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            for inner in body.node:
+                yield from _names(inner)
+
+
+def copied(node: Any) -> Any:
+    """A node of its own: those of a list that is emptied lose their content."""
+    made = type(node)()
+    made.CopyFrom(node)
+    return made
 
 
 def attributes(node: Any) -> dict[str, Any]:

@@ -26,9 +26,7 @@ def convert(content: bytes) -> bytes:
         with warnings.catch_warnings():
             # Weights nearer to zero than float16 goes become its smallest: the comparison judges.
             warnings.simplefilter("ignore")
-            made: bytes = float16.convert_float_to_float16(
-                model, keep_io_types=True
-            ).SerializeToString()
+            made = float16.convert_float_to_float16(model, keep_io_types=True)
     except Exception as error:
         raise NotPossible(f"the converter fails: {type(error).__name__}: {error}") from error
-    return made
+    return graphs.finished(made)

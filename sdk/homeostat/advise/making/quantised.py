@@ -76,11 +76,11 @@ def _converted(model: Any, convert: Callable[[Path, Path], None]) -> bytes:
             convert(source, target)
         except Exception as error:
             raise NotPossible(f"the quantiser fails: {type(error).__name__}: {error}") from error
-        made = target.read_bytes()
-    known = {node.op_type for node in graphs.read(made).graph.node}
+        made = graphs.read(target.read_bytes())
+    known = {node.op_type for node in made.graph.node}
     if not known & {"QuantizeLinear", "DynamicQuantizeLinear"}:
         raise NotPossible("the quantiser found nothing to quantise in it")
-    return made
+    return graphs.finished(made)
 
 
 def _reader(calibration: Arrays) -> Any:
