@@ -73,5 +73,5 @@ lock: setup ## pins all requirements anew, with hashes and without addresses (UP
 
 .PHONY: clean
 clean: ## removes what was made here, except the data in .homeostat
-	@rm -rf .venv .kafka .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	@rm -rf .venv .venv-kserve .kafka .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -6,4 +6,9 @@ from hypothesis import settings
 settings.register_profile("homeostat", deadline=None)
 settings.load_profile("homeostat")
 
-pytest_plugins = ["tests.support.broker", "tests.support.database", "tests.support.kafka"]
+pytest_plugins = [
+    "tests.support.broker",
+    "tests.support.database",
+    "tests.support.kafka",
+    "tests.support.kserve",
+]
