@@ -159,11 +159,12 @@ def reconcile(
         MappingProxyType(refusals),
         MappingProxyType(_reachable(plan, loaded, entries)),
         MappingProxyType(quarantined),
-        MappingProxyType(_guards(plan)),
+        MappingProxyType(guards_of(plan)),
     )
 
 
-def _guards(plan: ServingPlan) -> dict[Key, Guard]:
+def guards_of(plan: ServingPlan) -> dict[Key, Guard]:
+    """Versions that are run with care, and how."""
     held: dict[Key, frozenset[str]] = {}
     for each in plan.quarantines:
         key = (each.model_name, each.version)

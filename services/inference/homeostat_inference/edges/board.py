@@ -91,6 +91,8 @@ class Word(enum.IntEnum):
     HELD_BACK = 43
     IS_REFUSING = 44
     DISK_ERRORS = 45
+    # Written by the shadow process: rows that a shadow was to repeat and did not.
+    SHADOW_SKIPPED_ROWS = 46
 
 
 class _Run(enum.IntEnum):
