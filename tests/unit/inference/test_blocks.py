@@ -6,13 +6,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeostat.columns import pack, unpack
+from homeostat.columns import unpack
+from homeostat.events.v1.column_pb2 import Column
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat_inference.app.assembly import Assembler, Mark, Sealed
 from homeostat_inference.app.book import BlockBook, Placed, Size
 from homeostat_inference.app.ports import Chain, Done, Kind
-from homeostat_inference.app.records import RowsRecord, pack_rows
-from homeostat_inference.domain.blocks import merge
+from homeostat_inference.app.records import column_bytes, pack_mark, pack_rows
 from homeostat_inference.domain.times import ClockMarks
 from homeostat_kit.clock import FixedClock
 
@@ -40,15 +40,34 @@ class MemoryJournal:
         pass
 
 
-def a_slice(block_id: bytes, numbers: list[int], texts: list[str]) -> PredictionBlock:
+OUTLINE = PredictionBlock(
+    model_name="m",
+    inputs=[
+        Column(name="n", datatype="INT64", width=1),
+        Column(name="t", datatype="BYTES", width=1, validity=b"\x01"),
+    ],
+)
+
+
+def a_slice(placed: Placed, numbers: list[int], texts: list[str]) -> bytes:
+    """Some rows of a block, as the journal keeps them."""
     values = np.array(numbers, dtype=np.int64)
     words = np.array(texts, dtype=object)
-    return PredictionBlock(
-        block_id=block_id,
-        row_count=len(numbers),
-        inputs=[pack("n", values), pack("t", words, words != "")],
-        scores=values.astype("<f8").tobytes(),
-        event_times_us=values.tobytes(),
+    return pack_rows(
+        block_id=placed.block_id,
+        first_row=placed.first_row,
+        row_count=placed.row_count,
+        traceparent="",
+        outline=b"" if placed.first_row else OUTLINE.SerializeToString(),
+        client_keys=b"",
+        columns=[
+            values.tobytes(),
+            values.astype("<f8").tobytes(),
+            values.astype("<f8").tobytes(),
+            values.astype("<f4").tobytes(),
+            column_bytes(values),
+            column_bytes(words),
+        ],
     )
 
 
@@ -58,17 +77,27 @@ ROWS = st.lists(
 
 
 @given(parts=st.lists(ROWS, min_size=1, max_size=6))
-def test_a_block_merged_from_slices_has_their_rows_in_order(
+def test_a_block_put_together_from_slices_has_their_rows_in_order(
     parts: list[list[tuple[int, str]]],
 ) -> None:
-    slices = [a_slice(b"x" * 16, [n for n, _ in part], [t for _, t in part]) for part in parts]
-    block = merge(slices, 5)
+    assembler = Assembler()
+    first = 0
+    for at, part in enumerate(parts):
+        placed = Placed(0, 0, b"x" * 16, first, len(part), Chain())
+        payload = a_slice(placed, [n for n, _ in part], [t for _, t in part])
+        assert assembler.feed(at, Kind.ROWS, payload) == []
+        first += len(part)
+    (sealed,) = assembler.feed(len(parts), Kind.BEGIN, pack_mark(5))
+    assert isinstance(sealed, Sealed)
+    block = sealed.block()
     rows = [row for part in parts for row in part]
     numbers, _ = unpack(block.inputs[0], block.row_count)
     texts, present = unpack(block.inputs[1], block.row_count)
     assert list(zip(numbers.tolist(), texts.tolist(), strict=True)) == rows
     assert present.tolist() == [text != "" for _, text in rows]
     assert np.frombuffer(block.scores).tolist() == [float(number) for number, _ in rows]
+    assert len(set(block.inputs[1].dictionary)) == len(block.inputs[1].dictionary)
+    assert block.produced_at.ToMicroseconds() == 5
 
 
 def kept_by_book(batches: list[list[int]]) -> tuple[MemoryJournal, list[tuple[bytes, int, int]]]:
@@ -87,15 +116,7 @@ def kept_by_book(batches: list[list[int]]) -> tuple[MemoryJournal, list[tuple[by
                 row += rows
             numbers = list(range(number, number + placed.row_count))
             number += placed.row_count
-            message = a_slice(placed.block_id, numbers, ["a"] * placed.row_count)
-            record = RowsRecord(
-                placed.block_id,
-                placed.first_row,
-                placed.row_count,
-                "",
-                message.SerializeToString(),
-            )
-            return pack_rows(record), lambda error: None
+            return a_slice(placed, numbers, ["a"] * placed.row_count), lambda error: None
 
         book.keep(("model",), [Size(rows, 100) for rows in batch], write)
     book.mark(Kind.CALLER_MARK, 7)

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from homeostat.client import infer_request, read_answer
 from homeostat.events.v1.column_pb2 import TASK_REGRESSION
+from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.inference.v2.open_inference_pb2 import ModelInferResponse
 from homeostat.registry.v1.registry_pb2 import Signature, TensorSpec
+from homeostat_inference.app.assembly import Assembler, Sealed
 from homeostat_inference.app.book import BLOCK_BYTES, BlockBook
 from homeostat_inference.app.engine import Engine, Rules
 from homeostat_inference.app.ports import Chain, Done, Kind
-from homeostat_inference.app.records import unpack_rows
+from homeostat_inference.app.records import pack_seal
 from homeostat_inference.app.serving import NotLoaded, Runner, Served, Table
 from homeostat_inference.domain.errors import (
     InferenceError,
@@ -56,7 +58,7 @@ class Doubles:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
+    def run(self, inputs: Sequence[Any], options: Any = None) -> list[Any]:
         if (inputs[0] == POISON).any():
             raise RuntimeError("poison")
         self.batches.append(len(inputs[0]))
@@ -68,7 +70,8 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self.blocks: list[Any] = []
+        self.records: list[tuple[Kind, bytes]] = []
+        self._taken: list[Done] = []
 
     def append(
         self,
@@ -79,13 +82,24 @@ class MemoryJournal:
         chain: Chain | None = None,
         must: bool = False,
     ) -> None:
-        if kind == Kind.ROWS and self.error is None:
-            self.blocks.append(unpack_rows(payload).slice())
+        if self.error is None:
+            self.records.append((kind, payload))
         if done is not None:
-            done(self.error)
+            self._taken.append(done)
 
     def commit(self) -> None:
-        pass
+        told, self._taken = self._taken, []
+        for done in told:
+            done(self.error)
+
+    @property
+    def blocks(self) -> list[PredictionBlock]:
+        """Everything kept, as it goes on the topic; open blocks are taken as ended."""
+        assembler = Assembler()
+        made = [each for kind, payload in self.records for each in assembler.feed(0, kind, payload)]
+        for block_id in assembler.open_block_ids:
+            made += assembler.feed(0, Kind.SEAL, pack_seal(block_id, 0))
+        return [each.block() for each in made if isinstance(each, Sealed)]
 
 
 class MemoryCall:
@@ -95,6 +109,7 @@ class MemoryCall:
         request = infer_request("m", {"x": np.array(values, np.float32)}, **more)
         self.payload: bytes = request.SerializeToString()
         self.received_ns = time.monotonic_ns()
+        self.deadline_ns = 0
         self.answers: list[list[float]] = []
         self.errors: list[Exception] = []
         self.is_answered = threading.Event()
@@ -219,7 +234,7 @@ def test_rows_in_hand_keep_a_promise_that_is_made_while_they_run() -> None:
     assert world.errors(calls) == [None, InvalidInput, None, None]
     assert [each.answers for each in calls[2:]] == [[[2_000_010.0]], [[14.0]]]
     times = [np.frombuffer(each.event_times_us, "<i8").tolist() for each in world.journal.blocks]
-    assert times == [[1_000_009], [1_000_005, 1_000_005]]
+    assert times == [[1_000_009, 1_000_005, 1_000_005]]
 
 
 def test_rows_of_a_version_that_was_swapped_out_are_in_hand_until_they_are_answered() -> None:

@@ -14,7 +14,7 @@ from homeostat.events.v1.column_pb2 import Column
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.topics import OUTCOMES, PREDICTIONS
 from homeostat_inference.app.ports import Kind
-from homeostat_inference.app.records import RowsRecord, pack_mark, pack_rows, pack_seal
+from homeostat_inference.app.records import pack_mark, pack_rows, pack_seal
 from homeostat_inference.edges import relay as module
 from homeostat_inference.edges.journal import Journal
 from homeostat_inference.edges.relay import Relay, Tail
@@ -49,11 +49,20 @@ class MemoryBus:
         return found
 
 
-def add_rows(journal: Journal, name: bytes, first_row: int = 0, **more: Any) -> None:
-    block_id = name * 16
-    message = PredictionBlock(block_id=block_id, row_count=1, **more).SerializeToString()
-    record = RowsRecord(block_id, first_row, 1, "", message)
-    journal.append(Kind.ROWS, pack_rows(record))
+def add_rows(journal: Journal, name: bytes, first_row: int = 0, width: int = 0) -> None:
+    """One row, with so many bytes of an input."""
+    columns = [Column(name="x", datatype="UINT8", width=width)] if width else []
+    outline = PredictionBlock(model_name="m", inputs=columns).SerializeToString()
+    payload = pack_rows(
+        block_id=name * 16,
+        first_row=first_row,
+        row_count=1,
+        traceparent="",
+        outline=outline if first_row == 0 else b"",
+        client_keys=b"",
+        columns=[bytes(8), bytes(8), bytes(8), bytes(4), bytes(width)],
+    )
+    journal.append(Kind.ROWS, payload)
     journal.commit()
 
 
@@ -204,7 +213,7 @@ async def test_a_block_that_no_broker_takes_is_skipped_and_holds_up_nothing(tmp_
         relay = a_relay(journal, bus, tmp_path, are_archived=are_archived)
         async with running(relay, journal):
             for row in range(2):
-                add_rows(journal, b"a", row, inputs=[Column(name="x", values=bytes(9 << 20))])
+                add_rows(journal, b"a", row, width=9 << 20)
             seal(journal, b"a")
             add_rows(journal, b"b")
             seal(journal, b"b")

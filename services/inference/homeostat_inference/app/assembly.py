@@ -1,11 +1,23 @@
 """Journal records back into what goes on the topics."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from homeostat.events.v1.column_pb2 import Column
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat_inference.app.ports import Kind
-from homeostat_inference.app.records import RowsRecord, unpack_mark, unpack_rows, unpack_seal
-from homeostat_inference.domain.blocks import merge
+from homeostat_inference.app.records import (
+    ColumnsReader,
+    RowsRecord,
+    unpack_mark,
+    unpack_rows,
+    unpack_seal,
+)
+from homeostat_inference.app.whole import Whole, unpack_whole
+from homeostat_inference.domain.blocks import filled, row_bytes, timestamp
+from homeostat_inference.domain.tensors import Packed
+
+_TIME, _SCORE, _LATENCY = 8, 8, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +30,46 @@ class Sealed:
     slices: list[RowsRecord]
 
     def block(self) -> PredictionBlock:
-        """All its rows, as one message."""
-        return merge([each.slice() for each in self.slices], self.sealed_at_us)
+        """All its rows, as one message; ValueError, struct.error or DecodeError if its records are
+        damaged in a way that their checksums missed."""
+        outline = PredictionBlock.FromString(self.slices[0].outline)
+        readers = [ColumnsReader.of(each) for each in self.slices]
+        pairs = list(zip(readers, self.slices, strict=True))
+        has_keys = any(each.has_client_keys for each in self.slices)
+        keys = [reader.client_keys(each) for reader, each in pairs]
+        block = PredictionBlock(
+            model_name=outline.model_name,
+            version=outline.version,
+            arm=outline.arm,
+            task=outline.task,
+            schema_fingerprint=outline.schema_fingerprint,
+            block_id=self.block_id,
+            row_count=sum(each.row_count for each in self.slices),
+            client_keys=b"".join(keys) if has_keys else b"",
+            event_times_us=_joined(readers, _TIME),
+            scores=_joined(readers, _SCORE),
+            decisions=_joined(readers, _SCORE),
+            latencies_seconds=_joined(readers, _LATENCY),
+            inputs=_filled(outline.inputs, readers),
+            outputs=_filled(outline.outputs, readers),
+            contexts=_filled(outline.contexts, readers),
+            produced_at=timestamp(self.sealed_at_us),
+        )
+        return block
+
+
+def _joined(readers: Sequence[ColumnsReader], row_size: int) -> bytes:
+    return b"".join(each.numbers(row_size) for each in readers)
+
+
+def _filled(columns: Iterable[Column], readers: Sequence[ColumnsReader]) -> list[Column]:
+    return [filled(each, [_values(each, reader) for reader in readers]) for each in columns]
+
+
+def _values(column: Column, reader: ColumnsReader) -> Packed:
+    if column.datatype == "BYTES":
+        return reader.texts(column.width)
+    return bytes(reader.numbers(row_bytes(column)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +89,7 @@ class Event:
     message: bytes
 
 
-Assembled = Sealed | Mark | Event
+Assembled = Sealed | Whole | Mark | Event
 
 
 @dataclass(slots=True)
@@ -80,6 +130,8 @@ class Assembler:
             return self.end_open(unpack_mark(payload))
         if kind in (Kind.CLOCK_MARK, Kind.CALLER_MARK):
             return [Mark(unpack_mark(payload), kind == Kind.CALLER_MARK)]
+        if kind == Kind.BLOCK:
+            return [unpack_whole(payload)]
         return [Event(Kind(kind), payload)]
 
     def end_open(self, sealed_at_us: int) -> list[Assembled]:

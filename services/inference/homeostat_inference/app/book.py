@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from homeostat.ids import new_block_id
 from homeostat_inference.app.ports import Chain, Clock, Done, Journal, Kind
@@ -17,11 +16,14 @@ BLOCK_AGE_US = 20_000
 BLOCK_BYTES = 4 * 1024 * 1024
 
 
-class Size(NamedTuple):
-    """What a request brings to its block: rows, and about how many bytes with their outputs."""
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a request brings to its block: rows, and about how many bytes with their outputs; and
+    how many requests bring just that."""
 
     rows: int
     bytes: int
+    count: int = 1
 
 
 @dataclass(slots=True)
@@ -119,31 +121,37 @@ class BlockBook:
         return sum(block.rows for block in list(self._open.values()))
 
     def _places(self, key: Key, sizes: Sequence[Size]) -> Iterator[Placed]:
-        first = 0
-        while first < len(sizes):
-            block = self._room_for(key, sizes[first])
+        first = at = 0
+        left = sizes[0].count if sizes else 0
+        while at < len(sizes):
+            block = self._room_for(key, sizes[at])
             after, rows, taken = first, 0, 0
-            while after < len(sizes) and (
-                block.rows + rows == 0 or self._fits(block, rows, taken, sizes[after])
-            ):
-                rows += sizes[after].rows
-                taken += sizes[after].bytes
-                after += 1
+            while at < len(sizes):
+                size = sizes[at]
+                count = min(left, self._fitting(block, rows, taken, size))
+                rows += size.rows * count
+                taken += size.bytes * count
+                after += count
+                left -= count
+                if left:
+                    break
+                at += 1
+                left = sizes[at].count if at < len(sizes) else 0
             yield Placed(first, after, block.block_id, block.rows, rows, block.chain)
             block.rows += rows
             block.bytes += taken
             first = after
 
-    def _fits(self, block: OpenBlock, rows: int, taken: int, size: Size) -> bool:
-        return (
-            block.rows + rows + size.rows <= self._block_rows
-            and block.bytes + taken + size.bytes <= BLOCK_BYTES
-        )
+    def _fitting(self, block: OpenBlock, rows: int, taken: int, size: Size) -> int:
+        """How many more such requests the block takes; an empty one takes any."""
+        by_rows = (self._block_rows - block.rows - rows) // size.rows
+        by_bytes = (BLOCK_BYTES - block.bytes - taken) // max(1, size.bytes)
+        return max(min(by_rows, by_bytes), 0 if block.rows + rows else 1)
 
     def _room_for(self, key: Key, size: Size) -> OpenBlock:
         block = self._open.get(key)
         if block is not None:
-            if not block.chain.is_broken and self._fits(block, 0, 0, size):
+            if not block.chain.is_broken and self._fitting(block, 0, 0, size):
                 return block
             self._seal(key)
         now_us = self._clock.now_us()

@@ -22,6 +22,10 @@ class Call(Protocol):
     def received_ns(self) -> int:
         """When it came in, monotonic."""
 
+    @property
+    def deadline_ns(self) -> int:
+        """Until when the caller waits, monotonic; 0 if it has not said so."""
+
     def respond(self, payload: bytes) -> None:
         """Sends the serialized response."""
 
@@ -32,8 +36,9 @@ class Call(Protocol):
 class Model(Protocol):
     """A loaded model; safe to run from several threads."""
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """All outputs, in the signature's order, for inputs in the signature's order."""
+    def run(self, inputs: Sequence[Array], options: Any = None) -> list[Array]:
+        """All outputs, in the signature's order, for inputs in the signature's order. ``options``:
+        a watched run's, by which it may be ended early."""
 
 
 class Run(Protocol):

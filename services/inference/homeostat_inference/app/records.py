@@ -1,43 +1,122 @@
 """The payloads of journal records."""
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
+import numpy as np
 
-_ROWS = struct.Struct("<16sIIB")
+from homeostat.ids import CLIENT_KEY_BYTES
+from homeostat_inference.domain.tensors import Array
+
+# Block, first row, rows, whether the rows have client keys, lengths of traceparent and outline.
+_ROWS = struct.Struct("<16sII?BI")
 _SEAL = struct.Struct("<16sq")
 _MARK = struct.Struct("<q")
+_TEXT_BYTES = np.dtype("<u4")
 
 
 @dataclass(frozen=True, slots=True)
 class RowsRecord:
-    """Rows ``first_row`` and following of a block, as a block of their own."""
+    """Rows ``first_row`` and following of a block, as bare columns."""
 
     block_id: bytes
     first_row: int
     row_count: int
     traceparent: str
-    message: bytes
+    has_client_keys: bool
+    # What the block's columns are, with its first rows only: a serialized `blocks.Outline`.
+    outline: bytes
+    # Event times, client keys, scores, decisions, latencies, then the columns, one behind another.
+    content: memoryview | bytes
 
-    def slice(self) -> PredictionBlock:
-        """The rows; google.protobuf.message.DecodeError if they are damaged."""
-        return PredictionBlock.FromString(self.message)
 
-
-def pack_rows(record: RowsRecord) -> bytes:
-    """A ROWS payload."""
-    trace = record.traceparent.encode()
-    head = _ROWS.pack(record.block_id, record.first_row, record.row_count, len(trace))
-    return head + trace + record.message
+def pack_rows(
+    *,
+    block_id: bytes,
+    first_row: int,
+    row_count: int,
+    traceparent: str,
+    outline: bytes,
+    client_keys: bytes,
+    columns: Sequence[bytes],
+) -> bytes:
+    """A ROWS payload. ``columns``: event times, scores, decisions, latencies, then inputs, outputs
+    and contexts, each as `column_bytes` gives it. ``outline`` is empty but for the first rows."""
+    trace = traceparent.encode()
+    head = _ROWS.pack(block_id, first_row, row_count, bool(client_keys), len(trace), len(outline))
+    return b"".join((head, trace, outline, client_keys, *columns))
 
 
 def unpack_rows(payload: bytes) -> RowsRecord:
-    """What `pack_rows` packed."""
-    block_id, first_row, row_count, trace_bytes = _ROWS.unpack_from(payload)
+    """What `pack_rows` packed; struct.error if it is damaged."""
+    block_id, first_row, row_count, has_keys, trace_bytes, outline_bytes = _ROWS.unpack_from(
+        payload
+    )
     at = _ROWS.size + trace_bytes
-    trace = payload[_ROWS.size : at].decode()
-    return RowsRecord(block_id, first_row, row_count, trace, payload[at:])
+    after = at + outline_bytes
+    return RowsRecord(
+        block_id,
+        first_row,
+        row_count,
+        payload[_ROWS.size : at].decode(),
+        has_keys,
+        payload[at:after],
+        memoryview(payload)[after:],
+    )
+
+
+def column_bytes(values: Array) -> bytes:
+    """A column's values: numbers as they are; of strings first the length of all that follows,
+    then each one's length, then their text."""
+    if values.dtype != object:
+        return values.tobytes()
+    texts = [str(each).encode() for each in values.reshape(-1)]
+    lengths = np.array([len(each) for each in texts], _TEXT_BYTES)
+    joined = b"".join(texts)
+    size = lengths.nbytes + len(joined)
+    return b"".join((size.to_bytes(4, "little"), lengths.tobytes(), joined))
+
+
+@dataclass(slots=True)
+class ColumnsReader:
+    """Reads a record's content from its beginning."""
+
+    _content: memoryview
+    _rows: int
+    _at: int = 0
+
+    @staticmethod
+    def of(record: RowsRecord) -> "ColumnsReader":
+        """At the first column."""
+        return ColumnsReader(memoryview(record.content), record.row_count)
+
+    def numbers(self, row_bytes: int) -> memoryview:
+        """A column of so many bytes per row; ValueError if the record is too short."""
+        return self._taken(row_bytes * self._rows)
+
+    def texts(self, width: int) -> list[str]:
+        """A column of strings, so many per row."""
+        size = int.from_bytes(self._taken(4), "little")
+        content = self._taken(size)
+        count = width * self._rows
+        lengths = np.frombuffer(content, _TEXT_BYTES, count=count)
+        ends = (np.cumsum(lengths, dtype=np.int64) + lengths.nbytes).tolist()
+        firsts = [lengths.nbytes, *ends[:-1]]
+        return [bytes(content[first:end]).decode() for first, end in zip(firsts, ends, strict=True)]
+
+    def client_keys(self, record: RowsRecord) -> memoryview | bytes:
+        """16 bytes per row; all zero where the record has none."""
+        if not record.has_client_keys:
+            return bytes(CLIENT_KEY_BYTES * self._rows)
+        return self.numbers(CLIENT_KEY_BYTES)
+
+    def _taken(self, size: int) -> memoryview:
+        first = self._at
+        self._at += size
+        if self._at > len(self._content):
+            raise ValueError(f"expected {size} bytes at {first} of {len(self._content)}")
+        return self._content[first : self._at]
 
 
 def pack_seal(block_id: bytes, sealed_at_us: int) -> bytes:
@@ -52,7 +131,7 @@ def unpack_seal(payload: bytes) -> tuple[bytes, int]:
 
 
 def pack_mark(mark_us: int) -> bytes:
-    """The payload of either kind of mark."""
+    """The payload of either kind of mark, and of a writer's begin."""
     return _MARK.pack(mark_us)
 
 

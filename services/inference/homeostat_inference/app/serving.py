@@ -124,31 +124,45 @@ class Served:
             return min(self._arrivals, default=None)
 
     def is_inline(self, rows: int) -> bool:
-        """Whether a run of so many rows may take place in the receiving loop."""
+        """Whether a run takes place in the receiving loop, for a request of so many rows."""
         return self.run_seconds(rows) <= self._inline_seconds
 
-    def admit(self, rows: int, size_bytes: int, arrived_at_us: int) -> None:
-        """Takes rows on; Overloaded if too much waits. A large request alone is let in."""
+    def admit(self, rows: int, size_bytes: int, count: int, arrived_at_us: int) -> int:
+        """Takes on as many as it can of ``count`` requests with so many rows and bytes each, and
+        says how many. Where nothing waits, a large request alone is let in."""
         with self._lock:
-            is_over = (
-                self._rows + rows > self._queue_rows or self._bytes + size_bytes > self._queue_bytes
+            room = min(
+                (self._queue_rows - self._rows) // rows,
+                (self._queue_bytes - self._bytes) // size_bytes,
             )
-            if self._rows and is_over:
-                raise Overloaded(
-                    f"model {self.schema.model_name!r} version {self.schema.version}: "
-                    f"{self._rows} rows of {self._bytes} bytes wait, at most {self._queue_rows} "
-                    f"rows and {self._queue_bytes} bytes may; try again later"
-                )
-            self._rows += rows
-            self._bytes += size_bytes
-            self._arrivals[arrived_at_us] = self._arrivals.get(arrived_at_us, 0) + 1
+            taken = min(count, max(room, 0 if self._rows else 1))
+            if taken:
+                self._rows += rows * taken
+                self._bytes += size_bytes * taken
+                self._arrivals[arrived_at_us] = self._arrivals.get(arrived_at_us, 0) + taken
+            return taken
 
-    def release(self, rows: int, size_bytes: int, arrived_at_us: int) -> None:
-        """Rows were answered, one way or the other."""
+    @property
+    def is_full(self) -> bool:
+        """Whether not one more row is taken on."""
+        return self._rows >= self._queue_rows or self._bytes >= self._queue_bytes
+
+    def overloaded(self) -> Overloaded:
+        """What is told to those who were not taken on."""
+        seconds = max(0.01, self.run_seconds(self._rows))
+        return Overloaded(
+            f"model {self.schema.model_name!r} version {self.schema.version}: "
+            f"{self._rows} rows of {self._bytes} bytes wait, at most {self._queue_rows} "
+            f"rows and {self._queue_bytes} bytes may; try again in {seconds:.2f} s",
+            seconds,
+        )
+
+    def release(self, rows: int, size_bytes: int, count: int, arrived_at_us: int) -> None:
+        """``count`` requests of so many rows and bytes each were answered, one way or the other."""
         with self._lock:
-            self._rows -= rows
-            self._bytes -= size_bytes
-            left = self._arrivals.pop(arrived_at_us, 0) - 1
+            self._rows -= rows * count
+            self._bytes -= size_bytes * count
+            left = self._arrivals.pop(arrived_at_us, 0) - count
             if left > 0:
                 self._arrivals[arrived_at_us] = left
 

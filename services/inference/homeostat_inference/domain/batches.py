@@ -1,60 +1,58 @@
-"""Rows of many requests side by side: what one run of the model takes and gives."""
+"""Values of many requests side by side: which of them no model can be given, and which are null."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from homeostat.columns import Valid
-from homeostat_inference.domain.requests import CheckedRequest
+from homeostat_inference.domain.parts import Item, Part
 from homeostat_inference.domain.schema import Schema, Tensor
-from homeostat_inference.domain.tensors import Array, join
+from homeostat_inference.domain.tensors import Array
 
 
-@dataclass(frozen=True, slots=True)
-class Unfit:
-    """A request whose values can't be given to the model, and why."""
-
-    index: int
-    reason: str
-
-
-def gather(schema: Schema, requests: Sequence[CheckedRequest]) -> list[Array]:
-    """One array per input, in the signature's shape, the requests' rows one after the other."""
-    return [
-        join(tensor.datatype, [each.columns[at] for each in requests]).reshape(tensor.shape)
-        for at, tensor in enumerate(schema.inputs)
-    ]
-
-
-def unfit(schema: Schema, requests: Sequence[CheckedRequest], arrays: list[Array]) -> list[Unfit]:
-    """Requests with infinities, or with NaN in an input that is not nullable; usually none."""
-    found: dict[int, Unfit] = {}
+def unfit(
+    schema: Schema, parts: Sequence[Part[Item]], arrays: Sequence[Array]
+) -> dict[int, dict[int, str]]:
+    """Requests with infinities, or with NaN in an input that is not nullable, and why: by part and
+    by the request's place in it; usually none. ``arrays``: the rows of all parts, per input."""
+    found: dict[int, dict[int, str]] = {}
     for tensor, values in zip(schema.inputs, arrays, strict=True):
         if values.dtype.kind != "f":
             continue
-        bad = np.isinf(values) if tensor.is_nullable else ~np.isfinite(values)
-        if not bad.any():
+        good = np.isfinite(values)
+        if good.all():
             continue
+        bad = np.isinf(values) if tensor.is_nullable else ~good
         for row in np.flatnonzero(bad.reshape(len(values), -1).any(axis=1)):
-            index, first = _owner(requests, int(row))
+            at, index, first = _owner(parts, int(row))
             worst = values[row].reshape(-1)[bad[row].reshape(-1)][0]
             reason = _reason(schema, tensor, float(worst), int(row) - first)
-            found.setdefault(index, Unfit(index, reason))
-    for index, request in enumerate(requests):
-        reason = _bad_context(request)
-        if reason:
-            found.setdefault(index, Unfit(index, f"model {schema.model_name!r}, {reason}"))
-    return [found[index] for index in sorted(found)]
+            found.setdefault(at, {}).setdefault(index, reason)
+    for at, part in enumerate(parts):
+        for index, name in _bad_contexts(part):
+            reason = f"context {name!r}: expected finite numbers or NaN for null, got infinity"
+            found.setdefault(at, {}).setdefault(index, f"model {schema.model_name!r}, {reason}")
+    return found
 
 
-def _owner(requests: Sequence[CheckedRequest], row: int) -> tuple[int, int]:
+def _owner(parts: Sequence[Part[Item]], row: int) -> tuple[int, int, int]:
+    """Part, request in it, and the request's first row."""
     first = 0
-    for index, request in enumerate(requests):
-        if row < first + request.rows:
-            return index, first
-        first += request.rows
+    for at, part in enumerate(parts):
+        if row < first + part.rows:
+            index = (row - first) // part.each
+            return at, index, first + index * part.each
+        first += part.rows
     raise IndexError(row)
+
+
+def _bad_contexts(part: Part[Item]) -> list[tuple[int, str]]:
+    found = []
+    for (name, _), values in zip(part.context_schema, part.contexts, strict=True):
+        if values.dtype.kind == "f" and np.isinf(values).any():
+            rows = np.flatnonzero(np.isinf(values))
+            found += [(int(index), name) for index in np.unique(rows // part.each)]
+    return found
 
 
 def _reason(schema: Schema, tensor: Tensor, worst: float, row: int) -> str:
@@ -64,13 +62,6 @@ def _reason(schema: Schema, tensor: Tensor, worst: float, row: int) -> str:
         f"model {schema.model_name!r} version {schema.version}, input {tensor.name!r}, row {row}: "
         f"expected {expected}, got {worst}{hint}"
     )
-
-
-def _bad_context(request: CheckedRequest) -> str:
-    for (name, datatype), packed in zip(request.context_schema, request.contexts, strict=True):
-        if datatype.startswith("FP") and np.isinf(join(datatype, [packed])).any():
-            return f"context {name!r}: expected finite numbers or NaN for null, got infinity"
-    return ""
 
 
 def present(values: Array) -> Valid:

@@ -57,10 +57,10 @@ class OnnxModel:
         self._outputs = [each.name for each in schema.outputs]
         _compare(self._session.get_inputs(), schema.inputs, "inputs")
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
+    def run(self, inputs: Sequence[Array], options: Any = None) -> list[Array]:
         """All outputs, in the signature's order, for inputs in the signature's order."""
         answered: list[Array] = self._session.run(
-            self._outputs, dict(zip(self._inputs, inputs, strict=True))
+            self._outputs, dict(zip(self._inputs, inputs, strict=True)), options
         )
         return answered
 

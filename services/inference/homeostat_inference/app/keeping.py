@@ -1,0 +1,321 @@
+"""From a run to the journal, and from there to the answers."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from homeostat.ids import CLIENT_KEY_BYTES, NO_CLIENT_KEY
+from homeostat_inference.app.answers import Answers, Forms, Told
+from homeostat_inference.app.book import BlockBook, Placed, Size
+from homeostat_inference.app.intake import MAX_BLOCK_BYTES, Rules, expected_bytes
+from homeostat_inference.app.ports import Call, Done
+from homeostat_inference.app.records import column_bytes, pack_rows
+from homeostat_inference.app.running import Ran, row_times
+from homeostat_inference.app.serving import Served
+from homeostat_inference.app.waiting import Waiting
+from homeostat_inference.domain.blocks import outline
+from homeostat_inference.domain.errors import InvalidInput, NotKept, TooLarge
+from homeostat_inference.domain.requests import EVENT_TIME_INPUT
+from homeostat_inference.domain.tensors import Array
+
+_NO_BLOCK = bytes(16)
+
+
+class ClientKeys:
+    """Clients' own ids as keyed hashes (as `homeostat.ids.client_key` makes them)."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._keyed = hashlib.blake2b(key=secret[:64], digest_size=CLIENT_KEY_BYTES)
+
+    def of(self, client_ids: Sequence[bytes]) -> bytes:
+        """One key per id, joined; an empty id has the all-zero key."""
+        keys = []
+        for each in client_ids:
+            if each:
+                hashed = self._keyed.copy()
+                hashed.update(each)
+                keys.append(hashed.digest())
+            else:
+                keys.append(NO_CLIENT_KEY)
+        return b"".join(keys)
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Keeps what was run, and answers once it is kept."""
+
+    book: BlockBook
+    rules: Rules
+    # Told the newest event time of each batch, and when it came in.
+    see: Callable[[int, int], None]
+    refuse: Callable[[Served, Waiting, Exception], None]
+    # Told of requests that were answered although they could not be kept.
+    shed: Callable[[int], None]
+    keys: ClientKeys
+
+    def keep(self, served: Served, ran: Ran, why: str, forms: Forms) -> None:
+        """Journals the rows and answers; raises nothing that a request could bring about."""
+        with self.book.unchanged() as promised_us:
+            first = 0
+            for (is_logged, _, _), group in groupby(ran.batch, lambda each: each.block_key):
+                batch = list(group)
+                answers = _Group(self, served, ran, batch, first, why, forms)
+                first += sum(each.rows for each in batch)
+                if not is_logged:
+                    answers.answer_unlogged(self.rules.durability)
+                elif _is_any_late(batch, promised_us):
+                    self._keep_those_in_time(answers, promised_us)
+                else:
+                    answers.keep()
+        self.book.commit()
+
+    def _keep_those_in_time(self, group: "_Group", promised_us: int | None) -> None:
+        """Rows that were in hand when the caller promised that none so early follows are not."""
+        served = group.served
+        first = group.first
+        for each in group.batch:
+            for index in range(each.count):
+                one = each.cut(index, index + 1)
+                if _is_any_late([one], promised_us):
+                    error = InvalidInput(
+                        f"model {served.schema.model_name!r}, input {EVENT_TIME_INPUT!r}: expected "
+                        f"no time before {promised_us} us, the watermark that was set in the "
+                        "meantime"
+                    )
+                    self.refuse(served, one, error)
+                else:
+                    group.part(one, first).keep()
+                first += one.rows
+
+
+def _is_any_late(batch: Sequence[Waiting], promised_us: int | None) -> bool:
+    if promised_us is None:
+        return False
+    times = [each.part.event_times for each in batch if each.part.event_times is not None]
+    return any(int(each.min()) < promised_us for each in times)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Requests of one form whose rows begin at ``first`` of the run."""
+
+    waiting: Waiting
+    first: int
+    calls: Sequence[Call]
+
+
+class _Group:
+    """Consecutive rows of a run that stand in blocks of one kind."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        served: Served,
+        ran: Ran,
+        batch: list[Waiting],
+        first: int,
+        why: str,
+        forms: Forms,
+    ) -> None:
+        """The rows of ``batch`` begin at ``first`` of the run."""
+        self.served = served
+        self.batch = batch
+        self.first = first
+        self._keeper = keeper
+        self._ran = ran
+        self._why = why
+        self._forms = forms
+        _, self._arm, self._contexts = batch[0].block_key
+        # How many requests, and which row of the group, come next.
+        self._taken = 0
+        self._row = 0
+
+    def part(self, one: Waiting, first: int) -> "_Group":
+        """Another group of the same run."""
+        return _Group(self._keeper, self.served, self._ran, [one], first, self._why, self._forms)
+
+    def keep(self) -> None:
+        """Gives the rows their places and journals them."""
+        keeper = self._keeper
+        outputs = self._ran.answered.outputs
+        widths = tuple([each.shape[1:] for each in outputs])
+        key = (self.served, self._arm, self._contexts, widths)
+        try:
+            self._prepare()
+            keeper.book.keep(key, self._sizes(), self._write)
+        except Exception as error:
+            for piece in self._pieces(self._taken, sum(each.count for each in self.batch)):
+                keeper.refuse(self.served, piece.waiting, error)
+
+    def answer_unlogged(self, durability: str) -> None:
+        """Answers without keeping anything."""
+        for piece in self._pieces(0, sum(each.count for each in self.batch)):
+            self._answer_unlogged(piece, durability)
+
+    def _prepare(self) -> None:
+        keeper, batch = self._keeper, self.batch
+        now_ns = time.monotonic_ns()
+        self._times = row_times(batch, keeper.book.promised_us or 0)
+        keeper.see(int(self._times.max()), batch[-1].arrived_at_us)
+        self._latencies = _latencies(batch, now_ns)
+        self._client_ids = _client_ids(batch)
+        self._context_values: list[Array] = (
+            list(batch[0].part.contexts)
+            if len(batch) == 1
+            else [
+                np.concatenate(each)
+                for each in zip(*(one.part.contexts for one in batch), strict=True)
+            ]
+        )
+        self._answers = self._worded(
+            Told(self._arm, self._ran.rows, keeper.rules.durability, self._why)
+        )
+
+    def _worded(self, told: Told) -> Answers:
+        return Answers(self.served.schema, told, self._ran.answered.outputs, self._forms)
+
+    def _sizes(self) -> list[Size]:
+        """What each request takes in a block."""
+        schema, outputs = self.served.schema, self._ran.answered.outputs
+        texts = [each for each in outputs if each.dtype == object]
+        sizes: list[Size] = []
+        first = self.first
+        for each in self.batch:
+            part = each.part
+            expected = expected_bytes(schema, part.each, part.size_bytes)
+            if not texts:
+                sizes.append(Size(part.each, expected, each.count))
+                continue
+            for _ in range(each.count):
+                after = first + part.each
+                text_bytes = sum(_text_bytes(values[first:after]) for values in texts)
+                sizes.append(Size(part.each, expected + text_bytes))
+                first = after
+        return sizes
+
+    def _pieces(self, first: int, after: int) -> Iterator[_Piece]:
+        """The group's requests from ``first`` up to ``after``."""
+        number, row = 0, self.first
+        for each in self.batch:
+            a, b = max(first - number, 0), min(after - number, each.count)
+            if a < b:
+                cut = each if b - a == each.count else each.cut(a, b)
+                yield _Piece(cut, row + a * each.part.each, cut.part.items)
+            number += each.count
+            row += each.rows
+
+    def _write(self, placed: Placed) -> tuple[bytes, Done]:
+        """The record's payload, and what to do when it is kept or lost."""
+        payload = self._payload(placed)
+        if len(payload) > MAX_BLOCK_BYTES:
+            raise TooLarge(
+                f"model {self.served.schema.model_name!r}: expected a record of at most "
+                f"{MAX_BLOCK_BYTES} bytes, got {len(payload)}; send fewer rows at once"
+            )
+        done = self._done(placed)
+        self._taken = placed.after
+        self._row += placed.row_count
+        return payload, done
+
+    def _payload(self, placed: Placed) -> bytes:
+        answered = self._ran.answered
+        own = slice(self._row, self._row + placed.row_count)
+        run = slice(self.first + own.start, self.first + own.stop)
+        ids = self._client_ids
+        head = b""
+        if placed.first_row == 0:
+            head = outline(
+                self.served.schema, self._arm, answered.outputs, self._contexts
+            ).SerializeToString()
+        return pack_rows(
+            block_id=placed.block_id,
+            first_row=placed.first_row,
+            row_count=placed.row_count,
+            traceparent=self._ran.traceparent,
+            outline=head,
+            client_keys=b"" if ids is None else self._keeper.keys.of(ids[own]),
+            columns=[
+                self._times[own].tobytes(),
+                answered.scores[run].astype("<f8").tobytes(),
+                answered.decisions[run].astype("<f8").tobytes(),
+                self._latencies[own].tobytes(),
+                *[column_bytes(each[run]) for each in answered.inputs],
+                *[column_bytes(each[run]) for each in answered.outputs],
+                *[column_bytes(each[own]) for each in self._context_values],
+            ],
+        )
+
+    def _done(self, placed: Placed) -> Done:
+        pieces = list(self._pieces(placed.first, placed.after))
+        answers: list[list[bytes]] = []
+        row = placed.first_row
+        for piece in pieces:
+            answers.append(
+                self._answers.write(
+                    piece.waiting.part,
+                    piece.first,
+                    block_id=placed.block_id,
+                    row=row,
+                    queues_us=self._queues_us(piece.calls),
+                )
+            )
+            row += piece.waiting.rows
+        served, keeper = self.served, self._keeper
+
+        def done(error: Exception | None) -> None:
+            for piece, some in zip(pieces, answers, strict=True):
+                if error is None:
+                    piece.waiting.release(served)
+                    for call, answer in zip(piece.calls, some, strict=True):
+                        call.respond(answer)
+                elif keeper.rules.sheds_when_full and isinstance(error, NotKept):
+                    keeper.shed(len(piece.calls))
+                    self._answer_unlogged(piece, "none")
+                else:
+                    keeper.refuse(served, piece.waiting, error)
+
+        return done
+
+    def _answer_unlogged(self, piece: _Piece, durability: str) -> None:
+        told = Told(self._arm, self._ran.rows, durability, self._why, is_logged=False)
+        answers = self._worded(told).write(
+            piece.waiting.part,
+            piece.first,
+            block_id=_NO_BLOCK,
+            row=0,
+            queues_us=self._queues_us(piece.calls),
+        )
+        piece.waiting.release(self.served)
+        for call, answer in zip(piece.calls, answers, strict=True):
+            call.respond(answer)
+
+    def _queues_us(self, calls: Sequence[Call]) -> list[int]:
+        started_ns = self._ran.started_ns
+        return [max(0, (started_ns - each.received_ns) // 1000) for each in calls]
+
+
+def _latencies(batch: Sequence[Waiting], now_ns: int) -> Array:
+    parts = []
+    for each in batch:
+        seconds = [(now_ns - call.received_ns) / 1e9 for call in each.part.items]
+        own = np.array(seconds, "<f4")
+        parts.append(own if each.part.each == 1 else np.repeat(own, each.part.each))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _client_ids(batch: Sequence[Waiting]) -> list[bytes] | None:
+    """One per row, empty where there is none; None if no row has one."""
+    if not any(each.part.client_ids for each in batch):
+        return None
+    found: list[bytes] = []
+    for each in batch:
+        found += each.part.client_ids or [b""] * each.rows
+    return found
+
+
+def _text_bytes(values: Array) -> int:
+    return sum(len(str(each).encode(errors="replace")) for each in values.ravel())
