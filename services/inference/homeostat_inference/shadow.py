@@ -19,10 +19,10 @@ from homeostat_inference.app.records import pack_mark
 from homeostat_inference.app.shadowing import Due, Lag, Tail, due_versions, least_promise
 from homeostat_inference.app.whole import pack_whole
 from homeostat_inference.edges.board import Board, BoardRuns, Word
-from homeostat_inference.edges.control import Control, Leave, Message, TellPlan
+from homeostat_inference.edges.control import Control, Leave, Message, Ready, TellPlan
 from homeostat_inference.edges.journal_reader import JournalReader
 from homeostat_inference.edges.journal_writer import JournalWriter
-from homeostat_inference.edges.shadow_models import ShadowModels, run_options
+from homeostat_inference.edges.shadow_models import STUCK_NS, ShadowModels, run_options
 from homeostat_inference.edges.shadow_positions import (
     Position,
     load_positions,
@@ -54,7 +54,7 @@ def run_shadow(settings: InferenceSettings, told: Mapping[str, Any], given: Sequ
     control, board, bell, *workers = given
     _yield_to_everybody()
     boards = {f"worker-{slot}": Board.open(each) for slot, each in enumerate(workers)}
-    shadow = Shadow(settings, Board.open(board), bell, boards)
+    shadow = Shadow(settings, Board.open(board), bell, boards, mark_us=told.get("mark_us"))
     uvloop.run(shadow.run(socket.socket(fileno=control)))
     return 0
 
@@ -72,15 +72,22 @@ class Shadow:
     """Holds the parts together; `run` is its whole life."""
 
     def __init__(
-        self, settings: InferenceSettings, board: Board, bell: int, boards: Mapping[str, Board]
+        self,
+        settings: InferenceSettings,
+        board: Board,
+        bell: int,
+        boards: Mapping[str, Board],
+        *,
+        mark_us: int | None,
     ) -> None:
+        """``mark_us``: what callers have promised, and all journals have kept, before now."""
         self._settings = settings
         self._board = board
         self._bell = bell
         self._boards = boards
         self._clock = SystemClock()
-        self._lag = Lag()
-        self._runs = BoardRuns(board, run_options, limit_ns=round(settings.run_limit_seconds * 1e9))
+        self._lag = Lag(round(settings.shadow_lag_seconds * 1e6), settings.shadow_lag_rows)
+        self._runs = BoardRuns(board, run_options, limit_ns=STUCK_NS)
         self._readers = {
             slot: JournalReader(_journal_folder(settings, slot), _committed_on(each))
             for slot, each in boards.items()
@@ -90,6 +97,7 @@ class Shadow:
         self._marked_us: int | None = None
         self._marked_at = 0.0
         self._grew_at = 0.0
+        self._mark_us = mark_us
         self._is_leaving = False
         self._is_over = threading.Event()
 
@@ -115,6 +123,7 @@ class Shadow:
             words[Word.PROCESS_ID] = os.getpid()
             words[Word.IS_WRITING] = 1
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+            self._control.send(Ready(0, 0))
             hearing = asyncio.create_task(self._hear(), name="control")
             await self._follow()
             hearing.cancel()
@@ -128,7 +137,7 @@ class Shadow:
         for slot, reader in self._readers.items():
             position = known.get(slot)
             if position is None:
-                tails.append(Tail(slot, reader.end))
+                tails.append(Tail(slot, reader.end, self._mark_us))
             else:
                 tails.append(Tail(slot, position.floor, position.promised_us))
         return tails
@@ -185,7 +194,6 @@ class Shadow:
     def _turn(self) -> bool:
         """Reads, works for a moment, keeps what was made; False if there was nothing to do."""
         words = self._board.words
-        words[Word.HEARTBEAT_NS] = time.monotonic_ns()
         has_read = sum(self._read(each) for each in self._tails) > 0
         has_worked = self._work(time.monotonic() + _TURN_SECONDS)
         self._mark_by_clock()
@@ -198,9 +206,7 @@ class Shadow:
         return has_read or has_worked
 
     def _read(self, tail: Tail) -> bool:
-        reader, board = self._readers[tail.slot], self._boards[tail.slot]
-        # Read first: it holds for everything that is committed later.
-        standing_us = board.words[Word.LAST_MARK_US]
+        reader = self._readers[tail.slot]
         before = tail.next
         while not self._lag.is_full(self._tails):
             chunk = reader.read(tail.next, _CHUNK_BYTES)
@@ -209,9 +215,6 @@ class Shadow:
             if chunk.after == tail.next:
                 break
             tail.feed(chunk.records, chunk.after, self._is_due, self._note_damage)
-        is_done = tail.is_empty and tail.floor == tail.next >= reader.end
-        if is_done and standing_us:
-            tail.promise(standing_us)
         return tail.next != before
 
     def _is_due(self, block: PredictionBlock) -> bool:
@@ -287,7 +290,8 @@ class Shadow:
 
     def _watch(self) -> None:
         while not self._is_over.wait(_WATCH_SECONDS):
-            self._runs.end_overdue(time.monotonic_ns())
+            self._board.words[Word.HEARTBEAT_NS] = time.monotonic_ns()
+            self._models.end_overdue()
 
 
 def _journal_folder(settings: InferenceSettings, slot: str) -> Path:

@@ -40,9 +40,12 @@ from homeostat_inference.edges.versions import VersionCache
 PROCESS = """
 import sys
 from pathlib import Path
+import onnxruntime
 from homeostat_inference.settings import InferenceSettings
 from homeostat_inference.shadow import run_shadow
-settings = InferenceSettings(data_folder=Path(sys.argv[1]), run_limit_seconds=1.0)
+settings = InferenceSettings(
+    data_folder=Path(sys.argv[1]), run_limit_seconds=1.0, shadow_lag_seconds=60.0
+)
 raise SystemExit(run_shadow(settings, {"role": "shadow"}, [int(each) for each in sys.argv[2:]]))
 """
 PLAN = ServingPlan(models={MODEL: ModelPlan(MODEL, 1, champion=1, shadows=(2,))})
@@ -107,13 +110,16 @@ class World:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
-    def write(self, journal: JournalWriter, count: int, *, age_us: int = 0) -> None:
+    def write(
+        self, journal: JournalWriter, count: int, *, age_us: int = 0, marks: bool = True
+    ) -> None:
         """So many blocks of three rows, each followed by a promise."""
         for _ in range(count):
             block = a_block(len(self.written), age_us)
             self.written.append(block)
             journal.append(Kind.BLOCK, pack_whole(block, ""))
-            journal.append(Kind.CLOCK_MARK, pack_mark(len(self.written)))
+            if marks:
+                journal.append(Kind.CLOCK_MARK, pack_mark(len(self.written)))
         journal.commit()
 
     def made(self) -> tuple[list[PredictionBlock], list[int]]:
@@ -269,17 +275,26 @@ async def test_a_promise_stands_behind_the_rows_before_it(world: World) -> None:
         world.write(journal, 50)
         await world.caught_up()
         await world.until(lambda: world.board.get(Word.LAST_MARK_US) == 50, "the promise")
-        # A quiet worker's promise stands on its board only.
-        world.worker_board.set(Word.LAST_MARK_US, 70)
-        await world.until(lambda: world.board.get(Word.LAST_MARK_US) == 70, "the next promise")
-    blocks, _ = world.made()
+    blocks, marks = world.made()
     assert len(blocks) == 50
+    assert marks[-1] == 50
+
+
+async def test_callers_promises_are_passed_on_one_by_one(world: World) -> None:
+    with world.writer() as journal:
+        await world.start()
+        for mark_us in (5, 10, 15):
+            world.write(journal, 2, marks=False)
+            journal.append(Kind.CALLER_MARK, pack_mark(mark_us))
+        journal.commit()
+        await world.caught_up()
+    assert world.made()[1] == [5, 10, 15]
 
 
 async def test_what_is_too_old_is_given_up_and_counted(world: World) -> None:
     with world.writer() as journal:
         await world.start()
-        world.write(journal, 3, age_us=60_000_000)
+        world.write(journal, 3, age_us=120_000_000)
         world.write(journal, 2)
         await world.caught_up()
     assert {each.block_id for each in world.made()[0]} == set(world.ids()[3:])

@@ -1,5 +1,8 @@
 """The versions that run beside champions: loading them, and running them on what was answered."""
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +18,17 @@ from homeostat_inference.app.shadowing import inputs_of, shadow_block
 from homeostat_inference.domain.errors import InvalidInput
 from homeostat_inference.domain.schema import Schema, schema_of
 from homeostat_inference.domain.tensors import Array
-from homeostat_inference.edges.board import Board, BoardRuns, Word
+from homeostat_inference.edges.board import Board, BoardRuns, Watched, Word
 from homeostat_inference.edges.control import Applied, Dropped, Failed, Loaded, Message
 from homeostat_inference.edges.session import OnnxModel, UnfitModel
 from homeostat_inference.edges.versions import VersionCache
 from homeostat_kit.clock import Clock
 from homeostat_kit.logs import get_logger
 
+# After so long by the clock even a process that gets no time is taken for stuck: by the keeper.
+STUCK_NS = 60_000_000_000
+# What a run may take beyond its share, once it was told to end.
+_MERCY_NS = 1_000_000_000
 log = get_logger("homeostat_inference.shadow")
 
 
@@ -46,6 +53,9 @@ class ShadowModels:
     _loaded: dict[Key, _Beside] = field(default_factory=dict)
     # Versions that can't be run; tried again once a plan has left them out.
     _unfit: set[Key] = field(default_factory=set)
+    # The run under way, and how much of a processor this process had had when it began.
+    _running: tuple[Watched, int] | None = None
+    _ending: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def has_shadows(self) -> bool:
@@ -139,15 +149,32 @@ class ShadowModels:
 
     def _watched(self, beside: _Beside, arrays: Sequence[Array], rows: int) -> list[Array]:
         begun_ns = time.monotonic_ns()
-        deadline_ns = begun_ns + round(self.run_limit_seconds * 1e9)
-        run = self.runs.enter(beside.schema, deadline_ns, arrays, rows)
+        run = self.runs.enter(beside.schema, begun_ns + STUCK_NS, arrays, rows)
+        self._running = (run, time.process_time_ns())
         try:
-            return beside.model.run(arrays)
+            return beside.model.run(arrays, run.options)
         finally:
+            with self._ending:
+                self._running = None
             self.runs.exit(run)
             words = self.board.words
             words[Word.RUNS] += 1
             words[Word.RUN_NS] += time.monotonic_ns() - begun_ns
+
+    def end_overdue(self) -> None:
+        """Ends a run that has had its share; called now and then by a thread. By the processor's
+        time, not the clock's: whoever only gets time that nobody wants may wait long for it."""
+        with self._ending:
+            if self._running is None:
+                return
+            run, begun_ns = self._running
+            over_ns = time.process_time_ns() - begun_ns - round(self.run_limit_seconds * 1e9)
+            if over_ns > _MERCY_NS:
+                # The keeper finds on the board what was running.
+                os.kill(os.getpid(), signal.SIGKILL)
+            if over_ns > 0 and not run.is_overdue:
+                run.is_overdue = True
+                run.options.terminate = True
 
 
 def run_options() -> Any:
