@@ -38,7 +38,7 @@ async def serve(stop: asyncio.Event) -> None:
 async def connected(settings: InferenceSettings) -> AsyncIterator[Worker]:
     """A worker whose connections and journal are open, and that has started nothing."""
     async with AsyncExitStack() as stack:
-        slot = settings.data_folder / f"worker-{settings.worker_slot}"
+        slot = settings.data_folder / "worker-0"
         slot.mkdir(parents=True, exist_ok=True)
         observed = telemetry.setup("inference", settings.otlp_endpoint)
         stack.callback(observed.close)
@@ -62,7 +62,7 @@ async def connected(settings: InferenceSettings) -> AsyncIterator[Worker]:
             journal,
             bus,
             state_file=slot / "relay.json",
-            source_id=f"inference-{settings.worker_slot}",
+            source_id=settings.server_name,
             tail=Tail(
                 settings.journal_tail_bytes,
                 settings.journal_tail_seconds,

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import grpc
 
@@ -18,26 +17,20 @@ from homeostat_inference.app.truth import CallerMarks
 from homeostat_inference.domain.errors import Overloaded
 from homeostat_inference.domain.schema import Schema
 from homeostat_inference.domain.times import ClockMarks, TimeBounds, bounds
-from homeostat_inference.edges.errors import CODES
-from homeostat_inference.edges.grpc_api import (
-    INFERENCE_SERVICE,
-    TRUTH_SERVICE,
-    InferenceApi,
-    ServerState,
-    TruthApi,
-)
+from homeostat_inference.edges.doors import Behind, DoorRules, Doors
+from homeostat_inference.edges.grpc_api import ServerState, TruthApi
 from homeostat_inference.edges.journal import Journal
 from homeostat_inference.edges.loading import Limits, Loader
 from homeostat_inference.edges.relay import Relay
-from homeostat_inference.edges.transports import Transport, open_transport
+from homeostat_inference.edges.roles import PROGRESS_SERVICE, ROLES, TRUTH_SERVICE
 from homeostat_inference.edges.versions import Follower, Registry, RegistryAway, VersionCache
 from homeostat_inference.metrics import inference_metrics, observe
 from homeostat_inference.settings import InferenceSettings
-from homeostat_kit import grpc_server, telemetry
+from homeostat_kit import telemetry
 from homeostat_kit.clock import SystemClock
+from homeostat_kit.grpc_server import Security
 from homeostat_kit.kafka import Batch, Bus, consume, from_the_start
 from homeostat_kit.logs import get_logger
-from homeostat_kit.progress import SERVICE_NAME as PROGRESS_SERVICE
 from homeostat_kit.progress import ProgressServicer, progress_response
 
 # Requests that may wait for versions that nobody asked for before.
@@ -108,13 +101,14 @@ class Worker:
         self._follower = Follower(self._registry, self._loader.adopt, revisions)
         self._has_cached = bool(revisions)
         drained = asyncio.Event()
-        transport = await open_transport(
-            self._settings.transport,
-            self._settings.grpc_address,
-            self._engine.handle,
-            self._start_fallback,
+        doors = self._doors()
+        await doors.open()
+        log.info(
+            "inference_serving",
+            port=doors.grpc_port,
+            http_port=doors.http_port,
+            transport=self._settings.transport,
         )
-        log.info("inference_serving", port=transport.port, transport=self._settings.transport)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_snapshots(stop), name="snapshots")
             tasks.create_task(self._follow_topic(stop), name="versions")
@@ -122,7 +116,7 @@ class Worker:
             tasks.create_task(self._forget(stop), name="forget")
             relay = tasks.create_task(self._relay.run(drained), name="relay")
             await stop.wait()
-            await self._leave(transport)
+            await self._leave(doors)
             drained.set()
             await asyncio.wait([relay], timeout=_RELAY_SECONDS)
             relay.cancel()
@@ -162,9 +156,9 @@ class Worker:
         ):
             yield telemetry.traceparent() or ""
 
-    async def _start_fallback(self, address: str, infer: Any) -> grpc_server.RunningServer:
+    def _doors(self) -> Doors:
+        settings = self._settings
         state = ServerState(self._is_ready, lambda: self._engine.is_leaving)
-        api = InferenceApi(self._table, state, self._loader.pin)
         truth = TruthApi(
             table=self._table,
             journal=self._journal,
@@ -172,21 +166,26 @@ class Worker:
             marks=self._marks,
             clock=self._clock,
             times=self._times,
-            secret=_secret(self._settings),
-            durability=self._settings.durability,
+            secret=_secret(settings),
+            durability=settings.durability,
             state=state,
         )
 
         def add(server: grpc.aio.Server) -> None:
-            server.add_generic_rpc_handlers((api.handlers(infer),))
             add_TruthServiceServicer_to_server(truth, server)
             ProgressServicer(self._progress).add_to(server)
 
-        return await grpc_server.serve(
-            address,
-            add,
-            errors=CODES,
-            service_names=(INFERENCE_SERVICE, TRUTH_SERVICE, PROGRESS_SERVICE),
+        return Doors(
+            _door_rules(settings),
+            Behind(
+                handle=self._engine.handle,
+                table=self._table,
+                state=state,
+                pin=self._loader.pin,
+                record=lambda request: truth.RecordOutcomes(request, None),
+                add=add,
+                service_names=(TRUTH_SERVICE, PROGRESS_SERVICE),
+            ),
         )
 
     def _is_ready(self) -> bool:
@@ -270,11 +269,11 @@ class Worker:
             if dropped:
                 log.info("journal_forgot", segments=dropped)
 
-    async def _leave(self, transport: Transport) -> None:
+    async def _leave(self, doors: Doors) -> None:
         """Answers what is in hand, then closes the door."""
         self._engine.is_leaving = True
         await self._until(lambda: not self._in_hand())
-        await transport.stop()
+        await doors.stop()
         self._book.seal_older_than(self._clock.now_us())
         await self._until(lambda: not self._journal.unsettled_count)
 
@@ -306,6 +305,19 @@ class Worker:
             open_work_count=open_work_count,
             watermark_us=self._marks.mark_us if self._marks.is_explicit else self._last_mark_us,
         )
+
+
+def _door_rules(settings: InferenceSettings) -> DoorRules:
+    return DoorRules(
+        transport=settings.transport,
+        grpc_address=settings.grpc_address,
+        http_address=settings.http_address,
+        security=Security.of(settings.tls, settings.tokens_file, ROLES),
+        max_message_bytes=settings.max_message_bytes,
+        max_json_bytes=settings.http_json_bytes,
+        held_http_bytes=settings.queue_bytes,
+        request_timeout_seconds=settings.request_timeout_seconds,
+    )
 
 
 def _secret(settings: InferenceSettings) -> bytes:

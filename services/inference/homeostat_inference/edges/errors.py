@@ -19,6 +19,7 @@ from homeostat_inference.domain.errors import (
     WrongMode,
 )
 from homeostat_inference.edges.versions import RegistryAway
+from homeostat_kit.auth import Forbidden, Unauthenticated
 
 # A status text travels in a header, and clients end the connection over one of more than 8 KiB.
 _TEXT_CHARACTERS = 2000
@@ -34,6 +35,8 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = MappingProxyType(
         Quarantined: grpc.StatusCode.FAILED_PRECONDITION,
         Leaving: grpc.StatusCode.UNAVAILABLE,
         RegistryAway: grpc.StatusCode.UNAVAILABLE,
+        Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+        Forbidden: grpc.StatusCode.PERMISSION_DENIED,
         DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
         NotOffered: grpc.StatusCode.UNIMPLEMENTED,
         ModelFailed: grpc.StatusCode.INTERNAL,

@@ -1,13 +1,12 @@
 """Everything but the hot path: who serves what, truth, promises, and how far we are."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from homeostat import __version__
 from homeostat.inference.v1.truth_pb2 import (
     AdvanceWatermarkRequest,
     AdvanceWatermarkResponse,
@@ -16,10 +15,18 @@ from homeostat.inference.v1.truth_pb2 import (
 )
 from homeostat.inference.v1.truth_pb2_grpc import TruthServiceServicer
 from homeostat.inference.v2.open_inference_pb2 import (
+    ModelConfigRequest,
+    ModelConfigResponse,
     ModelMetadataRequest,
     ModelMetadataResponse,
     ModelReadyRequest,
     ModelReadyResponse,
+    ModelStatisticsRequest,
+    ModelStatisticsResponse,
+    RepositoryIndexRequest,
+    RepositoryIndexResponse,
+    RepositoryModelLoadRequest,
+    RepositoryModelUnloadRequest,
     ServerLiveRequest,
     ServerLiveResponse,
     ServerMetadataRequest,
@@ -28,18 +35,16 @@ from homeostat.inference.v2.open_inference_pb2 import (
     ServerReadyResponse,
 )
 from homeostat_inference.app.book import BlockBook
+from homeostat_inference.app.inventory import LOADING_IS_THE_REGISTRYS, Inventory
 from homeostat_inference.app.ports import Clock, Done, Journal
-from homeostat_inference.app.serving import NotLoaded, Served, Table
+from homeostat_inference.app.serving import Table
 from homeostat_inference.app.truth import CallerMarks, outcome_block, record_outcomes
-from homeostat_inference.domain.errors import Leaving, NotServed
-from homeostat_inference.domain.schema import Tensor
+from homeostat_inference.domain.errors import Leaving, NotOffered
 from homeostat_inference.domain.times import TimeBounds
+from homeostat_inference.edges.roles import INFERENCE_SERVICE
+from homeostat_inference.edges.streaming import Streams
 
-INFERENCE_SERVICE = "inference.GRPCInferenceService"
-TRUTH_SERVICE = "homeostat.inference.v1.TruthService"
-PLATFORM = "onnxruntime_onnx"
 Context = Any
-Pin = Callable[[str, int], Awaitable[Served]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +56,12 @@ class ServerState:
 
 
 class InferenceApi:
-    """The Open Inference Protocol, except ModelInfer."""
+    """The Open Inference Protocol and Triton's extensions of it, except ModelInfer."""
 
-    def __init__(self, table: Table, state: ServerState, pin: Pin) -> None:
-        self._table = table
+    def __init__(self, inventory: Inventory, state: ServerState, streams: Streams) -> None:
+        self._inventory = inventory
         self._state = state
-        self._pin = pin
+        self._streams = streams
 
     async def live(self, request: ServerLiveRequest, context: Context) -> ServerLiveResponse:
         """The process answers."""
@@ -69,40 +74,41 @@ class InferenceApi:
     async def server_metadata(
         self, request: ServerMetadataRequest, context: Context
     ) -> ServerMetadataResponse:
-        """Name and version."""
-        return ServerMetadataResponse(name="homeostat", version=__version__)
+        """Name, version, extensions."""
+        return self._inventory.server()
 
     async def model_ready(self, request: ModelReadyRequest, context: Context) -> ModelReadyResponse:
         """Whether the model, or the named version of it, could answer now."""
-        try:
-            await self._served(request.name, request.version)
-        except NotServed:
-            return ModelReadyResponse(ready=False)
-        return ModelReadyResponse(ready=True)
+        is_ready = await self._inventory.is_ready(request.name, request.version)
+        return ModelReadyResponse(ready=is_ready)
 
     async def model_metadata(
         self, request: ModelMetadataRequest, context: Context
     ) -> ModelMetadataResponse:
-        """Inputs and outputs; the reserved inputs are every model's and are not listed."""
-        schema = (await self._served(request.name, request.version)).schema
-        versions = sorted(
-            each.schema.version
-            for each in self._table.loaded
-            if each.schema.model_name == request.name
-        )
-        return ModelMetadataResponse(
-            name=request.name,
-            versions=[str(each) for each in versions],
-            platform=PLATFORM,
-            inputs=[_metadata(each) for each in schema.inputs],
-            outputs=[_metadata(each) for each in schema.outputs],
-        )
+        """Inputs and outputs; the reserved inputs are every model's and stand in the parameters."""
+        return await self._inventory.model(request.name, request.version)
 
-    async def _served(self, model_name: str, version: str) -> Served:
-        try:
-            return self._table.route(model_name, version)[0]
-        except NotLoaded as missing:
-            return await self._pin(missing.model_name, missing.version)
+    async def model_config(
+        self, request: ModelConfigRequest, context: Context
+    ) -> ModelConfigResponse:
+        """How the model is served."""
+        return await self._inventory.config(request.name, request.version)
+
+    async def statistics(
+        self, request: ModelStatisticsRequest, context: Context
+    ) -> ModelStatisticsResponse:
+        """What loaded versions have done."""
+        return self._inventory.statistics(request.name, request.version)
+
+    async def index(
+        self, request: RepositoryIndexRequest, context: Context
+    ) -> RepositoryIndexResponse:
+        """What is to be served."""
+        return self._inventory.index(is_ready_only=request.ready)
+
+    async def load(self, request: Any, context: Context) -> Any:
+        """Loading and unloading: refused."""
+        raise NotOffered(LOADING_IS_THE_REGISTRYS)
 
     def handlers(self, infer: Any) -> Any:
         """Handlers for a grpc.aio server; ``infer`` answers ModelInfer in serialized messages."""
@@ -112,6 +118,12 @@ class InferenceApi:
             "ServerMetadata": _unary(self.server_metadata, ServerMetadataRequest),
             "ModelReady": _unary(self.model_ready, ModelReadyRequest),
             "ModelMetadata": _unary(self.model_metadata, ModelMetadataRequest),
+            "ModelConfig": _unary(self.model_config, ModelConfigRequest),
+            "ModelStatistics": _unary(self.statistics, ModelStatisticsRequest),
+            "RepositoryIndex": _unary(self.index, RepositoryIndexRequest),
+            "RepositoryModelLoad": _unary(self.load, RepositoryModelLoadRequest),
+            "RepositoryModelUnload": _unary(self.load, RepositoryModelUnloadRequest),
+            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._streams.infer),
         }
         if infer is not None:
             methods["ModelInfer"] = grpc.unary_unary_rpc_method_handler(infer)
@@ -123,12 +135,6 @@ def _unary(call: Any, request: Any) -> Any:
         call,
         request_deserializer=request.FromString,
         response_serializer=lambda message: message.SerializeToString(),
-    )
-
-
-def _metadata(tensor: Tensor) -> ModelMetadataResponse.TensorMetadata:
-    return ModelMetadataResponse.TensorMetadata(
-        name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
     )
 
 

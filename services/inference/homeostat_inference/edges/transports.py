@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from homeostat_inference.app.ports import Call
 from homeostat_inference.edges.errors import status_of
+from homeostat_kit.auth import Forbidden, Guard, Unauthenticated
 from homeostat_kit.logs import get_logger
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -55,24 +56,44 @@ class Transport(Protocol):
 
 
 async def open_transport(
-    kind: Literal["native", "grpcio"], address: str, handle: Handle, fallback: StartFallback
+    kind: Literal["native", "grpcio"],
+    address: str,
+    handle: Handle,
+    fallback: StartFallback,
+    *,
+    guard: Guard | None = None,
+    is_shared: bool = False,
 ) -> Transport:
-    """Starts serving on ``address``; OSError if it is taken."""
+    """Starts serving on ``address``; OSError if it is taken. ``guard``: who may call ModelInfer;
+    what goes to the ``fallback`` it guards itself. ``is_shared``: other processes listen there too
+    (the ``fallback`` knows that by itself)."""
     if kind == "native":
-        return await NativeTransport.start(address, handle, fallback)
+        return await NativeTransport.start(
+            address, handle, fallback, guard=guard, is_shared=is_shared
+        )
     return await GrpcioTransport.start(address, handle, fallback)
 
 
 class NativeCall:
     """A call that the native front holds."""
 
-    __slots__ = ("_call_id", "_front", "payload", "received_ns")
+    __slots__ = ("_call_id", "_front", "authorization", "deadline_ns", "payload", "received_ns")
 
-    def __init__(self, front: Any, call_id: int, payload: bytes, received_ns: int) -> None:
+    def __init__(
+        self,
+        front: Any,
+        call_id: int,
+        payload: bytes,
+        received_ns: int,
+        authorization: str | bytes | None = None,
+    ) -> None:
         self._front = front
+        # The header of this name, where tokens are asked for.
+        self.authorization = authorization
         self._call_id = call_id
         self.payload = payload
         self.received_ns = received_ns
+        self.deadline_ns = 0
 
     def respond(self, payload: bytes) -> None:
         """Sends the response; a client that has gone away is no error."""
@@ -96,7 +117,15 @@ class NativeTransport:
         self._thread.start()
 
     @classmethod
-    async def start(cls, address: str, handle: Handle, fallback: StartFallback) -> Transport:
+    async def start(
+        cls,
+        address: str,
+        handle: Handle,
+        fallback: StartFallback,
+        *,
+        guard: Guard | None = None,
+        is_shared: bool = False,
+    ) -> Transport:
         """Starts both servers."""
         from pygrpc_native import NativeGrpcFront  # noqa: PLC0415 - not everybody installs it
 
@@ -104,13 +133,19 @@ class NativeTransport:
         socket = f"{folder}/rest.sock"
         try:
             server = await fallback(f"unix:{socket}", None)
-            front = NativeGrpcFront(address, [(MODEL_INFER, False)])
+            front = NativeGrpcFront(
+                address,
+                [(MODEL_INFER, False)],
+                # Its own list of tokens can't change while it runs; so it hands over the header.
+                client_key_metadata=None if guard is None else "authorization",
+                reuse_port=is_shared,
+            )
             front.set_fallback(socket)
             front.start()
         except Exception as error:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             raise OSError(f"{address} cannot be listened on: {error}") from error
-        return cls(front, server, folder, handle)
+        return cls(front, server, folder, handle if guard is None else Checked(guard, handle))
 
     @property
     def port(self) -> int:
@@ -132,11 +167,30 @@ class NativeTransport:
                 continue
             now_ns = time.monotonic_ns()
             calls = [
-                NativeCall(self._front, call_id, payload, now_ns)
-                for kind, call_id, _, payload, _ in events
+                NativeCall(self._front, call_id, payload, now_ns, authorization)
+                for kind, call_id, _, payload, authorization in events
                 if kind == EVENT_CALL
             ]
             _guarded(self._handle, calls)
+
+
+class Checked:
+    """Hands on the calls of those who may call, and refuses the others."""
+
+    def __init__(self, guard: Guard, handle: Handle) -> None:
+        self._guard = guard
+        self._handle = handle
+
+    def __call__(self, calls: Sequence[Any]) -> None:
+        self._handle([each for each in calls if self._may(each)])
+
+    def _may(self, call: Any) -> bool:
+        try:
+            self._guard.check(MODEL_INFER, call.authorization)
+        except (Unauthenticated, Forbidden) as error:
+            call.fail(error)
+            return False
+        return True
 
 
 def _guarded(handle: Handle, calls: Sequence[Call]) -> None:
@@ -152,7 +206,7 @@ def _guarded(handle: Handle, calls: Sequence[Call]) -> None:
 class GrpcioCall:
     """A call whose handler waits on the event loop."""
 
-    __slots__ = ("_answer", "_loop", "payload", "received_ns")
+    __slots__ = ("_answer", "_loop", "deadline_ns", "payload", "received_ns")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[bytes]", payload: bytes
@@ -161,6 +215,7 @@ class GrpcioCall:
         self._answer = answer
         self.payload = payload
         self.received_ns = time.monotonic_ns()
+        self.deadline_ns = 0
 
     def respond(self, payload: bytes) -> None:
         """Wakes the handler with the response."""

@@ -1,0 +1,232 @@
+"""An HTTP server with limits: what a body may weigh, how long a client may take, how many may come.
+
+aiohttp does the protocol; nothing of it is imported before a server is opened.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from homeostat_inference.domain.errors import Overloaded, TooLarge
+from homeostat_kit.grpc_server import Security
+from homeostat_kit.logs import get_logger
+from homeostat_kit.tls import ssl_context
+
+if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+    from aiohttp.web_response import Response
+
+# For a whole body to come in, and for a whole answer to be taken.
+_BODY_SECONDS = 30.0
+_TAKE_SECONDS = 30.0
+# For the first head of a connection, and between two requests; longer than most clients keep one.
+_IDLE_SECONDS = 75.0
+_LINGER_SECONDS = 2.0
+_LEAVE_SECONDS = 1.0
+_MAX_CONNECTIONS = 2000
+_LOOK_SECONDS = 1.0
+# Below this compression costs more than it saves.
+_WORTH_COMPRESSING_BYTES = 1024
+# Longer work than this bound allows goes to a thread, that the loop answers others meanwhile.
+LONG_BYTES = 64 * 1024
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}
+JSON = "application/json"
+log = get_logger("homeostat_inference.http")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose body has come in, uncompressed."""
+
+    method: str
+    # As sent, quoted, without the query.
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Timeout(Exception):
+    """The client sent its body too slowly."""
+
+
+class Unreadable(Exception):
+    """The body is not what its headers say."""
+
+
+Respond = Callable[[Asked], Awaitable[Answer]]
+Refuse = Callable[[Exception], Answer]
+
+
+class HttpServer:
+    """A started server."""
+
+    def __init__(
+        self, respond: Respond, refuse: Refuse, *, max_body_bytes: int, held_bytes: int
+    ) -> None:
+        """``refuse`` makes an answer of any error. ``held_bytes``: what bodies that are being read
+        or answered may take together; beyond it requests are refused as Overloaded."""
+        self._respond = respond
+        self._refuse = refuse
+        self._max_body_bytes = max_body_bytes
+        self._free_bytes = held_bytes
+        self._server: asyncio.Server
+        self._manager: Any
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self, address: str, security: Security, *, reuse_port: bool = False) -> None:
+        """Listens on "host:port"; OSError if it is taken. ``reuse_port``: others that ask for it
+        too may listen there, and share what comes."""
+        from aiohttp.web_server import Server  # noqa: PLC0415 - 6 MB that not everybody needs
+
+        class Bounded(Server):
+            """Closes connections beyond a number: each costs memory."""
+
+            def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+                super().connection_made(handler, transport)
+                if len(self.connections) > _MAX_CONNECTIONS:
+                    transport.abort()
+
+        security.warn(address)
+        context = None
+        if security.tls is not None:
+            context, look = ssl_context(security.tls)
+            self._looking = asyncio.create_task(_look_forever(look))
+        self._manager = Bounded(
+            self._handle,
+            keepalive_timeout=_IDLE_SECONDS,
+            lingering_time=_LINGER_SECONDS,
+            access_log=None,
+        )
+        host, _, port = address.rpartition(":")
+        self._server = await asyncio.get_running_loop().create_server(
+            self._manager,
+            host.strip("[]") or None,
+            int(port),
+            ssl=context,
+            reuse_port=reuse_port or None,
+        )
+
+    @property
+    def port(self) -> int:
+        """The bound port."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Takes no more requests, and gives those under way a second."""
+        if self._looking is not None:
+            self._looking.cancel()
+        self._server.close()
+        await self._manager.shutdown(_LEAVE_SECONDS)
+
+    async def _handle(self, request: "BaseRequest") -> "Response":
+        answer = await self._answer(request)
+        response = await _written(answer, request.headers)
+        if not request.content.is_eof():
+            # What is left of the body would be taken for the next request.
+            response.force_close()
+        try:
+            async with asyncio.timeout(_TAKE_SECONDS):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            # Whoever does not take the answer would hold its memory for good.
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+    async def _answer(self, request: "BaseRequest") -> Answer:
+        held = min(request.content_length or self._max_body_bytes, self._max_body_bytes)
+        if not request.can_read_body:
+            held = 0
+        elif held > self._free_bytes:
+            return self._refuse(Overloaded("too many bytes of requests are in hand; try later"))
+        self._free_bytes -= held
+        try:
+            return await self._respond(await self._read(request))
+        except Exception as error:
+            return self._refuse(error)
+        finally:
+            self._free_bytes += held
+
+    async def _read(self, request: "BaseRequest") -> Asked:
+        if (request.content_length or 0) > self._max_body_bytes:
+            raise self._too_large()
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await self._body(request)
+        except TimeoutError:
+            raise Timeout(f"expected the whole body within {_BODY_SECONDS:g} s") from None
+        path = request.rel_url.raw_path
+        return Asked(request.method, path, request.headers, body)
+
+    async def _body(self, request: "BaseRequest") -> bytes:
+        from aiohttp.web_protocol import RequestPayloadError  # noqa: PLC0415
+
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async for part in request.content.iter_any():
+                size += len(part)
+                if size > self._max_body_bytes:
+                    raise self._too_large()
+                parts.append(part)
+        except RequestPayloadError as error:
+            raise Unreadable(f"the body can't be read: {str(error)[:200]}") from None
+        return b"".join(parts)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"expected a body of at most {self._max_body_bytes} bytes")
+
+
+async def _look_forever(look: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        look()
+
+
+async def _written(answer: Answer, asked: Mapping[str, str]) -> "Response":
+    from aiohttp.web_response import Response  # noqa: PLC0415
+
+    headers = {"Server": "homeostat", "Content-Type": answer.content_type, **answer.headers}
+    body = answer.body
+    encoding = _encoding(asked.get("Accept-Encoding", ""))
+    if encoding is not None and len(body) >= _WORTH_COMPRESSING_BYTES:
+        body = await off_loop(lambda: _compressed(answer.body, encoding), len(body))
+        headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
+    return Response(body=body, status=answer.status, headers=headers)
+
+
+def _encoding(accepted: str) -> str | None:
+    """The first of ours that the client takes."""
+    for each in accepted.split(","):
+        name, _, quality = each.partition(";")
+        if name.strip().lower() in _WINDOW_BITS and quality.replace(" ", "") not in _NEVER:
+            return name.strip().lower()
+    return None
+
+
+_NEVER = ("q=0", "q=0.0", "q=0.00", "q=0.000")
+
+
+def _compressed(body: bytes, encoding: str) -> bytes:
+    packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS[encoding])
+    return packer.compress(body) + packer.flush()
+
+
+async def off_loop(work: Callable[[], Any], size_bytes: int) -> Any:
+    """Does it here if it is short, and in a thread if it is long."""
+    return await asyncio.to_thread(work) if size_bytes > LONG_BYTES else work()

@@ -1,0 +1,308 @@
+"""The Open Inference Protocol over HTTP, and the truth beside it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import grpc
+from google.protobuf import json_format
+
+from homeostat.inference.v1.truth_pb2 import RecordOutcomesRequest, RecordOutcomesResponse
+from homeostat.inference.v2.open_inference_pb2 import ModelInferResponse
+from homeostat_inference.app.inventory import LOADING_IS_THE_REGISTRYS, Inventory
+from homeostat_inference.domain.errors import InvalidInput, NotOffered, NotServed, TooLarge
+from homeostat_inference.domain.json_messages import as_json
+from homeostat_inference.domain.json_tensors import dumps, read_json, read_request, write_response
+from homeostat_inference.edges.errors import status_of
+from homeostat_inference.edges.http_server import (
+    Answer,
+    Asked,
+    HttpServer,
+    Timeout,
+    Unreadable,
+    off_loop,
+)
+from homeostat_inference.edges.lane import Lane
+from homeostat_inference.edges.roles import INFERENCE_SERVICE, TRUTH_SERVICE
+from homeostat_kit.auth import Forbidden
+from homeostat_kit.grpc_server import Security
+from homeostat_kit.logs import get_logger
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+TIMEOUT = "X-Request-Timeout"
+_BINARY = "application/octet-stream"
+_MAX_TIMEOUT_SECONDS = 3600.0
+_STATUS: Mapping[grpc.StatusCode, int] = MappingProxyType(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT: 400,
+        grpc.StatusCode.UNAUTHENTICATED: 401,
+        grpc.StatusCode.PERMISSION_DENIED: 403,
+        grpc.StatusCode.NOT_FOUND: 404,
+        grpc.StatusCode.FAILED_PRECONDITION: 409,
+        grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+        grpc.StatusCode.UNIMPLEMENTED: 501,
+        grpc.StatusCode.UNAVAILABLE: 503,
+        grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    }
+)
+# What HTTP has a status of its own for.
+_STATUS_OF: Mapping[type[Exception], int] = MappingProxyType(
+    {Unreadable: 400, Timeout: 408, TooLarge: 413}
+)
+_HEADERS: Mapping[int, Mapping[str, str]] = MappingProxyType(
+    {
+        401: {"WWW-Authenticate": "Bearer"},
+        429: {"Retry-After": "1"},
+        503: {"Retry-After": "1"},
+    }
+)
+log = get_logger("homeostat_inference.rest")
+
+Record = Callable[[RecordOutcomesRequest], Awaitable[RecordOutcomesResponse]]
+
+
+class WrongMethod(Exception):
+    """The path is served by another method than the one that was used."""
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"expected the method {allowed}")
+        self.allowed = allowed
+
+
+@dataclass(frozen=True, slots=True)
+class RestRules:
+    """Limits."""
+
+    max_body_bytes: int
+    # Of the JSON alone: read into Python it takes up to thirty times as much.
+    max_json_bytes: int
+    held_bytes: int
+    default_timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Answers HTTP requests by the same parts as gRPC."""
+
+    inventory: Inventory
+    lane: Lane
+    record: Record
+    is_ready: Callable[[], bool]
+    rules: RestRules
+    security: Security
+
+    async def open(self, address: str, *, reuse_port: bool = False) -> HttpServer:
+        """Listens on "host:port"; OSError if it is taken."""
+        server = HttpServer(
+            self.respond,
+            refused,
+            max_body_bytes=self.rules.max_body_bytes,
+            held_bytes=self.rules.held_bytes,
+        )
+        await server.start(address, self.security, reuse_port=reuse_port)
+        return server
+
+    async def respond(self, asked: Asked) -> Answer:
+        """Finds what the path names; raises what is wrong."""
+        _require_same_origin(asked.headers)
+        parts = [unquote(each) for each in asked.path.strip("/").split("/")]
+        match parts:
+            case ["v2", "models", model, "infer"]:
+                return await self._infer(asked, model, "")
+            case ["v2", "models", model, "versions", version, "infer"]:
+                return await self._infer(asked, model, version)
+            case ["v2", "homeostat", "outcomes"]:
+                return await self._record(asked)
+            case ["v2", "repository", *rest]:
+                return self._repository(asked, rest)
+            case ["v2", *rest]:
+                self._require_method(asked, "GET")
+                return await self._look(asked, rest)
+        raise NotServed(f"there is nothing at {asked.path[:128]!r}; see /v2")
+
+    async def _look(self, asked: Asked, parts: list[str]) -> Answer:
+        match parts:
+            case []:
+                self._require_role(asked, "ServerMetadata")
+                return _found(as_json(self.inventory.server()))
+            case ["health", "live" | "ready" as what]:
+                is_true = what == "live" or self.is_ready()
+                return _told({what: is_true}, is_true=is_true)
+            case ["models"]:
+                self._require_role(asked, "RepositoryIndex")
+                return _found({"models": self.inventory.model_names})
+            case ["models", "stats"]:
+                return self._statistics(asked, "", "")
+            case ["models", model, "versions", version, *rest]:
+                return await self._look_at(asked, model, version, rest)
+            case ["models", model, *rest]:
+                return await self._look_at(asked, model, "", rest)
+        raise NotServed(f"there is nothing at {asked.path[:128]!r}; see /v2")
+
+    async def _look_at(self, asked: Asked, model: str, version: str, what: list[str]) -> Answer:
+        match what:
+            case []:
+                self._require_role(asked, "ModelMetadata")
+                return _found(as_json(await self.inventory.model(model, version)))
+            case ["ready"]:
+                self._require_role(asked, "ModelReady")
+                is_ready = await self.inventory.is_ready(model, version)
+                return _told({"name": model, "ready": is_ready}, is_true=is_ready)
+            case ["config"]:
+                self._require_role(asked, "ModelConfig")
+                found = await self.inventory.config(model, version)
+                return _found(as_json(found.config))
+            case ["stats"]:
+                return self._statistics(asked, model, version)
+        raise NotServed(f"there is nothing at {asked.path[:128]!r}; see /v2")
+
+    def _statistics(self, asked: Asked, model: str, version: str) -> Answer:
+        self._require_role(asked, "ModelStatistics")
+        return _found(as_json(self.inventory.statistics(model, version)))
+
+    def _repository(self, asked: Asked, parts: list[str]) -> Answer:
+        self._require_method(asked, "POST")
+        match parts:
+            case ["index"]:
+                self._require_role(asked, "RepositoryIndex")
+                told = read_json(asked.body) if asked.body else {}
+                found = self.inventory.index(is_ready_only=told.get("ready") is True)
+                return _found([as_json(each) for each in found.models])
+            case ["models", _, "load" | "unload"]:
+                self._require_role(asked, "RepositoryModelLoad")
+                raise NotOffered(LOADING_IS_THE_REGISTRYS)
+        raise NotServed(f"there is nothing at {asked.path[:128]!r}; see /v2")
+
+    async def _infer(self, asked: Asked, model: str, version: str) -> Answer:
+        self._require_method(asked, "POST")
+        self._require_role(asked, "ModelInfer")
+        text, tail = self._split(asked)
+        told_seconds = _timeout(asked.headers)
+        request = await off_loop(
+            lambda: read_request(read_json(text), tail, model, version), len(asked.body)
+        )
+        seconds = min(
+            told_seconds or self.rules.default_timeout_seconds,
+            _parameter_seconds(request.message) or _MAX_TIMEOUT_SECONDS,
+        )
+        answered = await self.lane.ask(request.message.SerializeToString(), seconds)
+        response = ModelInferResponse.FromString(answered)
+        header, tails = await off_loop(
+            lambda: write_response(response, request.wanted), len(answered)
+        )
+        if not tails:
+            return Answer(header)
+        return Answer(
+            b"".join((header, *tails)),
+            content_type=_BINARY,
+            headers={HEADER_LENGTH: str(len(header))},
+        )
+
+    def _split(self, asked: Asked) -> tuple[bytes, memoryview]:
+        """The JSON, and the bytes behind it."""
+        told = asked.headers.get(HEADER_LENGTH)
+        length = len(asked.body)
+        if told is not None:
+            if not (told.isascii() and told.isdecimal()) or not 0 < int(told[:20]) <= length:
+                raise InvalidInput(
+                    f"{HEADER_LENGTH}: expected the length of the JSON, from 1 to {length} "
+                    f"(the body's), got {told[:32]!r}"
+                )
+            length = int(told[:20])
+        if length > self.rules.max_json_bytes:
+            raise TooLarge(
+                f"expected JSON of at most {self.rules.max_json_bytes} bytes, got {length}; "
+                "send tensors as binary data, or over gRPC"
+            )
+        return asked.body[:length], memoryview(asked.body)[length:]
+
+    async def _record(self, asked: Asked) -> Answer:
+        self._require_method(asked, "POST")
+        self._require_role(asked, "RecordOutcomes", TRUTH_SERVICE)
+        text, _ = self._split(asked)
+        request = await off_loop(lambda: _outcomes(text), len(text))
+        return _found(as_json(await self.record(request)))
+
+    def _require_role(self, asked: Asked, method: str, service: str = INFERENCE_SERVICE) -> None:
+        guard = self.security.guard
+        if guard is not None:
+            guard.check(f"/{service}/{method}", asked.headers.get("Authorization"))
+
+    def _require_method(self, asked: Asked, method: str) -> None:
+        if asked.method != method and (asked.method, method) != ("HEAD", "GET"):
+            raise WrongMethod(method)
+
+
+def _outcomes(text: bytes) -> RecordOutcomesRequest:
+    try:
+        return json_format.ParseDict(
+            read_json(text), RecordOutcomesRequest(), max_recursion_depth=8
+        )
+    except json_format.ParseError as error:
+        raise InvalidInput(f"expected outcomes: {str(error)[:500]}") from None
+
+
+def _require_same_origin(headers: Mapping[str, str]) -> None:
+    """A page of somebody else's that is open in a browser here must not predict, or tell truths."""
+    origin = headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != headers.get("Host"):
+        raise Forbidden("requests of pages from other origins are not answered")
+
+
+def _timeout(headers: Mapping[str, str]) -> float | None:
+    told = headers.get(TIMEOUT)
+    if told is None:
+        return None
+    try:
+        seconds = float(told)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _MAX_TIMEOUT_SECONDS:
+        raise InvalidInput(
+            f"{TIMEOUT}: expected seconds, more than 0 and at most {_MAX_TIMEOUT_SECONDS:g}, "
+            f"got {told[:32]!r}"
+        )
+    return seconds
+
+
+def _parameter_seconds(message: Any) -> float | None:
+    """Triton's clients send their timeout as a parameter, in microseconds."""
+    if "timeout" not in message.parameters:
+        return None
+    told = message.parameters["timeout"]
+    microseconds = told.int64_param or told.uint64_param
+    return microseconds / 1e6 if microseconds > 0 else None
+
+
+def _found(document: object) -> Answer:
+    return Answer(dumps(document))
+
+
+def _told(document: Mapping[str, Any], *, is_true: bool) -> Answer:
+    """The protocol says no by a status of the four hundreds."""
+    return Answer(dumps(document), status=200 if is_true else 400)
+
+
+def refused(error: Exception) -> Answer:
+    """The answer to a request that raised; texts of errors that nobody foresaw stay here."""
+    status, text, headers = _refusal(error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR and text == "internal error":
+        log.error("http_request_failed", error=repr(error))
+    return Answer(dumps({"error": text}), status=status, headers=headers)
+
+
+def _refusal(error: Exception) -> tuple[int, str, Mapping[str, str]]:
+    if isinstance(error, WrongMethod):
+        return 405, str(error), {"Allow": error.allowed}
+    status = _STATUS_OF.get(type(error))
+    if status is not None:
+        return status, str(error), {}
+    if isinstance(error, grpc.aio.AioRpcError):
+        code, text = error.code(), error.details() or ""
+    else:
+        code, text = status_of(error)
+    status = _STATUS.get(code, 500)
+    return status, text, _HEADERS.get(status, {})
