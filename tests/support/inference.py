@@ -18,7 +18,12 @@ from tests.support.waiting import eventually
 
 from homeostat.events.v1.column_pb2 import TASK_BINARY
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
-from homeostat.events.v1.version_changed_pb2 import VERSION_CHANGE_PROMOTED, VersionChanged
+from homeostat.events.v1.serving_pb2 import Serving
+from homeostat.events.v1.version_changed_pb2 import (
+    VERSION_CHANGE_PROMOTED,
+    VERSION_CHANGE_SERVING,
+    VersionChanged,
+)
 from homeostat.inference.v1.truth_pb2_grpc import TruthServiceStub
 from homeostat.inference.v2.open_inference_pb2 import ServerReadyRequest
 from homeostat.inference.v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -140,6 +145,7 @@ class StandInRegistry(RegistryServiceServicer):
     revisions: dict[str, int] = field(default_factory=dict)
     versions: dict[tuple[str, int], Version] = field(default_factory=dict)
     artifacts: dict[str, bytes] = field(default_factory=dict)
+    servings: dict[str, Serving] = field(default_factory=dict)
 
     def add(
         self, version: int, content: bytes, signature: Signature, *, model_name: str = MODEL
@@ -165,13 +171,40 @@ class StandInRegistry(RegistryServiceServicer):
             previous_champion_version=before,
         )
 
+    def share_out(self, model_name: str = MODEL, **serving: Any) -> VersionChanged:
+        """Shares traffic out between versions; the event that says so."""
+        self.servings[model_name] = Serving(**serving)
+        self.revisions[model_name] = self.revisions.get(model_name, 0) + 1
+        return VersionChanged(
+            model_name=model_name,
+            version=self.champions[model_name],
+            change=VERSION_CHANGE_SERVING,
+            revision=self.revisions[model_name],
+            champion_version=self.champions[model_name],
+            serving=self.servings[model_name],
+        )
+
+    def _others(self) -> list[Version]:
+        """Whoever answers or runs beside a champion."""
+        found = []
+        for name, serving in self.servings.items():
+            numbers = {*serving.shadow_versions, serving.canary.version, serving.fallback_version}
+            found += [self.versions[name, each] for each in sorted(numbers - {0})]
+        return found
+
     async def GetSnapshot(self, request: Any, context: Any) -> GetSnapshotResponse:  # noqa: N802
         return GetSnapshotResponse(
             models=[
-                Model(name=name, champion_version=version, revision=self.revisions[name])
+                Model(
+                    name=name,
+                    champion_version=version,
+                    revision=self.revisions[name],
+                    serving=self.servings.get(name),
+                )
                 for name, version in self.champions.items()
             ],
             champions=[self.versions[each] for each in self.champions.items()],
+            others=self._others(),
         )
 
     async def GetVersion(self, request: Any, context: Any) -> GetVersionResponse:  # noqa: N802
@@ -314,7 +347,9 @@ async def tell(broker: str, *changes: VersionChanged) -> None:
             await bus.produce(VERSIONS, each.model_name.encode(), each.SerializeToString())
 
 
-async def read_topic(broker: str, topic: Topic, until: Any) -> list[tuple[str, Any]]:
+async def read_topic(
+    broker: str, topic: Topic, until: Any, *, seconds: float = 15.0
+) -> list[tuple[str, Any]]:
     """(ce_id, message) of each record from the start, once ``until`` of them is true."""
     from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: PLC0415
 
@@ -334,7 +369,7 @@ async def read_topic(broker: str, topic: Topic, until: Any) -> list[tuple[str, A
                     found.append((headers["ce_id"], topic.message.FromString(each.value)))
             return bool(until(found))
 
-        await eventually(is_enough, what=f"records on {topic.name}")
+        await eventually(is_enough, seconds=seconds, what=f"records on {topic.name}")
     finally:
         await consumer.stop()
     return found

@@ -216,6 +216,14 @@ def test_a_champion_that_was_switched_off_does_not_come_back_for_want_of_a_fallb
         answer(table)
 
 
+def test_a_switch_to_a_fallback_that_is_still_fetched_switches_nothing_yet() -> None:
+    table, models = Table(), loaded([1, 3])
+    table.apply(a_plan(is_on_fallback=True), models)
+    assert answer(table) == (1, ARM_CHAMPION)
+    table.apply(a_plan(is_on_fallback=True, fallback=3), models)
+    assert answer(table) == (3, ARM_FALLBACK)
+
+
 def test_several_models_keep_apart() -> None:
     table = Table()
     both = ServingPlan(

@@ -199,7 +199,8 @@ class _Choice:
 
     def entry(self, model: ModelPlan) -> Entry | Refusal:
         """Who answers; or why nobody does."""
-        if model.is_on_fallback:
+        # A switch to nobody (its file is still on its way) switches nothing.
+        if model.is_on_fallback and model.fallback is not None:
             return self._fallback(model) or self._going_on(model, model.fallback)
         champion = self._able(model.name, model.champion)
         if champion is not None:
