@@ -68,6 +68,19 @@ def test_the_quick_start_of_the_readme_works(users_folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_page_on_cheaper_models_works(users_folder: Path) -> None:
+    page = ROOT / "docs" / "how-to" / "make-a-model-cheaper.md"
+    commands = [command for block in shell_blocks(page) for command in block]
+    said = {command: run(command, users_folder) for command in commands}
+    assert any(command.startswith("homeostat advise tumours") for command in commands)
+    assert "CPU microseconds per row, by rows at once" in "\n".join(said.values())
+    report = json.loads((users_folder / "advice.json").read_text())
+    assert report["model_name"] == "tumours"
+    assert report["advice"]
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_demo_of_one_month_keeps_its_promises(tmp_path: Path) -> None:
     said = run("homeostat demo flights --months 1 --json figures.json", tmp_path, seconds=280)

@@ -8,6 +8,7 @@ runs out, and at the latest when its time is over.
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
@@ -184,6 +185,8 @@ def _bound(cpu_seconds: int) -> None:
 def main() -> None:
     """Serves until stdin ends."""
     _bound(int(sys.argv[2]))
+    # Converters warn of what concerns their authors only.
+    logging.getLogger().setLevel(logging.ERROR)
     # The pipe is for answers alone: compilers and converters print where they like.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import selectors
 import subprocess
 import sys
@@ -177,10 +178,12 @@ class _Bench:
         """Rounds in which every form is timed with every number of rows, in turn; how many."""
         slices = max(1, len(self._ready) * len(self._plan.batches))
         rounds, seconds = _rounds(self._plan.seconds, slices)
+        shuffle = random.Random(rounds)
         for number in range(rounds):
-            # The order turns, so that nobody always comes after the same neighbour.
+            # Another order each time, so that nobody always comes after the same neighbour.
             names = list(self._ready)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
+            shuffle.shuffle(names)
+            for name in names:
                 say(f"round {number + 1} of {rounds}: {name}", 0.3 + 0.7 * number / rounds)
                 self._time_one(name, seconds)
             if PRESENT.name not in self._ready:

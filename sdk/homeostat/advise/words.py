@@ -46,7 +46,7 @@ def _at(report: Report, outcome: Outcome) -> Timing:
 def _form(report: Report) -> Iterator[str]:
     best = best_form(report)
     if best is None:
-        yield from _form_for_few_rows(report)
+        yield from _forms_that_stay(report)
         return
     mine, now = _at(report, best), _at(report, report.present)
     equality = best.equality
@@ -55,18 +55,19 @@ def _form(report: Report) -> Iterator[str]:
         f"Serve {best.variant.name}: {mine.speed_up:.2f} times as fast with {report.serving_rows} "
         f"rows at once,{alike} {mine.cpu_seconds_per_million:.2f} instead of "
         f"{now.cpu_seconds_per_million:.2f} CPU-seconds per million predictions. "
-        f"Run it again with --apply {best.variant.name}."
+        f"To propose it: homeostat advise {report.model_name} --at {report.serving_rows} --apply "
+        f"{best.variant.name}."
     )
 
 
-def _form_for_few_rows(report: Report) -> Iterator[str]:
+def _forms_that_stay(report: Report) -> Iterator[str]:
     """Something is faster and equal, and still can't be applied."""
     for each in report.outcomes:
         timing = each.at(report.serving_rows)
         if each.variant.is_file and timing is not None and is_faster(timing):
             yield (
-                f"{each.variant.name} is {timing.speed_up:.2f} times as fast, but "
-                f"{report.why_not_applied(each)}."
+                f"{each.variant.name} is {timing.speed_up:.2f} times as fast with "
+                f"{report.serving_rows} rows at once, but {report.why_not_applied(each)}."
             )
 
 
@@ -81,11 +82,14 @@ def _batching(report: Report) -> Iterator[str]:
     gain = alone.cpu_seconds_per_row / knee.cpu_seconds_per_row
     if knee.rows == alone.rows or gain <= WORTH:
         return
+    # Whoever waits as long as a run lasts waits twice as long at most.
+    delay = knee.rows * knee.seconds_per_row * 1e3
     yield (
         f"A row alone costs {alone.cpu_seconds_per_row * 1e6:.1f} us of CPU, among {knee.rows} "
         f"{knee.cpu_seconds_per_row * 1e6:.2f} us ({gain:.1f} times less), and more rows bring no "
-        f"more than {WORTH - 1:.0%}. Where requests may wait for one another: homeostat serving "
-        f"batching {report.model_name} --max-rows {knee.rows}."
+        f"more than {WORTH - 1:.0%}. Under load requests gather by themselves; to let them wait "
+        f"for one another: homeostat serving batching {report.model_name} --max-rows {knee.rows} "
+        f"--max-delay {delay:.2g}."
     )
 
 
@@ -121,7 +125,7 @@ def _levels(report: Report) -> Iterator[str]:
         if each.variant.name.startswith("graph-") and timing is not None and is_faster(timing):
             yield (
                 f"With graph optimisations {each.variant.level} it is {timing.speed_up:.2f} times "
-                "as fast as with all of them, which the server uses: worth an issue upstream."
+                "as fast as with all of them, which the server uses and has no setting for."
             )
 
 

@@ -206,8 +206,8 @@ def _show(report: "Report", advice: Sequence[str]) -> None:
             f"{machine.libraries['onnxruntime']}; {report.row_count:,} rows: {report.rows_source}"
         )
     )
-    console.print(_forms_table(report))
-    console.print(_batch_table(report))
+    console.print(forms_table(report))
+    console.print(rows_table(report))
     for each in report.outcomes:
         if each.failure:
             console.print(Text.assemble((f"{each.variant.name} ", "yellow"), each.failure))
@@ -215,14 +215,15 @@ def _show(report: "Report", advice: Sequence[str]) -> None:
     console.print(Text(" ".join(advice)))
 
 
-def _forms_table(report: "Report") -> Table:
+def forms_table(report: "Report") -> Table:
+    """Every form with the rows of one run when it serves."""
     rows = report.serving_rows
-    table = _table(f"with {rows} rows at once ({report.serving_rows_reason})")
-    for head in (
-        "what", "equal", "score differs", "rows/s", "speed-up", "CPU-s per million",
-        "cost per million", "memory", "apply",
-    ):  # fmt: skip
-        table.add_column(head, justify="left" if head in ("what", "apply") else "right")
+    table = _table(
+        f"with {rows} rows at once ({report.serving_rows_reason}); M: a million predictions"
+    )
+    table.add_column("form", no_wrap=True)
+    for head in ("equal", "differs", "rows/s", "speed-up", "CPU-s/M", "cost/M", "MiB", "apply"):
+        table.add_column(head, justify="right", no_wrap=True)
     for each in report.outcomes:
         if each.timings:
             table.add_row(*_form_cells(report, each))
@@ -241,15 +242,16 @@ def _form_cells(report: "Report", outcome: "Outcome") -> list[str]:
         f"{timing.rows_per_second:,.0f}",
         f"{timing.speed_up:.2f}",
         f"{timing.cpu_seconds_per_million:.2f}",
-        f"{timing.cost_per_million(report.cost_per_cpu_hour):.6f}",
-        f"{outcome.memory_bytes / 2**20:.0f} MiB",
-        "" if report.why_not_applied(outcome) else f"--apply {outcome.variant.name}",
+        f"{timing.cost_per_million(report.cost_per_cpu_hour):.2g}",
+        f"{outcome.memory_bytes / 2**20:.0f}",
+        "" if report.why_not_applied(outcome) else "yes",
     ]
 
 
-def _batch_table(report: "Report") -> Table:
+def rows_table(report: "Report") -> Table:
+    """What a row costs, alone and in company."""
     table = _table("CPU microseconds per row, by rows at once")
-    table.add_column("what")
+    table.add_column("form", no_wrap=True)
     for timing in report.present.timings:
         table.add_column(str(timing.rows), justify="right")
     for each in report.outcomes:

@@ -17,7 +17,8 @@ from homeostat.advise.making.refusal import NotPossible
 
 LIBRARY, PREFIX, SUFFIX, PLAN = "trees.so", "before.onnx", "after.onnx", "plan.json"
 _ENSEMBLES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
-_COMPILERS = ("cc", "gcc", "clang")
+_COMPILERS = ("gcc", "clang")
+_MOST_NODES_WHOLE, _PARTS = 50_000, 32
 _OPERATORS = {
     "BRANCH_LEQ": "<=",
     "BRANCH_LT": "<",
@@ -82,7 +83,8 @@ def build(content: bytes, folder: Path) -> None:
     _require_plain(trees)
     built = _build_trees(trees)
     folder.mkdir(parents=True, exist_ok=True)
-    _compile(built, folder / LIBRARY)
+    nodes = len(trees.said["nodes_treeids"])
+    _compile(built, folder / LIBRARY, compiler=compiler, nodes=nodes)
     plan = _plan(model, node, trees)
     _cut(model, plan, folder)
     (folder / PLAN).write_text(json.dumps(asdict(plan)))
@@ -208,12 +210,17 @@ def _add_trees(
     builder.end_tree()
 
 
-def _compile(built: Any, library: Path) -> None:
+def _compile(built: Any, library: Path, *, compiler: str, nodes: int) -> None:
     import tl2cgen  # noqa: PLC0415 - part of an extra
 
     try:
         tl2cgen.export_lib(
-            built, toolchain="gcc", libpath=library, params={"parallel_comp": 8}, nthread=1
+            built,
+            toolchain=compiler,
+            libpath=library,
+            # Split trees run slower, and whole ones compile for minutes.
+            params={"parallel_comp": _PARTS if nodes > _MOST_NODES_WHOLE else 0},
+            nthread=1,
         )
     except Exception as error:
         raise NotPossible(f"compiling its trees failed: {error}") from error

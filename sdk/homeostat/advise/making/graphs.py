@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import numpy_helper, version_converter
 
 from homeostat.advise.making.refusal import NotPossible
 
@@ -58,7 +58,7 @@ def with_opset(model: Any) -> Any:
     if version >= _LEAST_OPSET:
         return model
     try:
-        return onnx.version_converter.convert_version(model, _LEAST_OPSET)
+        return version_converter.convert_version(model, _LEAST_OPSET)
     except Exception as error:
         raise NotPossible(
             f"its operator set is {version}, {_LEAST_OPSET} is needed and onnx can't convert it: "

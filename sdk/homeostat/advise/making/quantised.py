@@ -1,10 +1,11 @@
 """8-bit forms by onnxruntime's quantiser: with calibrated ranges, or with ranges found per run."""
 
-import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from onnx import shape_inference
 
 from homeostat.advise.making import graphs
 from homeostat.advise.making.refusal import NotPossible
@@ -54,16 +55,11 @@ def dynamic(content: bytes) -> bytes:
 
 
 def _prepared(content: bytes) -> Any:
-    import onnx  # noqa: PLC0415 - as above
-    from onnx import shape_inference, version_converter  # noqa: F401, PLC0415
-
-    # The quantiser writes to its log what concerns its author only.
-    logging.getLogger().setLevel(logging.ERROR)
     model = graphs.read(content)
     graphs.require_products(model)
     model = graphs.with_opset(model)
     try:
-        return onnx.shape_inference.infer_shapes(model)
+        return shape_inference.infer_shapes(model)
     except Exception:
         return model  # shapes only help
 
