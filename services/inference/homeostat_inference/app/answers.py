@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -77,24 +78,24 @@ class Answers:
     ) -> list[bytes]:
         """The responses to a part's requests, whose rows begin at ``first`` of the batch and stand
         at ``row`` of the block. ``queues_us``: how long each has waited."""
-        count, each = len(part.items), part.each
         form = self._form(part)
         raws = self._raws(part, first)
-        ids = part.id_fields or [b""] * count
-        is_logged = self._told.is_logged
-        heads: tuple[bytes, ...] = ()
-        queue_us = -1
+        ids = part.id_fields or [b""] * len(raws)
+        if not self._told.is_logged:
+            return [
+                b"".join((form, _queue(queue_us), own_id, raw))
+                for queue_us, own_id, raw in zip(queues_us, ids, raws, strict=True)
+            ]
+        # What stands before the row of a prediction id changes with the number of its digits.
+        head, digits, queue_us = b"", 0, -1
         answers = []
-        for index in range(count):
-            if queues_us[index] != queue_us:
-                queue_us = queues_us[index]
-                heads = _heads(form + _queue(queue_us), block_id, is_logged)
-            if is_logged:
-                suffix = _ROW_SUFFIXES[row] if row < len(_ROW_SUFFIXES) else b"%d" % row
-                answers.append(b"".join((heads[len(suffix)], suffix, ids[index], raws[index])))
-            else:
-                answers.append(b"".join((heads[0], ids[index], raws[index])))
-            row += each
+        for queued_us, own_id, raw in zip(queues_us, ids, raws, strict=True):
+            suffix = _ROW_SUFFIXES[row] if row < len(_ROW_SUFFIXES) else b"%d" % row
+            if len(suffix) != digits or queued_us != queue_us:
+                digits, queue_us = len(suffix), queued_us
+                head = b"".join((form, _queue(queue_us), _before_the_row(block_id, digits)))
+            answers.append(b"".join((head, suffix, own_id, raw)))
+            row += part.each
         return answers
 
     def _form(self, part: Part[Item]) -> bytes:
@@ -146,37 +147,45 @@ def _raw_numbers(part: Part[Item], outputs: Sequence[Array], first: int) -> list
     """Raw contents of numbers, with tag and length in front: all requests' in one buffer."""
     count = len(part.items)
     rows = slice(first, first + part.rows)
-    pieces: list[Array] = []
-    for values in outputs:
-        own = np.ascontiguousarray(values[rows]).reshape(count, -1).view(np.uint8)
-        head = np.frombuffer(_RAW_OUTPUT_TAG + varint(own.shape[1]), np.uint8)
-        pieces += [np.broadcast_to(head, (count, len(head))), own]
-    buffer = np.concatenate(pieces, axis=1)
-    size = buffer.shape[1]
+    own = [
+        np.ascontiguousarray(values[rows]).reshape(count, -1).view(np.uint8) for values in outputs
+    ]
+    sizes = [each.shape[1] for each in own]
+    heads = [_raw_head(size) for size in sizes]
+    size = sum(sizes) + sum(map(len, heads))
+    buffer = np.empty((count, size), np.uint8)
+    at = 0
+    for head, values in zip(heads, own, strict=True):
+        buffer[:, at : at + len(head)] = head
+        at += len(head) + values.shape[1]
+        buffer[:, at - values.shape[1] : at] = values
     whole = buffer.tobytes()
     return [whole[at : at + size] for at in range(0, size * count, size)] if size else [b""] * count
 
 
-def _queue(queue_us: int) -> bytes:
+@lru_cache(maxsize=256)
+def _raw_head(size: int) -> Array:
+    return np.frombuffer(_RAW_OUTPUT_TAG + varint(size), np.uint8)
+
+
+def _parameter(name: str, **value: int | str) -> bytes:
     own = ModelInferResponse()
-    own.parameters["homeostat_queue_us"].int64_param = queue_us
+    for field, content in value.items():
+        setattr(own.parameters[name], field, content)
     return own.SerializeToString()
 
 
+@lru_cache(maxsize=4096)
+def _queue(queue_us: int) -> bytes:
+    return _parameter("homeostat_queue_us", int64_param=queue_us)
+
+
+@lru_cache(maxsize=16)
 def _before_the_text(digits: int) -> bytes:
-    own = ModelInferResponse()
+    """A prediction id's text is the last thing in its field, but its length stands in front."""
     text = "0" * 32 + "-" + "0" * digits
-    own.parameters["prediction_id"].string_param = text
-    return own.SerializeToString()[: -len(text)]
+    return _parameter("prediction_id", string_param=text)[: -len(text)]
 
 
-# A prediction id's text is the last thing in its field, but its length stands in front of it.
-_BEFORE_THE_TEXT = tuple(_before_the_text(digits) for digits in range(1, 11))
-
-
-def _heads(before: bytes, block_id: bytes, is_logged: bool) -> tuple[bytes, ...]:
-    """What stands before the digits of a row, by their number."""
-    if not is_logged:
-        return (before,)
-    text = block_id.hex().encode() + b"-"
-    return (before, *[before + each + text for each in _BEFORE_THE_TEXT])
+def _before_the_row(block_id: bytes, digits: int) -> bytes:
+    return _before_the_text(digits) + block_id.hex().encode() + b"-"

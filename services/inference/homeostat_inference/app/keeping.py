@@ -130,6 +130,7 @@ class _Group:
         self._why = why
         self._forms = forms
         _, self._arm, self._contexts = batch[0].block_key
+        self._widths = tuple([each.shape[1:] for each in ran.answered.outputs])
         # How many requests, and which row of the group, come next.
         self._taken = 0
         self._row = 0
@@ -141,9 +142,7 @@ class _Group:
     def keep(self) -> None:
         """Gives the rows their places and journals them."""
         keeper = self._keeper
-        outputs = self._ran.answered.outputs
-        widths = tuple([each.shape[1:] for each in outputs])
-        key = (self.served, self._arm, self._contexts, widths)
+        key = (self.served, self._arm, self._contexts, self._widths)
         try:
             self._prepare()
             keeper.book.keep(key, self._sizes(), self._write)
@@ -226,17 +225,12 @@ class _Group:
         own = slice(self._row, self._row + placed.row_count)
         run = slice(self.first + own.start, self.first + own.stop)
         ids = self._client_ids
-        head = b""
-        if placed.first_row == 0:
-            head = outline(
-                self.served.schema, self._arm, answered.outputs, self._contexts
-            ).SerializeToString()
         return pack_rows(
             block_id=placed.block_id,
             first_row=placed.first_row,
             row_count=placed.row_count,
             traceparent=self._ran.traceparent,
-            outline=head,
+            outline=b"" if placed.first_row else self._outline(),
             client_keys=b"" if ids is None else self._keeper.keys.of(ids[own]),
             columns=[
                 self._times[own].tobytes(),
@@ -248,6 +242,16 @@ class _Group:
                 *[column_bytes(each[own]) for each in self._context_values],
             ],
         )
+
+    def _outline(self) -> bytes:
+        key = "outline", self._arm, self._contexts, self._widths
+        known = self._forms.get(key)
+        if known is None:
+            made = outline(
+                self.served.schema, self._arm, self._ran.answered.outputs, self._contexts
+            )
+            known = self._forms[key] = made.SerializeToString()
+        return known
 
     def _done(self, placed: Placed) -> Done:
         pieces = list(self._pieces(placed.first, placed.after))
