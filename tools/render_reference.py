@@ -154,10 +154,18 @@ def hostile_requests_page() -> str:
     return _NOTE + str(corpus.requests_page())
 
 
+def hostile_models_page() -> str:
+    """docs/reference/hostile-models.md: the corpus that the tests register."""
+    sys.path.insert(0, str(ROOT))
+    corpus = importlib.import_module("tests.hostile.models_page")
+    return _NOTE + str(corpus.models_page())
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "topics.md": topics_page,
     "configuration.md": configuration_page,
     "asyncapi.yaml": asyncapi_page,
+    "hostile-models.md": hostile_models_page,
     "hostile-requests.md": hostile_requests_page,
 }
 

@@ -43,7 +43,7 @@ async def refusal(
         (onnx_models.external_data, "external data"),
         (onnx_models.unknown_operator, "Unknown operator Frobnicate"),
         (onnx_models.foreign_domain, "com.microsoft"),
-        (onnx_models.local_function, "own"),
+        (onnx_models.local_function, "local functions"),
         (onnx_models.false_initializer, "checker"),
         (onnx_models.across_rows, "alone and among others"),
         (onnx_models.random_answers, "differently each time"),

@@ -113,7 +113,7 @@ def _judge(judge: int, model: int, asked: dict[str, Any]) -> dict[str, Any]:
     jail.die_with_parent(judge)
     walls["filtered_calls"] = jail.close_doors()
     graph = rules.read(content)
-    measured = trial.try_out(trial.load(content), asked["signature"])
+    measured = trial.try_out(content, asked["signature"])
     return {
         "ir_version": graph.ir_version,
         "opsets": {each.domain or "ai.onnx": each.version for each in graph.opset_import},

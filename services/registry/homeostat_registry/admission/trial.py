@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from homeostat_registry.admission import rows
-from homeostat_registry.admission.refusal import Refused
+from homeostat_registry.admission.refusal import Refused, named
 
 _TYPES = {
     "tensor(bool)": "BOOL", "tensor(int8)": "INT8", "tensor(int16)": "INT16",
@@ -43,8 +43,18 @@ def load(content: bytes) -> Any:
         ) from None
 
 
-def try_out(session: Any, signature: Signature) -> dict[str, Any]:
-    """Runs the model every way that matters; what was measured, or Refused."""
+def try_out(content: bytes, signature: Signature) -> dict[str, Any]:
+    """Loads and runs the model every way that matters; what was measured, or Refused."""
+    measured, feeds, batch = _try_once(load(content), signature)
+    # Another worker, or this one tomorrow, must answer the same.
+    elsewhere, _ = _run(load(content), [each["name"] for each in signature["outputs"]], feeds)
+    _require_same(batch, elsewhere)
+    return {**measured, "sessions_tried": 2}
+
+
+def _try_once(
+    session: Any, signature: Signature
+) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
     inputs = _fit_inputs(session, signature)
     _fit_outputs(session, signature)
     names = [each["name"] for each in signature["outputs"]]
@@ -52,18 +62,23 @@ def try_out(session: Any, signature: Signature) -> dict[str, Any]:
     batch, batch_seconds = _run(session, names, feeds)
     _require_outputs(signature, batch, _BATCH_ROWS)
     again, _ = _run(session, names, feeds)
-    if not all(_same(one, two, exactly=True) for one, two in zip(batch, again, strict=True)):
-        raise Refused(
-            "The model answers the same rows differently each time; "
-            "remove random operators (dropout, noise) before exporting."
-        )
+    _require_same(batch, again)
     single_seconds = _require_independent(session, signature, feeds, batch)
     _survive(session, names, inputs)
-    return {
+    measured = {
         "rows_tried": _BATCH_ROWS,
         "single_row_seconds": round(single_seconds, 7),
         "batch_seconds": round(batch_seconds, 7),
     }
+    return measured, feeds, batch
+
+
+def _require_same(one: list[Any], two: list[Any]) -> None:
+    if not all(_same(first, second, exactly=True) for first, second in zip(one, two, strict=True)):
+        raise Refused(
+            "The model answers the same rows differently each time; "
+            "remove random operators (dropout, noise) before exporting."
+        )
 
 
 def _raise_if_out_of_memory(error: Exception) -> None:
@@ -91,7 +106,8 @@ def _fit_outputs(session: Any, signature: Signature) -> None:
     for each in signature["outputs"]:
         if each["name"] not in found:
             raise Refused(
-                f"The model has no output {each['name']!r} (it has {', '.join(sorted(found))}); "
+                f"The model has no output {each['name']!r} (it has "
+                f"{', '.join(map(named, sorted(found)[:5]))}); "
                 "correct the signature."
             )
         _fit(each, found[each["name"]], "output")
@@ -243,9 +259,9 @@ def _same(one: Any, two: Any, *, exactly: bool) -> bool:
 def _differences(missing: list[str], extra: list[str]) -> str:
     parts = []
     if missing:
-        parts.append(f"the model has no {', '.join(map(repr, missing[:5]))}; ")
+        parts.append(f"the model has no {', '.join(map(named, missing[:5]))}; ")
     if extra:
-        parts.append(f"the signature lacks {', '.join(map(repr, extra[:5]))}; ")
+        parts.append(f"the signature lacks {', '.join(map(named, extra[:5]))}; ")
     return "".join(parts)
 
 
