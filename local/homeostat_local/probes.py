@@ -22,7 +22,14 @@ def _says_serving(address: str) -> bool:
     import grpc  # noqa: PLC0415 - heavy, and not needed before a service listens
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
-    with grpc.insecure_channel(address) as channel:
+    from homeostat.channels import ChannelSecurity  # noqa: PLC0415
+
+    credentials = ChannelSecurity.from_environment().credentials()
+    with (
+        grpc.insecure_channel(address)
+        if credentials is None
+        else grpc.secure_channel(address, credentials)
+    ) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service=""), timeout=_ANSWER_SECONDS

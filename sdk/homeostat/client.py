@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from homeostat.channels import ChannelSecurity, open_channel
 from homeostat.columns import DTYPES, datatype_of
 from homeostat.ids import parse_prediction_id, prediction_id
 from homeostat.inference.v1.truth_pb2 import (
@@ -31,12 +32,6 @@ from homeostat.inference.v2.open_inference_pb2_grpc import GRPCInferenceServiceS
 ID_INPUT = "homeostat.id"
 EVENT_TIME_INPUT = "homeostat.event_time"
 CONTEXT_INPUT_PREFIX = "homeostat.context."
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-)
 
 Array = NDArray[Any]
 
@@ -143,13 +138,21 @@ def _row_ids(first: str, rows: int) -> list[str]:
 class Client:
     """Predictions and truth over one connection. Use as an async context manager."""
 
-    def __init__(self, address: str, *, timeout_seconds: float = 30.0) -> None:
-        """``address``: "host:port" of the inference service."""
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_seconds: float = 30.0,
+        security: ChannelSecurity | None = None,
+    ) -> None:
+        """``address``: "host:port" of the inference service. ``security``: token and TLS; without
+        it, what the environment says (HOMEOSTAT_TOKEN, HOMEOSTAT_TLS_CA_FILE, ...)."""
         self._address = address
         self._timeout_seconds = timeout_seconds
+        self._security = security
 
     async def __aenter__(self) -> "Client":
-        self._channel = grpc.aio.insecure_channel(self._address, options=list(CHANNEL_OPTIONS))
+        self._channel = open_channel(self._address, self._security)
         self._inference = GRPCInferenceServiceStub(self._channel)
         self._truth = TruthServiceStub(self._channel)
         return self

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from homeostat import history as past
 from homeostat import reference, schema
-from homeostat.client import CHANNEL_OPTIONS
+from homeostat.channels import open_channel
 from homeostat.errors import HomeostatError
 from homeostat.history import Columns, History
 from homeostat.ledger.v1.ledger_pb2 import ImportHistoryRequest, ImportHistoryResponse
@@ -200,11 +200,7 @@ async def send(
     the model is refused, RefusedPush where the same file stands there otherwise, HistoryNotImported
     where only the history failed.
     """
-    options = list(CHANNEL_OPTIONS)
-    async with (
-        grpc.aio.insecure_channel(ledger_address, options=options) as ledger,
-        grpc.aio.insecure_channel(registry_address, options=options) as registry,
-    ):
+    async with open_channel(ledger_address) as ledger, open_channel(registry_address) as registry:
         registering = RegistryServiceStub(registry)
         say("creating the model")
         notes = await _create(registering, prepared.push)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from homeostat.channels import open_channel
 from homeostat.progress.v1.progress_pb2 import (
     GetProgressRequest,
     GetProgressResponse,
@@ -102,7 +103,7 @@ class Loop:
 
     async def __aenter__(self) -> "Loop":
         for name, address in self._addresses.items():
-            self._channels[name] = grpc.aio.insecure_channel(address)
+            self._channels[name] = open_channel(address)
             self._stubs[name] = ProgressServiceStub(self._channels[name])
         return self
 

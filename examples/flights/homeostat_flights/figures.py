@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-
-from homeostat.client import CHANNEL_OPTIONS
+from homeostat.channels import open_channel
 from homeostat.events.v1.alert_pb2 import Alert
 from homeostat.events.v1.retraining_run_pb2 import RetrainingRun
 from homeostat.ledger.v1.ledger_pb2 import GetStatisticsRequest, GetStatisticsResponse
@@ -54,7 +52,7 @@ def _has_served(version: Version) -> bool:
 async def read_story(addresses: Mapping[str, str], model_name: str) -> Story:
     """Asks registry, monitor, retrainer and ledger."""
     channels = {
-        name: grpc.aio.insecure_channel(addresses[name], options=list(CHANNEL_OPTIONS))
+        name: open_channel(addresses[name])
         for name in ("registry", "monitor", "retrainer", "ledger")
     }
     try:

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Mapping
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 
-from homeostat.client import CHANNEL_OPTIONS
+from homeostat.channels import open_channel
 from homeostat.events.v1.alert_pb2 import ALERT_STATE_RESOLVED, Alert, Resolution
 from homeostat.events.v1.retraining_run_pb2 import (
     RUN_OUTCOME_PROMOTED,
@@ -49,9 +48,8 @@ class Watch:
         self._began = time.monotonic()
 
     async def __aenter__(self) -> "Watch":
-        options = list(CHANNEL_OPTIONS)
-        self._monitor = grpc.aio.insecure_channel(self._addresses["monitor"], options=options)
-        self._retrainer = grpc.aio.insecure_channel(self._addresses["retrainer"], options=options)
+        self._monitor = open_channel(self._addresses["monitor"])
+        self._retrainer = open_channel(self._addresses["retrainer"])
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from homeostat.client import CHANNEL_OPTIONS
+from homeostat.channels import open_channel
 from homeostat.endpoints import DEFAULT_FOLDER, address
 
 Result = TypeVar("Result")
@@ -33,10 +33,9 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 @asynccontextmanager
 async def channel(service: str, folder: Path) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to that service; NoEndpoint where nothing tells its address."""
-    async with grpc.aio.insecure_channel(
-        address(service, folder), options=list(CHANNEL_OPTIONS)
-    ) as opened:
+    """A channel to that service, with the environment's token and TLS; NoEndpoint where nothing
+    tells its address."""
+    async with open_channel(address(service, folder)) as opened:
         yield opened
 
 

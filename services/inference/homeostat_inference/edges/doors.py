@@ -68,6 +68,9 @@ class Doors:
     async def open(self) -> None:
         """Listens; OSError if an address is taken, after which nothing is open."""
         rules, behind = self._rules, self._behind
+        if rules.transport == "native":
+            # The server behind it, which warns otherwise, sees a Unix socket.
+            rules.security.warn(rules.grpc_address)
         async with AsyncExitStack() as closing:
             self._lane = Lane(behind.handle, "receive-loop")
             closing.push_async_callback(self._lane.close)
