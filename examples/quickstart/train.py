@@ -1,8 +1,10 @@
 """Makes what `homeostat push` wants: a single-file ONNX model, and the rows it was trained on.
 
 The data are scikit-learn's own breast cancer set (CC BY 4.0); times are made up, one row an hour.
+`python train.py 0.01` regularises harder, which makes another model of the same kind.
 """
 
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +26,8 @@ labels = frame["target"].map({0: "malignant", 1: "benign"})
 
 # Preprocessing lives inside the model: a client sends raw columns, each a named input.
 scale = ColumnTransformer([("scale", StandardScaler(), list(table.columns))])
-model = make_pipeline(scale, LogisticRegression()).fit(table, labels)
+strength = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+model = make_pipeline(scale, LogisticRegression(C=strength)).fit(table, labels)
 inputs = [(name, FloatTensorType([None, 1])) for name in table.columns]
 onnx = to_onnx(model, initial_types=inputs, options={"zipmap": False}, target_opset=18)
 Path("tumours.onnx").write_bytes(onnx.SerializeToString())

@@ -81,6 +81,20 @@ def test_the_page_on_cheaper_models_works(users_folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_traffic_is_shared_out_as_the_page_says(users_folder: Path) -> None:
+    page = ROOT / "docs" / "how-to" / "route-traffic.md"
+    commands = [command for block in shell_blocks(page) for command in block]
+    said = {command: run(command, users_folder) for command in commands}
+    told = "\n".join(said.values())
+    assert "champion 1 (1), shadow 2" in told
+    assert "champion 1 (0.9), canary 2 (0.1)" in told
+    assert "tumours: fallback version 2 answers; every worker follows" in told
+    assert "tumours: champion version 1 answers; every worker follows" in told
+    assert "at most 64 rows, waits up to 2 ms, preferred: 8, 64 rows" in told
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_demo_of_one_month_keeps_its_promises(tmp_path: Path) -> None:
     said = run("homeostat demo flights --months 1 --json figures.json", tmp_path, seconds=280)
