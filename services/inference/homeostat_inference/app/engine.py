@@ -7,11 +7,13 @@ from weakref import WeakKeyDictionary
 
 from homeostat_inference.app.answers import Forms
 from homeostat_inference.app.book import BlockBook
-from homeostat_inference.app.intake import MAX_BLOCK_BYTES, Intake, Rules
+from homeostat_inference.app.intake import MAX_BLOCK_BYTES, Groups, Intake, Rules
 from homeostat_inference.app.keeping import ClientKeys, Keeper
+from homeostat_inference.app.plan import BatchingPlan
 from homeostat_inference.app.ports import Call, Clock, RunWatch
 from homeostat_inference.app.running import Ran, Runs
 from homeostat_inference.app.serving import NotLoaded, Served, Table
+from homeostat_inference.app.turns import ALONE, MAX_RUN_ROWS, OVER_THE_LIMIT, Turns
 from homeostat_inference.app.waiting import Waiting, taken
 from homeostat_inference.domain.errors import (
     DeadlineExceeded,
@@ -22,14 +24,10 @@ from homeostat_inference.domain.errors import (
 from homeostat_inference.domain.schema import Schema
 from homeostat_inference.domain.times import TimeBounds
 
-__all__ = ["MAX_BLOCK_BYTES", "Counts", "Engine", "Rules"]
+__all__ = ["MAX_BLOCK_BYTES", "MAX_RUN_ROWS", "Counts", "Engine", "Rules"]
 
-# One run takes no more rows than this, so that a burst does not hold up everybody for long.
-MAX_RUN_ROWS = 4096
-ALONE = "alone"
 SUSPECT = "suspect"
 RUN_APART = "its batch failed"
-OVER_THE_LIMIT = "rows over the limit"
 
 
 def _no_trace(schema: Schema, rows: int) -> AbstractContextManager[str]:
@@ -57,7 +55,9 @@ class Counts:
 
 @dataclass(slots=True)
 class Engine:
-    """Answers calls. `handle` may be called from several threads; each call is answered once."""
+    """Answers calls, each of them once. `handle` may be called from several threads; who receives
+    most of the calls uses `take` and `work` instead: so what comes in meanwhile is batched, and
+    bounded, and no model holds up another."""
 
     table: Table
     book: BlockBook
@@ -77,12 +77,14 @@ class Engine:
     intake: Intake = field(init=False)
     _runs: Runs = field(init=False)
     _keeper: Keeper = field(init=False)
+    _turns: Turns = field(init=False)
     # What the answers of a version share.
     _forms: "WeakKeyDictionary[Served, Forms]" = field(default_factory=WeakKeyDictionary)
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.table, self.clock, self.rules, self.times, self.fetch, self._fail)
         self._runs = Runs(self._refuse)
+        self._turns = Turns(self._turn, self._policy)
         self._keeper = Keeper(
             self.book,
             self.rules,
@@ -94,19 +96,43 @@ class Engine:
 
     def handle(self, calls: Sequence[Call]) -> None:
         """Answers all calls, now or later; raises nothing."""
-        if self.is_leaving:
-            for call in calls:
-                error = Leaving("the server is shutting down; try another one or again later")
-                self._fail(call, error)
-            return
-        for served, waiting in self.intake.read(calls).items():
-            self._dispatch(served, waiting)
+        for served, waiting in self._read(calls).items():
+            if served.is_inline(1):
+                self.run_all(served, waiting)
+            else:
+                self._hand_over(served, waiting)
 
-    def _dispatch(self, served: Served, waiting: list[Waiting]) -> None:
+    def take(self, calls: Sequence[Call]) -> None:
+        """Like `handle`, except that the calls are answered by `work`; for one thread only."""
+        for served, waiting in self._read(calls).items():
+            self._turns.add(served, waiting)
+
+    def work(self) -> None:
+        """Answers some of what was taken, if it is time; raises nothing."""
+        self._turns.work()
+
+    def patience_ms(self, at_most_ms: int) -> int:
+        """How long to wait for more calls before `work` is called again; 0 for not at all."""
+        wait_ns = self._turns.wait_ns()
+        return at_most_ms if wait_ns is None else min(at_most_ms, -(-wait_ns // 1_000_000))
+
+    def _read(self, calls: Sequence[Call]) -> Groups:
+        if not self.is_leaving:
+            return self.intake.read(calls)
+        for call in calls:
+            error = Leaving("the server is shutting down; try another one or again later")
+            self._fail(call, error)
+        return {}
+
+    def _turn(self, served: Served, batch: list[Waiting], why_alone: str) -> None:
         if served.is_inline(1):
-            self.run_all(served, waiting)
+            self.run(served, batch, why_alone)
         else:
-            self._hand_over(served, waiting)
+            self._hand_over(served, batch)
+
+    def _policy(self, served: Served) -> BatchingPlan | None:
+        model = self.table.plan.models.get(served.schema.model_name)
+        return None if model is None else model.batching
 
     def run_all(self, served: Served, waiting: list[Waiting]) -> None:
         """Runs and answers it all, in runs of a limited size."""

@@ -103,7 +103,7 @@ class Intake:
         """Of these calls, the first deadline."""
         allowed_ns = int(self.rules.request_timeout_seconds * 1e9)
         return min(
-            [getattr(each, "deadline_ns", 0) or each.received_ns + allowed_ns for each in calls]
+            [each.deadline_ns or each.received_ns + allowed_ns for each in calls]
         )
 
 

@@ -18,7 +18,7 @@ from homeostat_inference.edges.lane import Lane
 from homeostat_inference.edges.rest import Rest, RestRules
 from homeostat_inference.edges.roles import INFERENCE_SERVICE
 from homeostat_inference.edges.streaming import Streams
-from homeostat_inference.edges.transports import Handle, Infer, Transport, open_transport
+from homeostat_inference.edges.transports import Handle, Infer, Transport, Turns, open_transport
 from homeostat_kit.grpc_server import RunningServer, Security, serve
 
 
@@ -51,6 +51,8 @@ class Behind:
     # Registers what else is served over gRPC, under these names.
     add: Callable[[grpc.aio.Server], None]
     service_names: Sequence[str]
+    # Answers what comes over gRPC in the place of `handle`.
+    turns: Turns | None = None
 
 
 class Doors:
@@ -85,6 +87,7 @@ class Doors:
                 self._serve,
                 guard=rules.security.guard,
                 is_shared=rules.is_shared,
+                turns=behind.turns,
             )
             closing.push_async_callback(self._transport.stop)
             self._closing = closing.pop_all()

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
 
 from homeostat_inference.domain.errors import (
     DeadlineExceeded,
@@ -18,6 +20,7 @@ from homeostat_inference.domain.errors import (
     TooLarge,
     WrongMode,
 )
+from homeostat_inference.domain.parts import varint
 from homeostat_inference.edges.versions import RegistryAway
 from homeostat_kit.auth import Forbidden, Unauthenticated
 
@@ -42,6 +45,34 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = MappingProxyType(
         ModelFailed: grpc.StatusCode.INTERNAL,
     }
 )
+
+
+# google.rpc.Status with one google.rpc.RetryInfo, in the header that clients look for it.
+_DETAILS_KEY = "grpc-status-details-bin"
+_RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
+Metadata = tuple[tuple[str, bytes], ...]
+
+
+def trailing_of(error: Exception) -> Metadata:
+    """What is sent beside the status: when it may be worth while to try again, if that is known."""
+    seconds = getattr(error, "retry_after_seconds", None)
+    if seconds is None:
+        return ()
+    code, text = status_of(error)
+    delay = Duration()
+    delay.FromNanoseconds(int(seconds * 1e9))
+    info = Any(type_url=_RETRY_INFO, value=_field(1, delay.SerializeToString()))
+    status = (
+        bytes((0x08, code.value[0]))
+        + _field(2, text.encode())
+        + _field(3, info.SerializeToString())
+    )
+    return ((_DETAILS_KEY, status),)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a serialized message."""
+    return bytes((number << 3 | 2,)) + varint(len(content)) + content
 
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:

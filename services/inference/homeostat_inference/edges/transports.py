@@ -15,18 +15,48 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from homeostat_inference.app.ports import Call
-from homeostat_inference.edges.errors import status_of
+from homeostat_inference.edges.errors import status_of, trailing_of
 from homeostat_kit.auth import Forbidden, Guard, Unauthenticated
 from homeostat_kit.logs import get_logger
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+# What the front calls a call; the others say that a caller has gone.
+_EVENT_CALL = 0
 # Calls taken at once: as many as one turn of the loop can answer in a few milliseconds.
 BATCH_CALLS = 256
+# Calls taken before the next run: the front is emptied, so that what waits is bounded by admission.
+_TURN_CALLS = 4096
 _WAIT_MS = 200
 log = get_logger("homeostat_inference.transports")
 
 Handle = Callable[[Sequence[Call]], None]
 Infer = Callable[[bytes, Any], Any]
+
+
+class Turns(Protocol):
+    """What takes calls in and answers them in its own order; used by one thread."""
+
+    def take(self, calls: Sequence[Call]) -> None:
+        """Takes the calls, or fails them."""
+
+    def work(self) -> None:
+        """Answers some of them, if it is time."""
+
+    def patience_ms(self, at_most_ms: int) -> int:
+        """How long `work` can wait."""
+
+
+class _AtOnce:
+    """Every call is answered in the turn in which it came."""
+
+    def __init__(self, handle: Handle) -> None:
+        self.take = handle
+
+    def work(self) -> None:
+        pass
+
+    def patience_ms(self, at_most_ms: int) -> int:
+        return at_most_ms
 
 
 class Fallback(Protocol):
@@ -63,15 +93,18 @@ async def open_transport(
     *,
     guard: Guard | None = None,
     is_shared: bool = False,
+    turns: Turns | None = None,
 ) -> Transport:
     """Starts serving on ``address``; OSError if it is taken. ``guard``: who may call ModelInfer;
     what goes to the ``fallback`` it guards itself. ``is_shared``: other processes listen there too
-    (the ``fallback`` knows that by itself)."""
+    (the ``fallback`` knows that by itself). ``turns``: answers the calls in the place of
+    ``handle``."""
+    turns = turns or _AtOnce(handle)
     if kind == "native":
         return await NativeTransport.start(
-            address, handle, fallback, guard=guard, is_shared=is_shared
+            address, turns, fallback, guard=guard, is_shared=is_shared
         )
-    return await GrpcioTransport.start(address, handle, fallback)
+    return await GrpcioTransport.start(address, turns, fallback)
 
 
 class NativeCall:
@@ -85,7 +118,8 @@ class NativeCall:
         call_id: int,
         payload: bytes,
         received_ns: int,
-        authorization: str | bytes | None = None,
+        deadline_ns: int,
+        authorization: str | bytes | None,
     ) -> None:
         self._front = front
         # The header of this name, where tokens are asked for.
@@ -93,7 +127,7 @@ class NativeCall:
         self._call_id = call_id
         self.payload = payload
         self.received_ns = received_ns
-        self.deadline_ns = 0
+        self.deadline_ns = deadline_ns
 
     def respond(self, payload: bytes) -> None:
         """Sends the response; a client that has gone away is no error."""
@@ -102,17 +136,20 @@ class NativeCall:
     def fail(self, error: Exception) -> None:
         """Sends the status."""
         code, text = status_of(error)
-        self._front.fail(self._call_id, code.value[0], text)
+        self._front.fail(self._call_id, code.value[0], text, trailing_of(error) or None)
 
 
 class NativeTransport:
     """pygrpc-native in front, grpc.aio behind."""
 
-    def __init__(self, front: Any, server: Fallback, folder: str, handle: Handle) -> None:
+    def __init__(
+        self, front: Any, server: Fallback, folder: str, turns: Turns, guard: Guard | None
+    ) -> None:
         self._front = front
         self._server = server
         self._folder = folder
-        self._handle = handle
+        self._turns = turns
+        self._guard = guard
         self._thread = threading.Thread(target=self._loop, name="receive", daemon=True)
         self._thread.start()
 
@@ -120,7 +157,7 @@ class NativeTransport:
     async def start(
         cls,
         address: str,
-        handle: Handle,
+        turns: Turns,
         fallback: StartFallback,
         *,
         guard: Guard | None = None,
@@ -138,6 +175,10 @@ class NativeTransport:
                 [(MODEL_INFER, False)],
                 # Its own list of tokens can't change while it runs; so it hands over the header.
                 client_key_metadata=None if guard is None else "authorization",
+                # Beside one thread that answers, a second one for HTTP/2 only makes them change.
+                io_threads=1,
+                # Deadlines.
+                call_details=True,
                 reuse_port=is_shared,
             )
             front.set_fallback(socket)
@@ -145,7 +186,7 @@ class NativeTransport:
         except Exception as error:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             raise OSError(f"{address} cannot be listened on: {error}") from error
-        return cls(front, server, folder, handle if guard is None else Checked(guard, handle))
+        return cls(front, server, folder, turns, guard)
 
     @property
     def port(self) -> int:
@@ -160,33 +201,32 @@ class NativeTransport:
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     def _loop(self) -> None:
-        from pygrpc_native import EVENT_CALL  # noqa: PLC0415
+        receive, turns = self._front.recv_batch_details, self._turns
+        while (events := receive(BATCH_CALLS, turns.patience_ms(_WAIT_MS))) is not None:
+            taken = 0
+            while events:
+                _guarded(turns.take, self._calls(events))
+                taken += len(events)
+                if len(events) < BATCH_CALLS or taken >= _TURN_CALLS:
+                    break
+                events = receive(BATCH_CALLS, 0)
+            turns.work()
 
-        while (events := self._front.recv_batch(BATCH_CALLS, _WAIT_MS)) is not None:
-            if not events:
-                continue
-            now_ns = time.monotonic_ns()
-            calls = [
-                NativeCall(self._front, call_id, payload, now_ns, authorization)
-                for kind, call_id, _, payload, authorization in events
-                if kind == EVENT_CALL
-            ]
-            _guarded(self._handle, calls)
+    def _calls(self, events: Sequence[Any]) -> list[NativeCall]:
+        front, now_ns = self._front, time.monotonic_ns()
+        calls = []
+        for kind, call_id, _, payload, authorization, details in events:
+            if kind == _EVENT_CALL:
+                left = details[2]
+                deadline_ns = 0 if left is None else now_ns + int(left * 1e9)
+                calls.append(
+                    NativeCall(front, call_id, payload, now_ns, deadline_ns, authorization)
+                )
+        return calls if self._guard is None else [each for each in calls if self._may(each)]
 
-
-class Checked:
-    """Hands on the calls of those who may call, and refuses the others."""
-
-    def __init__(self, guard: Guard, handle: Handle) -> None:
-        self._guard = guard
-        self._handle = handle
-
-    def __call__(self, calls: Sequence[Any]) -> None:
-        self._handle([each for each in calls if self._may(each)])
-
-    def _may(self, call: Any) -> bool:
+    def _may(self, call: NativeCall) -> bool:
         try:
-            self._guard.check(MODEL_INFER, call.authorization)
+            self._guard.check(MODEL_INFER, call.authorization)  # type: ignore[union-attr]
         except (Unauthenticated, Forbidden) as error:
             call.fail(error)
             return False
@@ -209,13 +249,17 @@ class GrpcioCall:
     __slots__ = ("_answer", "_loop", "deadline_ns", "payload", "received_ns")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[bytes]", payload: bytes
+        self,
+        loop: asyncio.AbstractEventLoop,
+        answer: "asyncio.Future[bytes]",
+        payload: bytes,
+        left_seconds: float | None,
     ) -> None:
         self._loop = loop
         self._answer = answer
         self.payload = payload
-        self.received_ns = time.monotonic_ns()
-        self.deadline_ns = 0
+        self.received_ns = now_ns = time.monotonic_ns()
+        self.deadline_ns = 0 if left_seconds is None else now_ns + int(left_seconds * 1e9)
 
     def respond(self, payload: bytes) -> None:
         """Wakes the handler with the response."""
@@ -240,16 +284,16 @@ class GrpcioCall:
 class GrpcioTransport:
     """grpc.aio alone."""
 
-    def __init__(self, handle: Handle) -> None:
-        self._handle = handle
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
         self._waiting: queue.SimpleQueue[GrpcioCall | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="receive", daemon=True)
         self._server: Fallback
 
     @classmethod
-    async def start(cls, address: str, handle: Handle, fallback: StartFallback) -> Transport:
+    async def start(cls, address: str, turns: Turns, fallback: StartFallback) -> Transport:
         """Starts the server."""
-        transport = cls(handle)
+        transport = cls(turns)
         transport._server = await fallback(address, transport._infer)
         transport._thread.start()
         return transport
@@ -268,19 +312,32 @@ class GrpcioTransport:
     async def _infer(self, payload: bytes, context: Any) -> bytes:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
-        self._waiting.put(GrpcioCall(loop, answer, payload))
-        return await answer
+        self._waiting.put(GrpcioCall(loop, answer, payload, context.time_remaining()))
+        try:
+            return await answer
+        except Exception as error:
+            trailing = trailing_of(error)
+            if trailing:
+                context.set_trailing_metadata(trailing)
+            raise
 
     def _loop(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            calls = [first]
-            while len(calls) < BATCH_CALLS:
-                try:
-                    call = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if call is None:
-                    self._waiting.put(None)
-                    break
+        turns = self._turns
+        while (calls := self._received(turns.patience_ms(_WAIT_MS) / 1000)) is not None:
+            _guarded(turns.take, calls)
+            turns.work()
+
+    def _received(self, seconds: float) -> list[GrpcioCall] | None:
+        """Whatever waits, perhaps nothing after so many seconds; None at the end."""
+        calls: list[GrpcioCall] = []
+        try:
+            call = self._waiting.get(timeout=seconds) if seconds else self._waiting.get_nowait()
+            while call is not None and len(calls) < _TURN_CALLS:
                 calls.append(call)
-            _guarded(self._handle, calls)
+                call = self._waiting.get_nowait()
+        except queue.Empty:
+            return calls
+        if call is None:
+            return None
+        self._waiting.put(call)
+        return calls
