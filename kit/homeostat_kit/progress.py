@@ -13,8 +13,10 @@ from homeostat.progress.v1.progress_pb2_grpc import (
     ProgressServiceServicer,
     add_ProgressServiceServicer_to_server,
 )
+from homeostat_kit.auth import Roles, roles_of
 
 SERVICE_NAME = "homeostat.progress.v1.ProgressService"
+ROLES: Roles = roles_of(SERVICE_NAME, read=["GetProgress"])
 Positions = Mapping[tuple[str, int], int]
 
 

@@ -33,6 +33,7 @@ from homeostat.ledger.v1.ledger_pb2_grpc import (
     add_LedgerServiceServicer_to_server,
 )
 from homeostat_kit import memory
+from homeostat_kit.auth import Roles, roles_of
 from homeostat_kit.clock import Clock
 from homeostat_ledger.app.cut import cut
 from homeostat_ledger.app.import_history import History, history_block_id, import_history
@@ -53,6 +54,11 @@ from homeostat_ledger.store.finding import PostgresFinder
 from homeostat_ledger.store.index import MAX_ROWS
 
 SERVICE_NAME = "homeostat.ledger.v1.LedgerService"
+ROLES: Roles = roles_of(
+    SERVICE_NAME,
+    read=["LookUpPrediction", "CutDataSet", "GetStatistics", "AreArchived"],
+    manage=["ImportHistory"],
+)
 ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
     BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
     IncompatibleColumns: grpc.StatusCode.FAILED_PRECONDITION,

@@ -11,12 +11,14 @@ from homeostat.progress.v1.progress_pb2 import GetProgressResponse
 from homeostat.topics import JOINED, OUTCOMES, PREDICTIONS
 from homeostat_kit import lifetime, logs, memory, telemetry
 from homeostat_kit.clock import SystemClock
+from homeostat_kit.grpc_server import Security
 from homeostat_kit.grpc_server import serve as serve_grpc
 from homeostat_kit.kafka import Batch, Bus, consume
 from homeostat_kit.kafka.bus import first_of
 from homeostat_kit.offsets import read_offsets, stored_offsets
 from homeostat_kit.outbox import OutboxRelay
 from homeostat_kit.postgres import Pool, migrate, open_pool
+from homeostat_kit.progress import ROLES as PROGRESS_ROLES
 from homeostat_kit.progress import SERVICE_NAME as PROGRESS
 from homeostat_kit.progress import ProgressServicer, progress_response
 from homeostat_ledger.app.compact import compact
@@ -25,7 +27,7 @@ from homeostat_ledger.archive.files import ParquetArchive
 from homeostat_ledger.bus.dead import refuser, teller
 from homeostat_ledger.bus.intake import Intaker, Limits, Sources
 from homeostat_ledger.domain.errors import Superseded
-from homeostat_ledger.grpc_api import ERRORS, SERVICE_NAME, LedgerApi
+from homeostat_ledger.grpc_api import ERRORS, ROLES, SERVICE_NAME, LedgerApi
 from homeostat_ledger.metrics import Metrics
 from homeostat_ledger.settings import LedgerSettings
 from homeostat_ledger.store.away import away_is_told
@@ -116,7 +118,11 @@ async def serve(settings: LedgerSettings, stop: asyncio.Event) -> None:
 
         # Questions are answered without the broker, too.
         server = await serve_grpc(
-            settings.grpc_address, add, errors=ERRORS, service_names=(SERVICE_NAME, PROGRESS)
+            settings.grpc_address,
+            add,
+            errors=ERRORS,
+            service_names=(SERVICE_NAME, PROGRESS),
+            security=Security.of(settings.tls, settings.tokens_file, {**ROLES, **PROGRESS_ROLES}),
         )
         await stack.enter_async_context(server)
         _log.info("ledger_serving", address=server.address)

@@ -14,6 +14,7 @@ from homeostat.monitor.v1.monitor_pb2_grpc import (
     MonitorServiceServicer,
     add_MonitorServiceServicer_to_server,
 )
+from homeostat_kit.auth import Roles, roles_of
 from homeostat_monitor.alert_messages import message_of
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.losses import LossWatch
@@ -21,6 +22,7 @@ from homeostat_monitor.ports import Standing
 from homeostat_monitor.store import Reader
 
 SERVICE_NAME = "homeostat.monitor.v1.MonitorService"
+ROLES: Roles = roles_of(SERVICE_NAME, read=["ListAlerts", "GetModelHealth"])
 # Tallies worth a sentence, and how it begins.
 _REMARKED = {
     "late_rows": "predictions came after their window was closed and were not judged",

@@ -51,7 +51,9 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
         bus = Bus(settings.kafka_bootstrap_servers, client_id="monitor")
         await bus.ensure_topics(TOPICS)
         await stack.enter_async_context(bus)
-        channel = await stack.enter_async_context(grpc_client.connect(settings.registry_address))
+        channel = await stack.enter_async_context(
+            grpc_client.connect(settings.registry_address, settings.peers)
+        )
         versions = Versions(
             pool,
             RegistryServiceStub(channel),
@@ -138,4 +140,7 @@ async def _serve_grpc(
         add,
         errors={UnknownModel: grpc.StatusCode.NOT_FOUND},
         service_names=[grpc_api.SERVICE_NAME, progress.SERVICE_NAME],
+        security=grpc_server.Security.of(
+            settings.tls, settings.tokens_file, {**grpc_api.ROLES, **progress.ROLES}
+        ),
     )

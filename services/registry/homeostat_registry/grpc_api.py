@@ -12,6 +12,7 @@ from homeostat.registry.v1.registry_pb2_grpc import (
     RegistryServiceServicer,
     add_RegistryServiceServicer_to_server,
 )
+from homeostat_kit.auth import Roles, caller_name, roles_of
 from homeostat_registry import messages
 from homeostat_registry.app import asking, moving, registering, sharing
 from homeostat_registry.app.registering import Limits, Part
@@ -24,6 +25,28 @@ from homeostat_registry.ports import Clock, Judge, Shelf
 from homeostat_registry.store import PostgresBook
 
 SERVICE_NAME = "homeostat.registry.v1.RegistryService"
+ROLES: Roles = roles_of(
+    SERVICE_NAME,
+    read=[
+        "GetModel",
+        "ListModels",
+        "GetVersion",
+        "ListVersions",
+        "DownloadArtifact",
+        "GetChampionAt",
+        "GetSnapshot",
+        "ListAudit",
+    ],
+    manage=[
+        "CreateModel",
+        "SetAutonomy",
+        "SetServing",
+        "RegisterVersion",
+        "ApproveVersion",
+        "PromoteVersion",
+        "RollBack",
+    ],
+)
 
 ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
     errors.Invalid: grpc.StatusCode.INVALID_ARGUMENT,
@@ -114,7 +137,7 @@ class RegistryApi(RegistryServiceServicer):
             request.model_name,
             messages.autonomy(request.autonomy),
             request.etag,
-            request.actor,
+            _who(request.actor),
             book=self._tools.book,
         )
         return pb.SetAutonomyResponse(model=messages.model(changed))
@@ -129,7 +152,7 @@ class RegistryApi(RegistryServiceServicer):
             request.model_name,
             messages.serving(request.serving),
             request.etag,
-            actor=request.actor,
+            actor=_who(request.actor),
             reason=request.reason,
             book=self._tools.book,
             clock=self._tools.clock,
@@ -207,7 +230,7 @@ class RegistryApi(RegistryServiceServicer):
         moved = await moving.approve(
             request.model_name,
             request.version,
-            approver=request.approver,
+            approver=_who(request.approver),
             is_approved=request.is_approved,
             reason=request.reason,
             etag=request.etag,
@@ -226,7 +249,7 @@ class RegistryApi(RegistryServiceServicer):
             request.model_name,
             request.version,
             etag=request.etag,
-            actor=request.actor,
+            actor=_who(request.actor),
             reason=request.reason,
             book=self._tools.book,
             clock=self._tools.clock,
@@ -243,7 +266,7 @@ class RegistryApi(RegistryServiceServicer):
             request.model_name,
             request.version if request.HasField("version") else None,
             etag=request.etag,
-            actor=request.actor,
+            actor=_who(request.actor),
             reason=request.reason,
             book=self._tools.book,
             clock=self._tools.clock,
@@ -301,6 +324,11 @@ class RegistryApi(RegistryServiceServicer):
             messages.version(each, [names[each.version]] if each.version in names else [])
             for each in versions
         ]
+
+
+def _who(claimed: str) -> str:
+    """Where tokens are asked for, a caller is who its token says, not who it claims to be."""
+    return caller_name() or claimed
 
 
 def _traceparent(context: "Context[Asked, Answered]") -> str | None:

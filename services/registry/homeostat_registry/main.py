@@ -10,14 +10,16 @@ from homeostat.progress.v1.progress_pb2 import GetProgressResponse
 from homeostat.topics import VERSIONS
 from homeostat_kit import grpc_server, lifetime, logs, postgres, telemetry
 from homeostat_kit.clock import SystemClock
+from homeostat_kit.grpc_server import Security
 from homeostat_kit.kafka import Bus
 from homeostat_kit.outbox import OutboxRelay
+from homeostat_kit.progress import ROLES as PROGRESS_ROLES
 from homeostat_kit.progress import SERVICE_NAME as PROGRESS
 from homeostat_kit.progress import ProgressServicer, progress_response
 from homeostat_registry.app.registering import Limits
 from homeostat_registry.artifacts import DiskShelf
 from homeostat_registry.domain.gate import GateRule
-from homeostat_registry.grpc_api import ERRORS, SERVICE_NAME, RegistryApi, Tools
+from homeostat_registry.grpc_api import ERRORS, ROLES, SERVICE_NAME, RegistryApi, Tools
 from homeostat_registry.judge import JailedJudge, JudgeLimits
 from homeostat_registry.metrics import Metrics
 from homeostat_registry.settings import RegistrySettings
@@ -113,6 +115,7 @@ async def _serve_grpc(
         add,
         errors=ERRORS,
         service_names=[SERVICE_NAME, PROGRESS],
+        security=Security.of(settings.tls, settings.tokens_file, {**ROLES, **PROGRESS_ROLES}),
     )
 
 

@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from homeostat.events.v1 import serving_pb2
 from homeostat.registry.v1 import registry_pb2 as pb
+from homeostat_kit.auth import caller_name
 from homeostat_registry.domain import facts
 from homeostat_registry.domain.errors import Invalid
 from homeostat_registry.domain.serving import Batching, Canary, Serving
@@ -37,7 +38,8 @@ def registration(header: pb.RegisterVersionHeader) -> facts.Registration:
             if header.reference_sha256 or header.reference_bytes
             else None
         ),
-        author=header.author,
+        # Where tokens are asked for, a caller is who its token says, not who it claims to be.
+        author=caller_name() or header.author,
         fencing_token=header.fencing_token,
         occurred_at_us=micros(header.occurred_at) if header.HasField("occurred_at") else None,
         equivalence=_equivalence(header.equivalence) if header.HasField("equivalence") else None,

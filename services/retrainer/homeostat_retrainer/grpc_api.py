@@ -10,6 +10,7 @@ from homeostat.retrainer.v1.retrainer_pb2_grpc import (
     RetrainerServiceServicer,
     add_RetrainerServiceServicer_to_server,
 )
+from homeostat_kit.auth import Roles, roles_of
 from homeostat_kit.clock import Clock
 from homeostat_kit.postgres import Connection, Pool, retrying
 from homeostat_retrainer import store
@@ -20,6 +21,7 @@ from homeostat_retrainer.domain.runs import Run, requested_run
 from homeostat_retrainer.store import PostgresRuns
 
 SERVICE_NAME = "homeostat.retrainer.v1.RetrainerService"
+ROLES: Roles = roles_of(SERVICE_NAME, read=["ListRuns", "GetRun"], manage=["RequestRun"])
 
 ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
     errors.UnknownRun: grpc.StatusCode.NOT_FOUND,

@@ -6,15 +6,18 @@ from contextlib import AsyncExitStack
 
 import grpc
 
+from homeostat.channels import ChannelSecurity
 from homeostat.progress.v1.progress_pb2 import GetProgressResponse
 from homeostat.topics import ALERTS, JOINED, RUNS, VERSIONS
 from homeostat_kit import grpc_client, lifetime, logs, memory, telemetry
 from homeostat_kit.clock import SystemClock
+from homeostat_kit.grpc_server import Security
 from homeostat_kit.grpc_server import serve as serve_grpc
 from homeostat_kit.kafka import Bus, consume
 from homeostat_kit.offsets import read_offsets, stored_offsets
 from homeostat_kit.outbox import OutboxRelay
 from homeostat_kit.postgres import Pool, migrate, open_pool
+from homeostat_kit.progress import ROLES as PROGRESS_ROLES
 from homeostat_kit.progress import SERVICE_NAME as PROGRESS
 from homeostat_kit.progress import ProgressServicer, progress_response
 from homeostat_kit.telemetry import Telemetry
@@ -22,7 +25,7 @@ from homeostat_retrainer.app.remedy import Tools
 from homeostat_retrainer.bus import Ears
 from homeostat_retrainer.domain.policy import Policy
 from homeostat_retrainer.domain.split import Windows
-from homeostat_retrainer.grpc_api import ERRORS, SERVICE_NAME, RetrainerApi
+from homeostat_retrainer.grpc_api import ERRORS, ROLES, SERVICE_NAME, RetrainerApi
 from homeostat_retrainer.metrics import Metrics
 from homeostat_retrainer.peers import LedgerClient, RegistryClient
 from homeostat_retrainer.runner import Runner
@@ -52,8 +55,8 @@ async def serve(settings: RetrainerSettings, stop: asyncio.Event) -> None:
         await migrate(pool, "homeostat_retrainer")
         bus = Bus(settings.kafka_bootstrap_servers, client_id="retrainer")
         relay = OutboxRelay(pool, bus, "homeostat/retrainer")
-        registry = RegistryClient(await _channel(stack, settings.registry_address))
-        ledger = LedgerClient(await _channel(stack, settings.ledger_address))
+        registry = RegistryClient(await _channel(stack, settings.registry_address, settings.peers))
+        ledger = LedgerClient(await _channel(stack, settings.ledger_address, settings.peers))
         workshop = Supervisor(_limits(settings))
         tools = Tools(registry, ledger, workshop, Windows(settings.longest_window_share))
         runs, metrics = PostgresRuns(pool), Metrics(observed.meter)
@@ -132,8 +135,10 @@ def _both(runner: Runner, relay: OutboxRelay) -> Callable[[], None]:
     return wake
 
 
-async def _channel(stack: AsyncExitStack, address: str) -> grpc.aio.Channel:
-    channel = grpc_client.connect(address)
+async def _channel(
+    stack: AsyncExitStack, address: str, security: ChannelSecurity
+) -> grpc.aio.Channel:
+    channel = grpc_client.connect(address, security)
     stack.push_async_callback(channel.close)
     return channel
 
@@ -170,7 +175,11 @@ async def _open_doors(
 
     await stack.enter_async_context(
         await serve_grpc(
-            settings.grpc_address, add, errors=ERRORS, service_names=(SERVICE_NAME, PROGRESS)
+            settings.grpc_address,
+            add,
+            errors=ERRORS,
+            service_names=(SERVICE_NAME, PROGRESS),
+            security=Security.of(settings.tls, settings.tokens_file, {**ROLES, **PROGRESS_ROLES}),
         )
     )
     _log.info("retrainer_serving", address=settings.grpc_address)

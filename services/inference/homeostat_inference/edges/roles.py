@@ -1,11 +1,11 @@
 """Which role each method of this service needs, over either protocol."""
 
 from homeostat_kit.auth import Roles, roles_of
+from homeostat_kit.progress import ROLES as PROGRESS_ROLES
 
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 TRUTH_SERVICE = "homeostat.inference.v1.TruthService"
 SERVING_SERVICE = "homeostat.inference.v1.ServingService"
-PROGRESS_SERVICE = "homeostat.progress.v1.ProgressService"
 
 ROLES: Roles = {
     **roles_of(
@@ -25,5 +25,5 @@ ROLES: Roles = {
     # A promise about time holds for every client's rows.
     **roles_of(TRUTH_SERVICE, predict=["RecordOutcomes"], manage=["AdvanceWatermark"]),
     **roles_of(SERVING_SERVICE, read=["GetServing"], manage=["ReleaseQuarantine"]),
-    **roles_of(PROGRESS_SERVICE, read=["GetProgress"]),
+    **PROGRESS_ROLES,
 }
