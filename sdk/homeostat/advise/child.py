@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -57,9 +58,11 @@ class _Measured:
     """One form, loaded, with the rows to run it on."""
 
     def __init__(self, said: dict[str, Any], folder: Path) -> None:
+        variant = variant_of(said)
+        # What the library itself takes is no matter of the form.
+        import_module("tl2cgen" if variant.form is Form.COMPILED else "onnxruntime")
         before = _resident_bytes()
         began = time.perf_counter()
-        variant = variant_of(said)
         self._running: Running = load(variant, Path(said["path"]), said["score_output"])
         self.load_seconds = time.perf_counter() - began
         self._rows = read_arrays(folder / "judged")

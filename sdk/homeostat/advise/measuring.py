@@ -5,6 +5,7 @@ import json
 import os
 import random
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,7 @@ class _Refused(Exception):
 def measure(subject: Subject, rows: Rows, plan: Plan, say: Say = lambda *_: None) -> Measured:
     """Runs the whole plan; a variant that fails says why in its outcome. CannotAdvise where the
     present form itself does not run. ``say``: what is done now, and the share that is done."""
+    _require_libraries()
     with tempfile.TemporaryDirectory(prefix="homeostat-advise-") as name, ExitStack() as stack:
         folder = Path(name)
         (folder / "original.onnx").write_bytes(subject.content)
@@ -79,6 +82,14 @@ def measure(subject: Subject, rows: Rows, plan: Plan, say: Say = lambda *_: None
         bench.require_present()
         rounds = bench.time(say)
         return Measured(bench.outcomes(), rounds, bench.files())
+
+
+def _require_libraries() -> None:
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise CannotAdvise(
+            f"measuring needs {' and '.join(missing)}: pip install 'homeostat[advise]'"
+        )
 
 
 def write_arrays(folder: Path, arrays: Arrays) -> None:
@@ -260,6 +271,8 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+            # A group of its own: compilers that it started are ended with it.
+            start_new_session=True,
         )
         self._waiting = b""
 
@@ -271,11 +284,9 @@ class _Child:
         assert self._process.stdout is not None  # noqa: S101
         with contextlib.suppress(OSError):  # it may be gone already
             self._process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_LEAVING_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._end()
         self._process.stdout.close()
         self._log.close()
 
@@ -293,13 +304,18 @@ class _Child:
             raise _Refused(told["refused"])
         return told
 
+    def _end(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
     def _line(self, deadline: float) -> bytes:
         assert self._process.stdout is not None  # noqa: S101 - Popen was given PIPE
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._waiting:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    self._process.kill()
+                    self._end()
                     raise _Died("it did not answer in time and was ended")
                 chunk = os.read(self._process.stdout.fileno(), 65536)
                 if not chunk:

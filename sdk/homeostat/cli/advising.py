@@ -275,6 +275,8 @@ def _say_stage(version: Version) -> None:
         STAGE_REJECTED: f"To see why: homeostat version {name} {number}",
     }
     console.print(Text(following.get(version.stage, f"Next: homeostat promote {name} {number}")))
+    if version.stage == STAGE_REJECTED:
+        raise typer.Exit(1)
 
 
 def add_to(app: typer.Typer) -> None:

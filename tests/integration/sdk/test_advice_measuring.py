@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 from onnx import helper
@@ -78,6 +79,25 @@ def test_a_form_that_kills_its_process_fails_alone(monkeypatch: pytest.MonkeyPat
     assert "no matrix product" in static.failure
     assert present.timings
     assert not threads.timings
+
+
+def test_nobody_is_left_behind() -> None:
+    signature = onnx_models.signature()
+    before = {each.pid for each in psutil.Process().children(recursive=True)}
+    measured(
+        a_subject(onnx_models.classifier(), signature),
+        rows_of(numbers(), signature, "made up"),
+        TWO_THREADS,
+        STATIC,
+    )
+    assert {each.pid for each in psutil.Process().children(recursive=True)} <= before
+
+
+def test_without_the_libraries_the_cure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "find_spec", lambda _: None)
+    signature = onnx_models.signature()
+    with pytest.raises(CannotAdvise, match=r"pip install 'homeostat\[advise\]'"):
+        measured(a_subject(onnx_models.classifier(), signature), rows_of(numbers(), signature, "x"))
 
 
 def test_a_model_that_never_answers_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

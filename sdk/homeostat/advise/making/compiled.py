@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,9 @@ def build(content: bytes, folder: Path) -> None:
             f"no C compiler on this machine (looked for {', '.join(_COMPILERS)}); install one, for "
             "example the package gcc"
         )
+    missing = [name for name in ("treelite", "tl2cgen") if find_spec(name) is None]
+    if missing:
+        raise NotPossible(f"{' and '.join(missing)} not installed: pip install 'homeostat[advise]'")
     model = graphs.read(content)
     node = _ensemble(model)
     trees = _Trees(graphs.attributes(node), node.op_type == "TreeEnsembleClassifier")
