@@ -162,6 +162,7 @@ def model(of: facts.Model) -> pb.Model:
         etag=of.etag,
         created_at=_timestamp(of.created_at_us),
         serving=serving_message(of.serving),
+        comparison_etag=of.comparison_etag,
     )
 
 

@@ -83,7 +83,7 @@ class RegistryClient:
         version = await self._version(model_name, answer.model.champion_version)
         return Champion(
             version.version,
-            answer.model.etag,
+            _etag(answer.model),
             version.model_sha256,
             await self._artifact(version.model_sha256),
             version.signature,
@@ -91,10 +91,10 @@ class RegistryClient:
         )
 
     async def etag(self, model_name: str) -> str:
-        """The model's etag now."""
+        """The model's etag for comparisons now."""
         with translated("registry"):
             answer = await self._stub.GetModel(pb.GetModelRequest(model_name=model_name))
-        return answer.model.etag
+        return _etag(answer.model)
 
     async def registered(self, model_name: str, run_id: str) -> Registered | None:
         """What that run registered already."""
@@ -165,6 +165,11 @@ def _in_order(table: pa.Table) -> pa.Table:
         return table
     keys = [(reference.KNOWN_AT, "ascending"), (reference.EVENT_TIME, "ascending")]
     return table.sort_by(keys)
+
+
+def _etag(model: pb.Model) -> str:
+    """Traffic shared out anew during a run does not stale it; registries of old know one etag."""
+    return model.comparison_etag or model.etag
 
 
 def _registered(version: pb.Version) -> Registered:

@@ -178,9 +178,13 @@ async def test_traffic_shared_out_during_a_comparison_does_not_stale_it(
     content = new_file()
     said = header(name, content, author="retrainer", run_id="run-1", fencing_token=1)
     said.evidence.CopyFrom(await registry.evidence(name, content))
-    await share(registry, name, Serving(shadow_versions=[2]))
+    before = await registry.model(name)
+    after = await share(registry, name, Serving(shadow_versions=[2]))
+    assert after.comparison_etag == before.comparison_etag == before.etag
+    assert after.etag != before.etag
     answer = await registry.register(said, content)
     assert answer.version.stage == pb.STAGE_CHAMPION
+    assert (await registry.model(name)).comparison_etag != before.comparison_etag
 
 
 async def equivalence_to(registry: Registry, name: str, **more: Any) -> pb.Equivalence:

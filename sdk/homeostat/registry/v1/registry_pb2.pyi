@@ -323,12 +323,17 @@ class Model(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
+    COMPARISON_ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     autonomy: Global___Autonomy.ValueType
     champion_version: _builtins.int
     revision: _builtins.int
     etag: _builtins.str
     """Changes with every change of the model; pass it back where asked for."""
+    comparison_etag: _builtins.str
+    """Changes with champion and autonomy only: what evidence names as the etag of its comparison, so
+    that traffic shared out meanwhile does not make it stale.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -343,10 +348,11 @@ class Model(_message.Message):
         etag: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         serving: _serving_pb2.Serving | None = ...,
+        comparison_etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "champion_version", b"champion_version", "created_at", b"created_at", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "autonomy", b"autonomy", "champion_version", b"champion_version", "created_at", b"created_at", "etag", b"etag", "name", b"name", "revision", b"revision", "serving", b"serving"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version", "autonomy", b"autonomy", "champion_version", b"champion_version", "comparison_etag", b"comparison_etag", "created_at", b"created_at", "etag", b"etag", "name", b"name", "revision", b"revision", "serving", b"serving"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__champion_version: _TypeAlias = _typing.Literal["champion_version"]  # noqa: Y015
     _WhichOneofArgType__champion_version: _TypeAlias = _typing.Literal["_champion_version", b"_champion_version"]  # noqa: Y015

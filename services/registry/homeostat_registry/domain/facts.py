@@ -201,6 +201,11 @@ class Model:
         """Changes with every revision; never the same for two models."""
         return self._etag_at(self.revision)
 
+    @property
+    def comparison_etag(self) -> str:
+        """Changes with champion and autonomy only."""
+        return self._etag_at(self.settled_revision or self.revision)
+
     def reshared(self, serving: Serving) -> "Model":
         """With its traffic shared out so, at the next revision."""
         settled = self.settled_revision or self.revision
