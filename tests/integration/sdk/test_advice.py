@@ -105,9 +105,11 @@ async def applied(
         )
 
 
-def made(champion: sources.Champion, rows: Rows, folder: Path) -> bytes:
+def made(
+    champion: sources.Champion, rows: Rows, folder: Path, form: Form = Form.INT8_STATIC
+) -> bytes:
     target = folder / "made.onnx"
-    make(Form.INT8_STATIC, champion.subject.content, rows.calibration, target)
+    make(form, champion.subject.content, rows.calibration, target)
     return target.read_bytes()
 
 
@@ -204,6 +206,30 @@ def test_another_form_is_promoted_with_its_parents_signature_and_a_profile_of_it
     assert np.allclose(profile[reference.SCORE].to_numpy(), scores[:, 1])
 
 
+@pytest.mark.parametrize("form", [Form.INT8_STATIC, Form.INT8_BY_ROW, Form.FLOAT16])
+def test_every_form_that_is_offered_passes_the_registrys_judge(
+    form: Form, stack: Stack, network: Network, tmp_path: Path
+) -> None:
+    name = f"judged-{form}"
+    pushed(stack, as_push(network, tmp_path, name=name))
+    champion, rows = asyncio.run(fetched(stack, name))
+    content = made(champion, rows, tmp_path, form)
+    version = asyncio.run(applied(stack, champion, a_report(champion, rows), content))
+    assert version.stage == STAGE_CHAMPION, version.reasons
+
+
+def test_a_form_whose_rows_depend_on_one_another_is_refused_by_the_judge(
+    stack: Stack, network: Network, tmp_path: Path
+) -> None:
+    pushed(stack, as_push(network, tmp_path, name="dynamic"))
+    champion, rows = asyncio.run(fetched(stack, "dynamic"))
+    content = made(champion, rows, tmp_path, Form.INT8_DYNAMIC)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        asyncio.run(applied(stack, champion, a_report(champion, rows), content))
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "alone and among others" in str(refused.value.details())
+
+
 def test_a_form_of_yesterdays_champion_is_rejected(
     stack: Stack, network: Network, tmp_path: Path
 ) -> None:
@@ -211,9 +237,8 @@ def test_a_form_of_yesterdays_champion_is_rejected(
     champion, rows = asyncio.run(fetched(stack, "stale"))
     content = made(champion, rows, tmp_path)
     asyncio.run(applied(stack, champion, a_report(champion, rows), content))
-    other = tmp_path / "other.onnx"
-    make(Form.FLOAT16, champion.subject.content, rows.calibration, other)
-    version = asyncio.run(applied(stack, champion, a_report(champion, rows), other.read_bytes()))
+    other = made(champion, rows, tmp_path, Form.FLOAT16)
+    version = asyncio.run(applied(stack, champion, a_report(champion, rows), other))
     assert version.stage == STAGE_REJECTED
     assert any("champion" in each for each in version.reasons), version.reasons
 
