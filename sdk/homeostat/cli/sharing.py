@@ -45,6 +45,8 @@ class Seen:
 
     answer: GetServingResponse | None
     silence: str = ""
+    # It answers, and knows no such question.
+    is_deaf: bool = False
 
 
 async def snapshot(folder: Path) -> GetSnapshotResponse:
@@ -88,7 +90,12 @@ async def seen(folder: Path) -> Seen:
     except NoEndpoint as error:
         return Seen(None, str(error))
     except grpc.aio.AioRpcError as error:
-        return Seen(None, f"{error.code().name.lower().replace('_', ' ')}: {error.details()}")
+        code = error.code()
+        return Seen(
+            None,
+            f"{code.name.lower().replace('_', ' ')}: {error.details()}",
+            is_deaf=code is grpc.StatusCode.UNIMPLEMENTED,
+        )
 
 
 async def reported(folder: Path) -> GetServingResponse:
@@ -102,7 +109,7 @@ async def reported(folder: Path) -> GetServingResponse:
 async def follow(folder: Path, model: Model, seconds: float) -> float:
     """Seconds until every ready worker follows the model's revision; NotServed after ``seconds``.
 
-    A server that does not know the model has nothing to follow, and is not waited for.
+    A server that tells nothing of itself is not waited for.
     """
     began = time.monotonic()
     glimpse = Seen(None)
@@ -110,6 +117,8 @@ async def follow(folder: Path, model: Model, seconds: float) -> float:
         glimpse = await seen(folder)
         if glimpse.answer is not None and _follows(glimpse.answer, model):
             return time.monotonic() - began
+        if glimpse.is_deaf:
+            break
         await asyncio.sleep(_POLL_SECONDS)
     why = glimpse.silence or "its workers are not there yet"
     raise NotServed(
