@@ -10,11 +10,13 @@ call stays open until the client leaves or its deadline passes.
   a limit of 16 KiB, which clients hold, and takes more from who does not.
 - grpcio is strict about `te`, `:method`, `:authority`, timeouts and base64; native about names of
   fields and their order. After a wrong `te` grpcio refuses what follows on that connection.
+- While a flood is worked through, grpcio drops calls by chance (CANCELLED); native never did.
 - Neither looks at the content type.
 """
 
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,6 +51,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 MIB = 1024 * 1024
 GOOD = good().SerializeToString()
 A_MESSAGE = message(GOOD)
+# What a call may hear while a flood is being worked through: RESOURCE_EXHAUSTED, and of grpc-core,
+# which drops calls by chance while more than a thousand wait, CANCELLED.
+_BUSY = ("1", "8")
 # How long a call is given that has to stay without an answer.
 SILENCE_SECONDS = 0.5
 
@@ -80,10 +85,16 @@ class Server:
 
     def answers(self) -> None:
         """A call on a connection of its own is answered within two seconds."""
-        with Http2(self.address) as client:
-            reply = client.call(GOOD, seconds=2.0)
+        deadline = time.monotonic() + 2.0
+        reply = self._asked()
+        while reply.grpc_status in _BUSY and time.monotonic() < deadline:
+            reply = self._asked()
         assert reply.grpc_status == "0", reply
         assert len(ModelInferResponse.FromString(reply.message).outputs) == 2
+
+    def _asked(self) -> Reply:
+        with Http2(self.address) as client:
+            return client.call(GOOD, seconds=2.0)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=TRANSPORTS)
@@ -488,11 +499,6 @@ async def test_a_client_that_leaves_no_room_for_answers_holds_up_nobody(server: 
         assert reply.data == b""
 
 
-def _is_answered(server: Server) -> bool:
-    with Http2(server.address) as client:
-        return client.call(GOOD, seconds=2.0).grpc_status == ANSWERED
-
-
 async def test_a_client_that_never_reads_its_answers_holds_up_nobody(server: Server) -> None:
     large = message(good(rows=5000).SerializeToString())
     server.answers()
@@ -500,8 +506,7 @@ async def test_a_client_that_never_reads_its_answers_holds_up_nobody(server: Ser
         client.is_reading = False
         for _ in range(60):
             client.data(client.begin(grpc_headers(client.address)), large, end=True)
-        # So many rows may fill the model's queue for a moment.
-        await eventually(lambda: _is_answered(server), what="an answer beside it")
+        server.answers()
 
 
 async def test_a_window_opened_byte_by_byte_gets_a_whole_answer(server: Server) -> None:
