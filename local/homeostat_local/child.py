@@ -33,9 +33,11 @@ class Child:
         answers: Callable[[], Awaitable[bool]],
         data_folder: Path,
         changed: Callable[[], None],
+        http_address: str | None = None,
     ) -> None:
         self.name = name
         self.address = address
+        self.http_address = http_address
         self.ready = asyncio.Event()
         self._command = command
         self._answers = answers
@@ -63,7 +65,7 @@ class Child:
         return ProcessRecord(
             address=self.address, pid=self.pid, mark=self._mark, state=self._state,
             started_at=self._started_at, start_seconds=self._start_seconds, restarts=self._restarts,
-            was_ready=self.ready.is_set(),
+            was_ready=self.ready.is_set(), http_address=self.http_address,
         )  # fmt: skip
 
     async def run(self) -> None:

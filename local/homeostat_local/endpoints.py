@@ -35,6 +35,7 @@ class ProcessRecord:
     start_seconds: float | None = None  # from its latest start until it answered
     restarts: int = 0
     was_ready: bool = False  # in this life or an earlier one
+    http_address: str | None = None  # of a service that speaks HTTP too
 
     def is_alive(self) -> bool:
         """Whether that very process still runs."""

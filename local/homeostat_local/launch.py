@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from homeostat_local.errors import FolderUnusable, LocalError, MissingExtra
 from homeostat_local.files import write_atomically
 
 SERVICES = ("registry", "inference", "ledger", "monitor", "retrainer")
+# Services that speak HTTP beside gRPC, and the names of those ports.
+HTTP_PORTS = MappingProxyType({"inference": "inference-http"})
 
 # Settings that every service has, and that are set for all at once.
 COMMON_SETTINGS = ("OTLP_ENDPOINT", "LOG_LEVEL")
@@ -51,7 +54,11 @@ class Launch:
         unknown = sorted(set(self.services) - set(SERVICES) - set(self.commands))
         if unknown:
             raise LocalError(f"unknown service {_listed(unknown)}; there are {_listed(SERVICES)}")
-        addresses = [name for name in self.settings if name.upper().endswith("_GRPC_ADDRESS")]
+        addresses = [
+            name
+            for name in self.settings
+            if name.upper().endswith(("_GRPC_ADDRESS", "_HTTP_ADDRESS"))
+        ]
         if addresses:
             raise LocalError(f"{_listed(addresses)} is chosen here; cure: --port SERVICE=PORT")
         names = {*SERVICES, *self.commands}
@@ -115,7 +122,8 @@ def parse_ports(assignments: Iterable[str]) -> dict[str, int]:
     ports = {}
     for assignment in assignments:
         name, _, port = assignment.partition("=")
-        if name not in (*SERVICES, "broker", "database") or not port.isdecimal():
+        known = (*SERVICES, *HTTP_PORTS.values(), "broker", "database")
+        if name not in known or not port.isdecimal():
             raise LocalError(f"--port {assignment} is not SERVICE=PORT, like inference=8001")
         ports[name] = int(port)
     return ports

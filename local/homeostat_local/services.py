@@ -25,6 +25,7 @@ def service_command(
     kafka: str,
     addresses: Mapping[str, str],
     database_urls: Mapping[str, str],
+    http_address: str | None = None,
 ) -> Command:
     """The command of one service with its whole environment."""
     folder = data_folder / name
@@ -36,6 +37,8 @@ def service_command(
         "DATA_FOLDER": str(folder),
         **{f"{peer.upper()}_ADDRESS": addresses[peer] for peer in addresses if peer != name},
     }
+    if http_address is not None:
+        own["HTTP_ADDRESS"] = http_address
     if name in _KNOWS_CLIENTS:
         own["CLIENT_KEY_SECRET"] = secret(data_folder, "client_key")
     if name in database_urls:

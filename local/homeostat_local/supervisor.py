@@ -23,7 +23,7 @@ from homeostat_local.endpoints import (
     write_ports,
 )
 from homeostat_local.errors import FolderUnusable, LocalError
-from homeostat_local.launch import Launch, read_launch
+from homeostat_local.launch import HTTP_PORTS, Launch, read_launch
 from homeostat_local.logs import cut_log
 from homeostat_local.memory import rss_mib
 from homeostat_local.ports import LOOPBACK, choose_port, is_free
@@ -182,11 +182,13 @@ class Supervisor:
 
     def _service_child(self, name: str) -> Child:
         addresses = {each: f"{LOOPBACK}:{self._ports[each]}" for each in self._launch.services}
+        http_port = self._ports.get(HTTP_PORTS.get(name, ""))
+        http_address = None if http_port is None else f"{LOOPBACK}:{http_port}"
 
         def command() -> Command:
             return service_command(
                 name, launch=self._launch, data_folder=self._folder, kafka=self._kafka,
-                addresses=addresses, database_urls=self._database_urls,
+                addresses=addresses, database_urls=self._database_urls, http_address=http_address,
             )  # fmt: skip
 
         async def answers() -> bool:
@@ -194,7 +196,7 @@ class Supervisor:
 
         return Child(
             name, addresses[name], command=command, answers=answers,
-            data_folder=self._folder, changed=self._publish,
+            data_folder=self._folder, changed=self._publish, http_address=http_address,
         )  # fmt: skip
 
     @property
@@ -258,7 +260,8 @@ async def _run(data_folder: Path) -> None:
 
 def _choose_ports(data_folder: Path, launch: Launch) -> dict[str, int]:
     """Last time's ports where they are free; a port that the user fixed must be."""
-    names = [*launch.services, "database", *([] if launch.kafka else ["broker"])]
+    http = [port for name, port in HTTP_PORTS.items() if name in launch.services]
+    names = [*launch.services, *http, "database", *([] if launch.kafka else ["broker"])]
     before = read_ports(data_folder)
     ports: dict[str, int] = {}
     for name in names:

@@ -29,6 +29,7 @@ class Line:
     uptime_seconds: int
     restarts: int
     pss_mib: int
+    http_address: str | None
 
 
 def await_ready(console: Console, folder: Path, supervisor: Popen[bytes] | None) -> Endpoints:
@@ -69,6 +70,8 @@ def endpoints_table(endpoints: Endpoints) -> Table:
     for name, record in endpoints.processes():
         seconds = "" if record.start_seconds is None else f"{record.start_seconds:.2f} s"
         table.add_row(name, record.address, seconds)
+        if record.http_address is not None:
+            table.add_row(f"{name} (HTTP)", f"http://{record.http_address}", "")
     if endpoints.broker is None:
         table.add_row("kafka (yours)", endpoints.kafka, "")
     return table
@@ -119,6 +122,7 @@ def _line(name: str, record: ProcessRecord, *, serves: bool) -> Line:
         uptime_seconds=int(time.time() - record.started_at) if record.is_alive() else 0,
         restarts=record.restarts,
         pss_mib=round(pss_mib(pids)),
+        http_address=record.http_address,
     )
 
 
@@ -139,7 +143,8 @@ def _status_table(lines: list[Line]) -> Table:
     for line in lines:
         style = _STYLES.get(line.state, "red")
         table.add_row(
-            line.name, f"[{style}]{line.state}[/{style}]", str(line.pid or ""), line.address,
+            line.name, f"[{style}]{line.state}[/{style}]", str(line.pid or ""),
+            line.address + (f", http://{line.http_address}" if line.http_address else ""),
             _span(line.uptime_seconds), str(line.restarts), f"{line.pss_mib} MiB",
         )  # fmt: skip
     table.add_section()

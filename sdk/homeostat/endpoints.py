@@ -35,6 +35,19 @@ def address(name: str, folder: Path = DEFAULT_FOLDER) -> str:
         ) from None
 
 
+def http_address(folder: Path = DEFAULT_FOLDER) -> str:
+    """Where inference speaks HTTP, "host:port"; ``HOMEOSTAT_INFERENCE_HTTP_ADDRESS`` wins.
+    NoEndpoint without either."""
+    told = os.environ.get("HOMEOSTAT_INFERENCE_HTTP_ADDRESS")
+    found = _stack(folder).get("services", {}).get("inference", {}).get("http_address")
+    if not (told or found):
+        raise NoEndpoint(
+            "no inference that speaks HTTP: start one with `homeostat up` in this folder, or set "
+            "HOMEOSTAT_INFERENCE_HTTP_ADDRESS=host:port"
+        )
+    return str(told or found)
+
+
 def kafka_address(folder: Path = DEFAULT_FOLDER) -> str:
     """The broker's "host:port"; ``HOMEOSTAT_KAFKA_ADDRESS`` wins. NoEndpoint without either."""
     told = os.environ.get("HOMEOSTAT_KAFKA_ADDRESS") or _stack(folder).get("kafka")

@@ -4,7 +4,7 @@ import importlib
 
 import typer
 
-from homeostat.cli import advising, models, pushing, serving, watching
+from homeostat.cli import advising, models, pushing, serving, tokens, watching
 from homeostat.cli.reporting import guarded
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ models.add_to(app)
 serving.add_to(app)
 watching.add_to(app)
 advising.add_to(app)
+tokens.add_to(app)
 
 # Packages of other extras that bring commands of their own.
 _EXTENSIONS = ("homeostat_local.cli", "homeostat_flights.cli")

@@ -16,6 +16,7 @@ from homeostat.cli.models import moment_of
 from homeostat.cli.reporting import guarded
 from homeostat.errors import HomeostatError
 from homeostat.model_file import BadModelFile
+from homeostat.tokens import Role, digest_of, read_tokens
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -127,3 +128,21 @@ def test_a_time_keeps_its_zone_and_is_utc_without_one() -> None:
     assert moment_of("2013-02-01T12:00") == noon
     with pytest.raises(ValueError, match="write it like"):
         moment_of("noon")
+
+
+def test_a_token_is_printed_alone_and_kept_as_a_hash(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.json"
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("homeostat"), "token", "new", "ci"),
+            *("--role", "predict", "--role", "read", "--file", str(file)),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    token = done.stdout.strip()
+    assert len(token) > 40 and "\n" not in token
+    (entry,) = read_tokens(file)
+    assert (entry.name, entry.digest) == ("ci", digest_of(token))
+    assert entry.may(Role.PREDICT) and entry.may(Role.READ) and not entry.may(Role.MANAGE)

@@ -1,5 +1,6 @@
 """The Open Inference Protocol over HTTP, and the truth beside it."""
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -305,4 +306,8 @@ def _refusal(error: Exception) -> tuple[int, str, Mapping[str, str]]:
     else:
         code, text = status_of(error)
     status = _STATUS.get(code, 500)
+    seconds = getattr(error, "retry_after_seconds", None)
+    if seconds is not None:
+        # Whole seconds are all that this header knows.
+        return status, text, {"Retry-After": str(max(1, math.ceil(seconds)))}
     return status, text, _HEADERS.get(status, {})
