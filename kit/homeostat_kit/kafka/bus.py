@@ -65,6 +65,11 @@ class Bus:
         """Rises whenever readers must begin anew: a new epoch, or the same after a long gap."""
         return self._generation
 
+    @property
+    def away_seconds(self) -> float | None:
+        """For how long the broker has not answered; None while it does."""
+        return None if self._away_since is None else _now() - self._away_since
+
     async def __aenter__(self) -> "Bus":
         self._watcher = asyncio.create_task(self._watch(), name="broker-watch")
         with suppress(TimeoutError):

@@ -1,65 +1,122 @@
 """Every metric of this service, with unit and meaning; read when they are exported, not before."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from homeostat_inference.app.engine import Engine
-from homeostat_inference.edges.journal import Journal
-from homeostat_inference.edges.loading import Loader
-from homeostat_inference.edges.relay import Relay
+from homeostat_inference.edges.board import Word
+from homeostat_inference.edges.slot_relay import SlotRelay
+from homeostat_inference.edges.status import Status
+
+# A number, and whose it is.
+Observed = tuple[float, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number that is read."""
+    """Numbers that are read."""
 
     name: str
     unit: str
     meaning: str
-    read: Callable[[], float]
+    read: Callable[[], Iterable[Observed]]
     # Counters only grow; the others are read as they stand.
     is_counter: bool = True
 
 
-def inference_metrics(
-    engine: Engine, journal: Journal, relay: Relay, loader: Loader
-) -> Sequence[Metric]:
-    """What is told of this process."""
-    counts = engine.counts
+def keeper_metrics(status: Status) -> Sequence[Metric]:
+    """What is told of the server: of each worker, of each journal, of each version."""
+    return (*_of_workers(status), *_of_journals(status), *_of_versions(status), *_losses(status))
 
-    def rows_in_hand() -> int:
-        return engine.table.rows_in_hand
+
+def _of_workers(status: Status) -> Sequence[Metric]:
+    def of(word: Word, scale: float = 1.0) -> Callable[[], Iterable[Observed]]:
+        return lambda: [(each.count(word) * scale, {"slot": each.name}) for each in status.slots]
+
+    def memory() -> Iterable[Observed]:
+        return [(each.memory_bytes, {"slot": each.name}) for each in status.slots]
+
+    def restarts() -> Iterable[Observed]:
+        return [(each.restart_count, {"slot": each.name}) for each in status.slots]
 
     return (
-        _counter("requests", "{request}", "answered", lambda: counts.requests),
-        _counter("rows", "{row}", "predicted", lambda: counts.rows),
-        _counter("refused", "{request}", "refused", lambda: counts.refused),
-        _counter("failed", "{request}", "lost by our own fault", lambda: counts.failed),
-        _counter("runs", "{run}", "of models", lambda: counts.runs),
-        _counter("run.duration", "s", "spent in models", lambda: counts.run_seconds),
-        _gauge("rows_in_hand", "{row}", "taken on and not yet answered", rows_in_hand),
-        _counter("journal.records", "{record}", "kept", lambda: journal.records_count),
-        _counter("journal.groups", "{group}", "records kept at once", lambda: journal.groups_count),
-        _counter(
-            "journal.refused", "{record}", "disk or quota full", lambda: journal.refused_count
-        ),
-        _gauge("journal.size", "By", "on disk", lambda: journal.size_bytes),
-        _gauge("journal.unsent", "By", "not acknowledged yet", lambda: relay.unsent_bytes),
-        _gauge("journal.held", "s", "oldest file waits to be archived", lambda: relay.held_seconds),
-        _counter("relay.records", "{record}", "acknowledged", lambda: relay.records_count),
-        _counter("relay.resent", "{epoch}", "sent all again", lambda: relay.resent_epochs_count),
-        _counter("relay.skipped", "{record}", "too large to send", lambda: relay.skipped_count),
-        _counter("loads", "{load}", "of versions", lambda: loader.loads_count),
-        _counter("failed_loads", "{load}", "of champions", lambda: loader.failed_loads_count),
+        _counter("requests", "{request}", "answered", of(Word.REQUESTS)),
+        _counter("rows", "{row}", "predicted", of(Word.ROWS)),
+        _counter("refused", "{request}", "refused", of(Word.REFUSED)),
+        _counter("failed", "{request}", "lost by our own fault", of(Word.FAILED)),
+        _counter("runs", "{run}", "of models", of(Word.RUNS)),
+        _counter("run.duration", "s", "spent in models", of(Word.RUN_NS, 1e-9)),
+        _gauge("rows_in_hand", "{row}", "taken on and not yet answered", of(Word.ROWS_IN_HAND)),
+        _counter("loads", "{load}", "of versions", of(Word.LOADS)),
+        _counter("journal.records", "{record}", "kept", of(Word.JOURNAL_RECORDS)),
+        _counter("journal.groups", "{group}", "records kept at once", of(Word.JOURNAL_GROUPS)),
+        _counter("journal.refused", "{record}", "disk or quota full", of(Word.JOURNAL_REFUSED)),
+        _gauge("worker.memory", "By", "resident", memory),
+        _counter("worker.restarts", "{restart}", "whatever the reason", restarts),
     )
 
 
-def _counter(name: str, unit: str, meaning: str, read: Callable[[], float]) -> Metric:
+def _of_journals(status: Status) -> Sequence[Metric]:
+    def of(read: Callable[[SlotRelay], float]) -> Callable[[], Iterable[Observed]]:
+        return lambda: [(read(each), {"slot": name}) for name, each in status.relays.items()]
+
+    return (
+        _gauge("journal.size", "By", "on disk", of(lambda each: each.size_bytes)),
+        _gauge("journal.unsent", "By", "not acknowledged yet", of(lambda each: each.unsent_bytes)),
+        _gauge(
+            "journal.held", "s", "oldest file waits to be archived", of(lambda e: e.held_seconds)
+        ),
+        _counter("relay.records", "{record}", "acknowledged", of(lambda each: each.records_count)),
+        _counter("relay.resent", "{epoch}", "sent all again", of(lambda e: e.resent_epochs_count)),
+        _counter("relay.skipped", "{record}", "too large to send", of(lambda e: e.skipped_count)),
+    )
+
+
+def _of_versions(status: Status) -> Sequence[Metric]:
+    def batches() -> Iterable[Observed]:
+        return [
+            (count, {"model": name, "version": str(version), "slot": each.name, "rows_up_to": upto})
+            for each in status.slots
+            for (name, version), counts in each.models().items()
+            for upto, count in _cumulated(counts.batch_rows)
+        ]
+
+    def rows() -> Iterable[Observed]:
+        return [
+            (counts.rows, {"model": name, "version": str(version), "slot": each.name})
+            for each in status.slots
+            for (name, version), counts in each.models().items()
+        ]
+
+    def failed_loads() -> Iterable[Observed]:
+        return [(status.loss_counts()["versions_not_loaded"], {})]
+
+    return (
+        _counter("model.rows", "{row}", "run", rows),
+        _counter("model.batches", "{run}", "runs by rows, cumulated", batches),
+        _gauge("failed_loads", "{load}", "of versions that should serve", failed_loads),
+    )  # fmt: skip
+
+
+def _cumulated(buckets: Sequence[int]) -> Iterable[tuple[str, int]]:
+    total = 0
+    for at, count in enumerate(buckets):
+        total += count
+        yield ("+Inf" if at == len(buckets) - 1 else str(1 << at)), total
+
+
+def _losses(status: Status) -> Sequence[Metric]:
+    def losses() -> Iterable[Observed]:
+        return [(count, {"loss": name}) for name, count in status.loss_counts().items()]
+
+    return (_gauge("losses", "{loss}", "lost or refused since the start, by name", losses),)
+
+
+def _counter(name: str, unit: str, meaning: str, read: Callable[[], Iterable[Observed]]) -> Metric:
     return Metric(f"homeostat.inference.{name}", unit, meaning, read)
 
 
-def _gauge(name: str, unit: str, meaning: str, read: Callable[[], float]) -> Metric:
+def _gauge(name: str, unit: str, meaning: str, read: Callable[[], Iterable[Observed]]) -> Metric:
     return Metric(f"homeostat.inference.{name}", unit, meaning, read, is_counter=False)
 
 
@@ -71,7 +128,7 @@ def observe(meter: Any, metrics: Iterable[Metric]) -> None:
         make = meter.create_observable_counter if each.is_counter else meter.create_observable_gauge
         make(
             each.name,
-            callbacks=[lambda _, read=each.read: [Observation(read())]],
+            callbacks=[lambda _, read=each.read: [Observation(value, of) for value, of in read()]],
             unit=each.unit,
             description=each.meaning,
         )

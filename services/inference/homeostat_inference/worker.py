@@ -1,199 +1,319 @@
-"""One process of inference at work: its loops, what it tells, and the order in which it ends."""
+"""One worker: answers requests, keeps what it answered in its own journal, and does what the keeper
+tells it."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import grpc
+import uvloop
 
-from homeostat.inference.v1.truth_pb2_grpc import add_TruthServiceServicer_to_server
-from homeostat.progress.v1.progress_pb2 import GetProgressResponse
-from homeostat.topics import VERSIONS
+from homeostat.inference.v1.truth_pb2_grpc import TruthServiceStub
 from homeostat_inference.app.book import BLOCK_AGE_US, BlockBook
 from homeostat_inference.app.engine import Engine, Rules
+from homeostat_inference.app.plan import ServingPlan
 from homeostat_inference.app.ports import Call, Kind
-from homeostat_inference.app.serving import NotLoaded, Table
-from homeostat_inference.app.truth import CallerMarks
-from homeostat_inference.domain.errors import Overloaded
+from homeostat_inference.app.serving import NotLoaded, Served, Table
+from homeostat_inference.domain.errors import InferenceError, NotServed, Overloaded
 from homeostat_inference.domain.schema import Schema
 from homeostat_inference.domain.times import ClockMarks, TimeBounds, bounds
+from homeostat_inference.edges.board import Board, BoardRuns, Word
+from homeostat_inference.edges.control import (
+    AskMark,
+    Assignment,
+    Control,
+    Leave,
+    Marked,
+    Message,
+    Need,
+    Ready,
+    Refuse,
+    TellHealth,
+    TellPlan,
+)
 from homeostat_inference.edges.doors import Behind, DoorRules, Doors
-from homeostat_inference.edges.grpc_api import ServerState, TruthApi
-from homeostat_inference.edges.journal import Journal
-from homeostat_inference.edges.loading import Limits, Loader
-from homeostat_inference.edges.relay import Relay
-from homeostat_inference.edges.roles import PROGRESS_SERVICE, ROLES, TRUTH_SERVICE
-from homeostat_inference.edges.versions import Follower, Registry, RegistryAway, VersionCache
-from homeostat_inference.metrics import inference_metrics, observe
+from homeostat_inference.edges.grpc_api import ServerState
+from homeostat_inference.edges.journal_writer import JournalInUse, JournalWriter
+from homeostat_inference.edges.passing import KEEPER_SERVICES, PassedOn, keeper_channel
+from homeostat_inference.edges.plan_loading import Limits, PlanLoader
+from homeostat_inference.edges.roles import ROLES, SERVING_SERVICE
+from homeostat_inference.edges.versions import RegistryAway, VersionCache
 from homeostat_inference.settings import InferenceSettings
 from homeostat_kit import telemetry
 from homeostat_kit.clock import SystemClock
 from homeostat_kit.grpc_server import Security
-from homeostat_kit.kafka import Batch, Bus, consume, from_the_start
 from homeostat_kit.logs import get_logger
-from homeostat_kit.progress import ProgressServicer, progress_response
 
 # Requests that may wait for versions that nobody asked for before.
 _WAITING_FOR_VERSIONS = 256
 _TICK_SECONDS = 0.01
 _IDLE_TICK_SECONDS = 0.05
-_FORGET_SECONDS = 5.0
-# Of the ten seconds after SIGTERM: for answers, then for the broker.
+# Without rows a mark only follows the clock: nobody waits for it long.
+_IDLE_MARK_US = 2_000_000
+_WATCH_SECONDS = 0.025
+# Of the seconds that a leaving server has: for answers.
 _DRAIN_SECONDS = 2.0
-_RELAY_SECONDS = 3.0
-log = get_logger("homeostat_inference")
+_LOCK_SECONDS = 5.0
+# Beyond what makes a worker be replaced: what a single allocation may still take.
+_MEMORY_SPARE = 1.5
+log = get_logger("homeostat_inference.worker")
+
+
+def run_worker(settings: InferenceSettings, told: Mapping[str, Any], given: Sequence[int]) -> int:
+    """The life of a forked process. ``given``: control socket, board, and what wakes the relay."""
+    control, board, bell = given
+    _bound_memory(settings.worker_memory_bytes)
+    worker = Worker(settings, Assignment.of(told), Board.open(board), bell)
+    uvloop.run(worker.run(socket.socket(fileno=control)))
+    return 0
+
+
+def _bound_memory(worker_memory_bytes: int) -> None:
+    """One giant allocation is to fail in the model that asks for it, not to end this machine."""
+    data_bytes = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    limit = data_bytes + round(worker_memory_bytes * _MEMORY_SPARE)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 class Worker:
     """Holds the parts together; `run` is its whole life."""
 
     def __init__(
-        self,
-        settings: InferenceSettings,
-        bus: Bus,
-        journal: Journal,
-        relay: Relay,
-        registry: Registry,
-        observed: telemetry.Telemetry,
+        self, settings: InferenceSettings, assignment: Assignment, board: Board, bell: int
     ) -> None:
         self._settings = settings
-        self._bus = bus
-        self._journal = journal
-        self._relay = relay
-        self._observed = observed
-        self._registry = registry
+        self._assignment = assignment
+        self._board = board
+        self._bell = bell
         self._clock = SystemClock()
-        self._table = Table(settings.pinned_versions)
-        self._book = BlockBook(journal, self._clock)
+        self._table = Table()
         self._clock_marks = ClockMarks(
             bound_us=_us(settings.watermark_bound_seconds),
             idle_us=_us(settings.watermark_idle_seconds),
         )
-        self._last_mark_us: int | None = None
-        self._applied_epoch = ""
-        self._applied: dict[tuple[str, int], int] = {}
+        self._runs = BoardRuns(
+            board, _run_options, limit_ns=round(settings.run_limit_seconds * 1e9)
+        )
+        self._health = TellHealth([], is_losing=False, is_ready=False)
+        self._needed: dict[tuple[str, int], list[asyncio.Future[None]]] = {}
         self._fetching: set[asyncio.Task[None]] = set()
-        self._loader = Loader(
-            self._table,
-            registry,
-            VersionCache(settings.data_folder / "versions"),
-            journal,
-            self._clock,
-            settings.server_name,
-            Limits(settings.inline_run_seconds, settings.queue_rows, settings.queue_bytes),
-        )
+        self._leave = asyncio.Event()
+        self._is_over = threading.Event()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serves until ``stop``; then answers what is in hand and sends what is kept."""
+    @property
+    def _is_explicit(self) -> bool:
+        return self._settings.watermark_mode == "explicit"
+
+    async def run(self, control: socket.socket) -> None:
+        """Serves until the keeper says that it is enough; then answers what is in hand."""
         self._loop = asyncio.get_running_loop()
-        self._journal.on_growth = self._wake_relay
-        mark_us = self._relay.recover()
-        is_explicit = self._settings.watermark_mode == "explicit"
-        self._marks = CallerMarks(is_explicit=is_explicit, mark_us=mark_us)
-        self._book.promised_us = self._marks.mark_us
-        self._engine = self._new_engine()
-        if self._observed.is_on:
-            observe(
-                self._observed.meter,
-                inference_metrics(self._engine, self._journal, self._relay, self._loader),
-            )
-        revisions = await self._loader.start_from_cache()
-        self._follower = Follower(self._registry, self._loader.adopt, revisions)
-        self._has_cached = bool(revisions)
-        drained = asyncio.Event()
-        doors = self._doors()
-        await doors.open()
-        log.info(
-            "inference_serving",
-            port=doors.grpc_port,
-            http_port=doors.http_port,
-            transport=self._settings.transport,
+        self._control = await Control.over(control)
+        self._loader = PlanLoader(
+            self._table,
+            VersionCache(self._settings.data_folder / "versions"),
+            Limits(
+                self._settings.inline_run_seconds,
+                self._settings.queue_rows,
+                self._settings.queue_bytes,
+            ),
+            self._control.send,
         )
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_snapshots(stop), name="snapshots")
-            tasks.create_task(self._follow_topic(stop), name="versions")
-            tasks.create_task(self._tick(stop), name="tick")
-            tasks.create_task(self._forget(stop), name="forget")
-            relay = tasks.create_task(self._relay.run(drained), name="relay")
-            await stop.wait()
-            await self._leave(doors)
-            drained.set()
-            await asyncio.wait([relay], timeout=_RELAY_SECONDS)
-            relay.cancel()
+        self._loader.take(await self._first_plan())
+        async with AsyncExitStack() as stack:
+            observed = telemetry.setup("inference", self._settings.otlp_endpoint)
+            stack.callback(observed.close)
+            await self._loader.reconcile()
+            self._journal = await asyncio.to_thread(self._locked_journal)
+            stack.push(self._journal)
+            self._book = BlockBook(self._journal, self._clock)
+            self._book.promised_us = self._assignment.mark_us if self._is_explicit else None
+            self._engine = self._new_engine(observed)
+            channel = await stack.enter_async_context(
+                keeper_channel(self._assignment.keeper_address)
+            )
+            self._doors = self._new_doors(channel)
+            await self._doors.open()
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+            self._control.send(Ready(self._doors.grpc_port, self._doors.http_port or 0))
+            log.info(
+                "worker_serving",
+                slot=self._assignment.slot,
+                port=self._doors.grpc_port,
+                http_port=self._doors.http_port,
+                transport=self._settings.transport,
+            )
+            await self._serve()
 
-    def _new_engine(self) -> Engine:
+    async def _first_plan(self) -> ServingPlan:
+        message = await self._control.receive()
+        if not isinstance(message, TellPlan):
+            raise SystemExit(70)
+        return ServingPlan.from_json(message.plan)
+
+    def _locked_journal(self) -> JournalWriter:
+        """The one before may take a moment to be gone."""
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                return self._open_journal().__enter__()
+            except JournalInUse:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _open_journal(self) -> JournalWriter:
+        board = self._board
+        journal = JournalWriter(
+            self._settings.data_folder / f"worker-{self._assignment.slot}" / "journal",
+            segment_bytes=self._settings.journal_segment_bytes,
+            quota_bytes=self._settings.journal_quota_bytes,
+            is_durable=self._settings.durability == "durable",
+            start=lambda: board.words[Word.JOURNAL_START],
+            on_commit=self._committed,
+        )
+        return journal
+
+    def _committed(self, end: int) -> None:
+        words = self._board.words
+        words[Word.COMMITTED_END] = end
+        if words[Word.IS_RELAY_IDLE]:
+            words[Word.IS_RELAY_IDLE] = 0
+            os.eventfd_write(self._bell, 1)
+
+    async def _serve(self) -> None:
+        tasks = [
+            asyncio.create_task(self._hear(), name="control"),
+            asyncio.create_task(self._loader.run(), name="plans"),
+            asyncio.create_task(self._tick(), name="tick"),
+        ]
+        leaving = asyncio.create_task(self._leave.wait(), name="leave")
+        ended, _ = await asyncio.wait([*tasks, leaving], return_when=asyncio.FIRST_COMPLETED)
+        for each in ended:
+            # A task that ended by itself takes the process down with its cause.
+            each.result()
+        await self._drain()
+        for each in tasks:
+            each.cancel()
+
+    def _new_engine(self, observed: telemetry.Telemetry) -> Engine:
         settings = self._settings
+        # Where readers may read up to now; and from now on there is a writer.
+        self._board.words[Word.COMMITTED_END] = self._journal.end
+        self._board.words[Word.IS_WRITING] = 1
         engine = Engine(
             table=self._table,
             book=self._book,
             clock=self._clock,
             rules=Rules(
                 max_message_bytes=settings.max_message_bytes,
-                client_key_secret=_secret(settings),
+                client_key_secret=settings.client_key_secret.get_secret_value().encode(),
                 durability=settings.durability,
+                request_timeout_seconds=settings.request_timeout_seconds,
+                sample_share=settings.sample_share if settings.durability == "sampled" else 1.0,
+                sheds_when_full=settings.journal_full == "shed",
             ),
             times=self._times,
             see=self._clock_marks.see,
             fetch=self._fetch_from_thread,
             log=lambda event, error: log.error(event, error=repr(error)),
+            watch=self._runs,
         )
-        if self._observed.is_on:
-            engine.trace = self._span
+        if observed.is_on:
+            engine.trace = lambda schema, rows: _span(observed, schema, rows)
         return engine
 
     def _times(self, now_us: int) -> TimeBounds:
-        return bounds(now_us, self._marks.mark_us, _us(self._settings.future_bound_seconds))
+        mark_us = self._book.promised_us if self._is_explicit else None
+        return bounds(now_us, mark_us, _us(self._settings.future_bound_seconds))
 
-    @contextmanager
-    def _span(self, schema: Schema, rows: int) -> Iterator[str]:
-        with self._observed.tracer.start_as_current_span(
-            "inference.run",
-            attributes={
-                "homeostat.model": schema.model_name,
-                "homeostat.version": schema.version,
-                "homeostat.rows": rows,
-            },
-        ):
-            yield telemetry.traceparent() or ""
-
-    def _doors(self) -> Doors:
-        settings = self._settings
-        state = ServerState(self._is_ready, lambda: self._engine.is_leaving)
-        truth = TruthApi(
-            table=self._table,
-            journal=self._journal,
-            book=self._book,
-            marks=self._marks,
-            clock=self._clock,
-            times=self._times,
-            secret=_secret(settings),
-            durability=settings.durability,
-            state=state,
-        )
-
-        def add(server: grpc.aio.Server) -> None:
-            add_TruthServiceServicer_to_server(truth, server)
-            ProgressServicer(self._progress).add_to(server)
-
+    def _new_doors(self, channel: grpc.aio.Channel) -> Doors:
+        truth: Any = TruthServiceStub(channel)
+        seconds = self._settings.request_timeout_seconds
         return Doors(
-            _door_rules(settings),
+            self._door_rules(),
             Behind(
                 handle=self._engine.handle,
+                turns=self._engine,
                 table=self._table,
-                state=state,
-                pin=self._loader.pin,
-                record=lambda request: truth.RecordOutcomes(request, None),
-                add=add,
-                service_names=(TRUTH_SERVICE, PROGRESS_SERVICE),
+                state=ServerState(self._is_ready, lambda: self._engine.is_leaving),
+                pin=self._pinned,
+                record=lambda request: truth.RecordOutcomes(request, timeout=seconds),
+                add=lambda server: server.add_generic_rpc_handlers(
+                    (PassedOn(channel, KEEPER_SERVICES),)
+                ),
+                service_names=KEEPER_SERVICES,
             ),
         )
 
-    def _is_ready(self) -> bool:
-        return not self._engine.is_leaving and (self._follower.has_snapshot or self._has_cached)
+    def _door_rules(self) -> DoorRules:
+        settings = self._settings
+        return DoorRules(
+            transport=settings.transport,
+            grpc_address=self._assignment.address,
+            http_address=self._assignment.http_address,
+            security=Security.of(settings.tls, settings.tokens_file, ROLES),
+            max_message_bytes=settings.max_message_bytes,
+            max_json_bytes=settings.http_json_bytes,
+            held_http_bytes=settings.queue_bytes,
+            request_timeout_seconds=settings.request_timeout_seconds,
+            is_shared=True,
+        )
 
-    def _wake_relay(self) -> None:
-        if self._relay.is_idle and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._relay.wake)
+    def _is_ready(self) -> bool:
+        return not self._engine.is_leaving and self._health.is_ready and self._loader.is_complete
+
+    async def _hear(self) -> None:
+        while (message := await self._control.receive()) is not None:
+            await self._obey(message)
+        # The keeper is gone; the kernel ends this process too.
+        self._leave.set()
+
+    async def _obey(self, message: Message) -> None:
+        match message:
+            case TellPlan(plan):
+                self._loader.take(ServingPlan.from_json(plan))
+            case AskMark(number, mark_us):
+                await asyncio.to_thread(self._mark, number, mark_us)
+            case Refuse():
+                error: InferenceError | RegistryAway = (
+                    RegistryAway(message.reason) if message.is_away else NotServed(message.reason)
+                )
+                self._settle((message.model_name, message.version), error)
+            case TellHealth():
+                await self._take_health(message)
+            case Leave():
+                self._leave.set()
+
+    def _mark(self, number: int, mark_us: int) -> None:
+        """The keeper has judged the promise; a lower one than the last is an old call's."""
+        before = self._book.promised_us
+
+        def done(error: Exception | None) -> None:
+            if error is not None:
+                self._book.promised_us = before
+            answer = Marked(number, "" if error is None else str(error))
+            self._loop.call_soon_threadsafe(self._control.send, answer)
+
+        if before is not None and mark_us < before:
+            done(None)
+        else:
+            self._book.mark(Kind.CALLER_MARK, mark_us, done)
+
+    async def _take_health(self, health: TellHealth) -> None:
+        is_new = health.is_losing != self._health.is_losing
+        self._health = health
+        if is_new:
+            await self._doors.server.tell_health(SERVING_SERVICE, is_serving=not health.is_losing)
+
+    # Versions that requests name and that are not loaded.
 
     def _fetch_from_thread(self, call: Call, missing: NotLoaded) -> None:
         self._loop.call_soon_threadsafe(self._fetch_later, call, missing)
@@ -208,74 +328,128 @@ class Worker:
 
     async def _fetch(self, call: Call, missing: NotLoaded) -> None:
         try:
-            await self._loader.pin(missing.model_name, missing.version)
+            await self._pinned(missing.model_name, missing.version)
         except Exception as error:
             call.fail(error)
         else:
             await asyncio.to_thread(self._engine.handle, [call])
 
-    async def _follow_snapshots(self, stop: asyncio.Event) -> None:
-        """The safety net under the topic, and the way in at the start."""
-        is_away = False
-        while not stop.is_set():
-            try:
-                await self._follower.poll()
-                is_away = False
-            except RegistryAway as error:
-                if not is_away:
-                    log.warning("registry_away", reason=str(error))
-                is_away = True
-            except OSError as error:
-                log.error("snapshot_not_followed", reason=str(error))
-            waiting = 0.2 if not self._follower.has_snapshot else None
-            await _pause(stop, waiting or self._settings.snapshot_interval_seconds)
+    async def _pinned(self, model_name: str, version: int) -> Served:
+        """The version, once it is loaded; NotServed or RegistryAway if it is not to be had."""
+        key = (model_name, version)
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        if key not in self._needed:
+            self._control.send(Need(*key))
+        self._needed.setdefault(key, []).append(waiter)
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_seconds):
+                await waiter
+        except TimeoutError:
+            raise RegistryAway(
+                f"model {model_name!r} version {version} could not be loaded in time"
+            ) from None
+        finally:
+            self._forget_waiter(key, waiter)
+        return self._table.route(model_name, str(version))[0]
 
-    async def _follow_topic(self, stop: asyncio.Event) -> None:
-        await consume(self._bus, [VERSIONS], offsets=from_the_start, handle=self._hear, stop=stop)
+    def _forget_waiter(self, key: tuple[str, int], waiter: "asyncio.Future[None]") -> None:
+        waiters = self._needed.get(key, [])
+        if waiter in waiters:
+            waiters.remove(waiter)
+        if not waiters:
+            self._needed.pop(key, None)
 
-    async def _hear(self, batch: Batch) -> None:
-        # Of several changes of one model only the last says what serves now.
-        last = {change.model_name: change for _, change in batch.records}
-        for change in last.values():
-            await self._follower.hear(change)
-        if batch.epoch != self._applied_epoch:
-            self._applied_epoch, self._applied = batch.epoch, {}
-        self._applied.update(batch.next_offsets)
+    def _settle(self, key: tuple[str, int], error: Exception | None) -> None:
+        for waiter in self._needed.pop(key, []):
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
 
-    async def _tick(self, stop: asyncio.Event) -> None:
-        """Ends blocks that are old enough, and makes promises by the clock."""
-        every_us = _us(self._settings.watermark_interval_seconds)
-        marked_at_us = 0
-        while not stop.is_set():
-            await _pause(stop, _TICK_SECONDS if self._book.open_rows else _IDLE_TICK_SECONDS)
+    # The clock.
+
+    async def _tick(self) -> None:
+        """Ends blocks that are old enough, makes promises by the clock, wakes who waits."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS if self._book.open_rows else _IDLE_TICK_SECONDS)
             now_us = self._clock.now_us()
             self._book.seal_older_than(now_us - BLOCK_AGE_US)
-            if not self._marks.is_explicit and now_us - marked_at_us >= every_us:
-                marked_at_us = now_us
-                mark_us = self._clock_marks.next_mark(now_us, self._table.oldest_arrival_us)
-                if mark_us is not None:
-                    self._last_mark_us = mark_us
-                    self._book.mark(Kind.CLOCK_MARK, mark_us)
+            if not self._is_explicit:
+                self._promise(now_us)
+            self._wake_those_served()
 
-    async def _forget(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            await _pause(stop, _FORGET_SECONDS)
-            try:
-                dropped = await self._relay.forget_archived()
-            except OSError as error:
-                # A file that can't be removed now may be later; serving does not depend on it.
-                log.error("journal_not_forgotten", reason=str(error))
-                continue
-            if dropped:
-                log.info("journal_forgot", segments=dropped)
+    def _promise(self, now_us: int) -> None:
+        words = self._board.words
+        records = self._journal.records_count
+        is_idle = records == self._marked_records
+        every_us = _IDLE_MARK_US if is_idle else _us(self._settings.watermark_interval_seconds)
+        if now_us - self._marked_at_us < every_us:
+            return
+        self._marked_at_us = now_us
+        mark_us = self._clock_marks.next_mark(now_us, self._table.oldest_arrival_us)
+        if mark_us is not None:
+            self._book.mark(Kind.CLOCK_MARK, mark_us)
+            words[Word.LAST_MARK_US] = max(0, mark_us)
+        self._marked_records = self._journal.records_count
 
-    async def _leave(self, doors: Doors) -> None:
+    _marked_at_us = 0
+    _marked_records = 0
+
+    def _wake_those_served(self) -> None:
+        for key in list(self._needed):
+            failed = self._loader.failure(key)
+            if failed:
+                self._settle(key, NotServed(failed))
+            elif self._loader.is_loaded(key):
+                self._settle(key, None)
+
+    def _watch(self) -> None:
+        """The watchdog's thread: ends runs that are overdue, and shows that this process lives."""
+        looks = 0
+        while not self._is_over.wait(_WATCH_SECONDS):
+            self._runs.end_overdue(time.monotonic_ns())
+            looks += 1
+            if looks % 4 == 0:
+                self._show()
+
+    def _show(self) -> None:
+        words, counts, journal = self._board.words, self._engine.counts, self._journal
+        for word, value in (
+            (Word.REQUESTS, counts.requests),
+            (Word.ROWS, counts.rows),
+            (Word.REFUSED, counts.refused),
+            (Word.FAILED, counts.failed),
+            (Word.RUNS, counts.runs),
+            (Word.RUN_NS, round(counts.run_seconds * 1e9)),
+            (Word.BATCH_ROWS_MAX, counts.batch_rows_max),
+            (Word.ROWS_IN_HAND, self._table.rows_in_hand),
+            (Word.FETCHING, len(self._fetching)),
+            (Word.JOURNAL_RECORDS, journal.records_count),
+            (Word.JOURNAL_GROUPS, journal.groups_count),
+            (Word.JOURNAL_REFUSED, journal.refused_count),
+            (Word.JOURNAL_UNSETTLED, journal.unsettled_count),
+            (Word.LOADS, self._loader.loads_count),
+            (Word.SAMPLED_OUT, counts.sampled_out),
+            (Word.SHED, counts.shed),
+            (Word.OVERDUE, counts.overdue),
+            (Word.HEARTBEAT_NS, time.monotonic_ns()),
+        ):
+            words[word] = value
+
+    # The end.
+
+    async def _drain(self) -> None:
         """Answers what is in hand, then closes the door."""
         self._engine.is_leaving = True
-        await self._until(lambda: not self._in_hand())
-        await doors.stop()
+        await self._until(lambda: not (self._fetching or self._table.rows_in_hand))
+        await self._doors.stop()
         self._book.seal_older_than(self._clock.now_us())
         await self._until(lambda: not self._journal.unsettled_count)
+        self._is_over.set()
+        self._show()
+        await self._control.flush()
 
     async def _until(self, is_done: Callable[[], bool]) -> None:
         """Answers come from other threads; a few looks cost less than being told of each."""
@@ -283,54 +457,36 @@ class Worker:
         while not is_done() and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
-    def _in_hand(self) -> int:
-        """Rows, and calls whose version is being fetched, that are not answered yet."""
-        return len(self._fetching) + self._table.rows_in_hand
 
-    async def _progress(self) -> GetProgressResponse:
-        relay, journal = self._relay, self._journal
-        # Read along the flow, so that what moves on in the meantime is counted twice, not missed.
-        open_work_count = self._loader.loading_count + self._in_hand()
-        unsettled_count = journal.unsettled_count
-        unsent_bytes = relay.unsent_bytes
-        is_current = relay.epoch == self._bus.epoch
-        # A record's mean size is not worth keeping: what counts is whether anything is left.
-        unsent = unsettled_count - (-unsent_bytes // 4096)
-        return progress_response(
-            "inference",
-            self._bus.epoch,
-            produced=relay.produced if is_current else {},
-            applied=self._applied if self._applied_epoch == self._bus.epoch else {},
-            unsent_count=unsent,
-            open_work_count=open_work_count,
-            watermark_us=self._marks.mark_us if self._marks.is_explicit else self._last_mark_us,
-        )
+def _run_options() -> Any:
+    import onnxruntime as ort  # noqa: PLC0415 - the keeper does without
+
+    return ort.RunOptions()
 
 
-def _door_rules(settings: InferenceSettings) -> DoorRules:
-    return DoorRules(
-        transport=settings.transport,
-        grpc_address=settings.grpc_address,
-        http_address=settings.http_address,
-        security=Security.of(settings.tls, settings.tokens_file, ROLES),
-        max_message_bytes=settings.max_message_bytes,
-        max_json_bytes=settings.http_json_bytes,
-        held_http_bytes=settings.queue_bytes,
-        request_timeout_seconds=settings.request_timeout_seconds,
-    )
-
-
-def _secret(settings: InferenceSettings) -> bytes:
-    return settings.client_key_secret.get_secret_value().encode()
+@contextmanager
+def _span(observed: telemetry.Telemetry, schema: Schema, rows: int) -> Iterator[str]:
+    with observed.tracer.start_as_current_span(
+        "inference.run",
+        attributes={
+            "homeostat.model": schema.model_name,
+            "homeostat.version": schema.version,
+            "homeostat.rows": rows,
+        },
+    ):
+        yield telemetry.traceparent() or ""
 
 
 def _us(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return
+def import_for_workers() -> None:
+    """What a worker needs, imported once for all of them."""
+    import onnxruntime  # noqa: F401, PLC0415
+    import pygrpc_native  # noqa: F401, PLC0415
+
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads != 1:
+        log.error("nursery_has_threads", threads=threads)
+        sys.exit(70)

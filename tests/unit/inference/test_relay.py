@@ -15,9 +15,12 @@ from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.topics import OUTCOMES, PREDICTIONS
 from homeostat_inference.app.ports import Kind
 from homeostat_inference.app.records import pack_mark, pack_rows, pack_seal
-from homeostat_inference.edges import relay as module
-from homeostat_inference.edges.journal import Journal
-from homeostat_inference.edges.relay import Relay, Tail
+from homeostat_inference.edges import slot_relay as module
+from homeostat_inference.edges.archive import Fate
+from homeostat_inference.edges.journal_reader import JournalReader, Segment
+from homeostat_inference.edges.journal_writer import JournalWriter
+from homeostat_inference.edges.promises import Promises
+from homeostat_inference.edges.slot_relay import Hooks, SlotRelay, Tail
 from homeostat_kit.kafka import BrokerAway, Outgoing
 
 NO_TAIL = Tail(bytes=0, seconds=0.0, crowded_bytes=1 << 30)
@@ -49,7 +52,7 @@ class MemoryBus:
         return found
 
 
-def add_rows(journal: Journal, name: bytes, first_row: int = 0, width: int = 0) -> None:
+def add_rows(journal: JournalWriter, name: bytes, first_row: int = 0, width: int = 0) -> None:
     """One row, with so many bytes of an input."""
     columns = [Column(name="x", datatype="UINT8", width=width)] if width else []
     outline = PredictionBlock(model_name="m", inputs=columns).SerializeToString()
@@ -66,33 +69,43 @@ def add_rows(journal: Journal, name: bytes, first_row: int = 0, width: int = 0) 
     journal.commit()
 
 
-def seal(journal: Journal, name: bytes) -> None:
+def seal(journal: JournalWriter, name: bytes) -> None:
     journal.append(Kind.SEAL, pack_seal(name * 16, 1), must=True)
     journal.commit()
 
 
-def a_relay(journal: Journal, bus: Any, folder: Path, **changes: Any) -> Relay:
-    async def everything(block_ids: Sequence[bytes]) -> bool:
-        return True
+def a_relay(journal: JournalWriter, bus: Any, folder: Path, **changes: Any) -> SlotRelay:
+    async def everything(block_ids: Sequence[bytes]) -> Fate:
+        return Fate(is_settled=True)
 
     fields: dict[str, Any] = {
         "state_file": folder / "relay.json",
-        "source_id": "inference-0",
         "tail": NO_TAIL,
-        "are_archived": everything,
+        "ask_fate": everything,
+        "hooks": Hooks(has_writer=lambda: True),
+        "promises": Promises(bus, "inference-0", lambda noted: None),
         **changes,
     }
-    return Relay(journal, bus, **fields)
+    promises = fields.pop("promises")
+    return SlotRelay("worker-0", a_reader(journal, folder), bus, promises, **fields)
 
 
-def a_journal(folder: Path, segment_bytes: int = 1 << 20) -> Journal:
-    return Journal(
+def a_reader(journal: JournalWriter, folder: Path) -> JournalReader:
+    return JournalReader(folder / "journal", lambda: journal.end)
+
+
+def segments(journal: JournalWriter, folder: Path) -> list[Segment]:
+    return a_reader(journal, folder).segments()
+
+
+def a_journal(folder: Path, segment_bytes: int = 1 << 20) -> JournalWriter:
+    return JournalWriter(
         folder / "journal", segment_bytes=segment_bytes, quota_bytes=1 << 30, is_durable=False
     )
 
 
 @asynccontextmanager
-async def running(relay: Relay, journal: Journal) -> AsyncIterator[None]:
+async def running(relay: SlotRelay, journal: JournalWriter) -> AsyncIterator[None]:
     stop = asyncio.Event()
     task = asyncio.create_task(relay.run(stop))
     try:
@@ -205,12 +218,12 @@ async def test_a_block_that_no_broker_takes_is_skipped_and_holds_up_nothing(tmp_
     bus = MemoryBus()
     archived: list[bytes] = []
 
-    async def are_archived(block_ids: Sequence[bytes]) -> bool:
+    async def ask_fate(block_ids: Sequence[bytes]) -> Fate:
         archived.extend(block_ids)
-        return True
+        return Fate(is_settled=True)
 
     with a_journal(tmp_path, segment_bytes=1) as journal:
-        relay = a_relay(journal, bus, tmp_path, are_archived=are_archived)
+        relay = a_relay(journal, bus, tmp_path, ask_fate=ask_fate)
         async with running(relay, journal):
             for row in range(2):
                 add_rows(journal, b"a", row, width=9 << 20)
@@ -223,19 +236,15 @@ async def test_a_block_that_no_broker_takes_is_skipped_and_holds_up_nothing(tmp_
             assert b"a" * 16 not in archived
 
 
-async def test_recovery_ends_exactly_the_blocks_that_were_open(tmp_path: Path) -> None:
+async def test_the_next_writer_ends_exactly_the_blocks_that_were_open(tmp_path: Path) -> None:
     bus = MemoryBus()
     with a_journal(tmp_path) as journal:
         add_rows(journal, b"a")
         add_rows(journal, b"b")
         add_rows(journal, b"b", first_row=1)
         seal(journal, b"a")
-        journal.append(Kind.CALLER_MARK, pack_mark(7))
-        journal.commit()
     with a_journal(tmp_path) as journal:
-        relay = a_relay(journal, bus, tmp_path)
-        assert relay.recover() == 7
-        async with running(relay, journal):
+        async with running(a_relay(journal, bus, tmp_path), journal):
             pass
     assert bus.blocks() == [b"a", b"b"]
     rows = [PredictionBlock.FromString(each.value).row_count for each in bus.taken]
@@ -248,16 +257,16 @@ async def test_segments_are_forgotten_when_acknowledged_and_archived_and_behind_
     bus = MemoryBus()
     archived: set[bytes] = set()
 
-    async def are_archived(block_ids: Sequence[bytes]) -> bool:
-        return archived.issuperset(block_ids)
+    async def ask_fate(block_ids: Sequence[bytes]) -> Fate:
+        return Fate(archived.issuperset(block_ids))
 
     with a_journal(tmp_path, segment_bytes=1) as journal:
         for name in (b"a", b"b", b"c"):
             add_rows(journal, name)
             seal(journal, name)
             journal.commit()
-        assert len(journal.segments) >= 3
-        relay = a_relay(journal, bus, tmp_path, are_archived=are_archived)
+        assert len(segments(journal, tmp_path)) >= 3
+        relay = a_relay(journal, bus, tmp_path, ask_fate=ask_fate)
         assert await relay.forget_archived() == 0, "nothing was sent"
         async with running(relay, journal):
             await eventually(lambda: relay.unsent_bytes == 0)
@@ -266,7 +275,7 @@ async def test_segments_are_forgotten_when_acknowledged_and_archived_and_behind_
             assert await relay.forget_archived() >= 1
             archived.update({b"b" * 16, b"c" * 16})
             await relay.forget_archived()
-            assert len(journal.segments) == 1
+            assert len(segments(journal, tmp_path)) == 1
 
 
 async def test_a_block_that_is_never_archived_is_told_of(
@@ -277,15 +286,15 @@ async def test_a_block_that_is_never_archived_is_told_of(
     monkeypatch.setattr(module, "log", Mock(warning=lambda event, **fields: told.append(event)))
     archived = False
 
-    async def are_archived(block_ids: Sequence[bytes]) -> bool:
-        return archived
+    async def ask_fate(block_ids: Sequence[bytes]) -> Fate:
+        return Fate(archived)
 
     with a_journal(tmp_path, segment_bytes=1) as journal:
         for name in (b"a", b"b"):
             add_rows(journal, name)
             seal(journal, name)
             journal.commit()
-        relay = a_relay(journal, MemoryBus(), tmp_path, are_archived=are_archived)
+        relay = a_relay(journal, MemoryBus(), tmp_path, ask_fate=ask_fate)
         async with running(relay, journal):
             await eventually(lambda: relay.unsent_bytes == 0)
             assert relay.held_seconds == 0.0
@@ -312,3 +321,63 @@ async def test_the_tail_is_kept_by_size_and_by_age_but_by_age_not_in_a_crowded_j
             assert await a_relay(journal, bus, tmp_path, tail=tail).forget_archived() == 0
         crowded = a_relay(journal, bus, tmp_path, tail=Tail(0, 3600.0, 1))
         assert await crowded.forget_archived() > 0
+
+
+async def test_what_the_ledger_set_aside_is_forgotten_and_counted(tmp_path: Path) -> None:
+    bus = MemoryBus()
+
+    async def ask_fate(block_ids: Sequence[bytes]) -> Fate:
+        return Fate(True, tuple(each for each in block_ids if each == b"a" * 16))
+
+    with a_journal(tmp_path, segment_bytes=1) as journal:
+        for name in (b"a", b"b"):
+            add_rows(journal, name)
+            seal(journal, name)
+        relay = a_relay(journal, bus, tmp_path, ask_fate=ask_fate)
+        async with running(relay, journal):
+            await eventually(lambda: relay.unsent_bytes == 0)
+            assert await relay.forget_archived() > 0
+    assert relay.set_aside_count > 0
+
+
+def promised(bus: MemoryBus) -> list[int]:
+    """Marks, in the order in which they were promised for the first time."""
+    found = [
+        PredictionBlock.FromString(each.value).watermark.watermark_us
+        for each in bus.taken
+        if each.topic == PREDICTIONS.name and each.partition is not None
+    ]
+    return list(dict.fromkeys(found))
+
+
+async def test_the_servers_promise_is_the_least_of_all_journals(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    promises = Promises(bus, "inference-0", lambda noted: None)  # type: ignore[arg-type]
+    for slot in ("one", "two", "three"):
+        promises.count(slot)
+    await promises.passed("one", 30, "first")
+    await promises.passed("two", 20, "first")
+    assert promised(bus) == []
+    await promises.passed("three", 10, "first")
+    assert promised(bus) == [10]
+    await promises.passed("three", 40, "first")
+    assert promised(bus) == [10, 20]
+    await promises.release("two")
+    assert promised(bus) == [10, 20, 30]
+
+
+async def test_a_new_broker_is_promised_nothing_before_every_journal_was_sent_to_it(
+    tmp_path: Path,
+) -> None:
+    bus = MemoryBus()
+    promises = Promises(bus, "inference-0", lambda noted: None)  # type: ignore[arg-type]
+    for slot in ("one", "two"):
+        promises.count(slot)
+        await promises.passed(slot, 10, "first")
+    bus.epoch = "second"
+    promises.begin("one", "second")
+    await promises.passed("one", 20, "second")
+    assert promised(bus) == [10]
+    promises.begin("two", "second")
+    await promises.passed("two", 15, "second")
+    assert promised(bus) == [10, 15]

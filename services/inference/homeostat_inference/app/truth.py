@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from homeostat.ids import (
 from homeostat.inference.v1.truth_pb2 import Outcome, RecordOutcomesRequest
 from homeostat_inference.app.book import BlockBook
 from homeostat_inference.app.ports import Done, Journal, Kind
-from homeostat_inference.app.serving import Served
 from homeostat_inference.domain.blocks import timestamp
 from homeostat_inference.domain.errors import InvalidInput, NotServed, TooLarge, WrongMode
 from homeostat_inference.domain.schema import Schema
@@ -33,6 +33,21 @@ MAX_OUTCOMES = 100_000
 MAX_LEAP_US = 366 * 86_400 * 1_000_000
 
 
+class HasSchema(Protocol):
+    """A version that serves, as far as truth has to know it."""
+
+    @property
+    def schema(self) -> Schema:
+        """What it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A version that serves somewhere else."""
+
+    schema: Schema
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     prediction_id: bytes
@@ -43,7 +58,7 @@ class _Row:
 
 def outcome_block(
     request: RecordOutcomesRequest,
-    champions: Mapping[str, Served],
+    champions: Mapping[str, HasSchema],
     *,
     secret: bytes,
     now_us: int,
@@ -129,6 +144,18 @@ class CallerMarks:
     def advance(self, mark_us: int, book: BlockBook, done: Done, *, latest_us: int) -> None:
         """Makes the promise; ``done`` hears when it is safe. InvalidInput if it takes one back, or
         is implausibly far beyond ``latest_us``, the latest time that a row may have now."""
+        self.judge(mark_us, latest_us)
+        before, self.mark_us = self.mark_us, mark_us
+
+        def kept(error: Exception | None) -> None:
+            if error is not None:
+                self.mark_us = book.promised_us = before
+            done(error)
+
+        book.mark(Kind.CALLER_MARK, mark_us, kept)
+
+    def judge(self, mark_us: int, latest_us: int) -> None:
+        """InvalidInput or WrongMode if the promise can't be made."""
         if not self.is_explicit:
             raise WrongMode(
                 "watermarks are made by the server's clock; start it with watermark_mode=explicit"
@@ -143,11 +170,3 @@ class CallerMarks:
                 f"watermark_us: expected at most {latest_us + MAX_LEAP_US}, got {mark_us}; "
                 "are these microseconds?"
             )
-        before, self.mark_us = self.mark_us, mark_us
-
-        def kept(error: Exception | None) -> None:
-            if error is not None:
-                self.mark_us = book.promised_us = before
-            done(error)
-
-        book.mark(Kind.CALLER_MARK, mark_us, kept)

@@ -8,12 +8,41 @@ import asyncio
 import json
 import socket
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 _LENGTH = struct.Struct("<I")
 # A plan of thousands of versions is far smaller.
 _MAX_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What the keeper wants a new process to be."""
+
+    slot: int
+    address: str
+    # None: no HTTP.
+    http_address: str | None
+    keeper_address: str
+    # The last promise of a caller, where callers make them.
+    mark_us: int | None
+
+    def told(self) -> dict[str, Any]:
+        """For the nursery."""
+        return {"role": "worker", **asdict(self)}
+
+    @staticmethod
+    def of(told: Mapping[str, Any]) -> "Assignment":
+        """What `told` gave."""
+        return Assignment(
+            told["slot"],
+            told["address"],
+            told["http_address"],
+            told["keeper_address"],
+            told["mark_us"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +91,8 @@ class Ready:
     """Worker: it listens."""
 
     port: int
+    # 0: no HTTP.
+    http_port: int
 
 
 @dataclass(frozen=True, slots=True)

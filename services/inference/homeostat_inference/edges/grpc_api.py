@@ -1,19 +1,11 @@
 """Everything but the hot path: who serves what, truth, promises, and how far we are."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from homeostat.inference.v1.truth_pb2 import (
-    AdvanceWatermarkRequest,
-    AdvanceWatermarkResponse,
-    RecordOutcomesRequest,
-    RecordOutcomesResponse,
-)
-from homeostat.inference.v1.truth_pb2_grpc import TruthServiceServicer
 from homeostat.inference.v2.open_inference_pb2 import (
     ModelConfigRequest,
     ModelConfigResponse,
@@ -34,13 +26,8 @@ from homeostat.inference.v2.open_inference_pb2 import (
     ServerReadyRequest,
     ServerReadyResponse,
 )
-from homeostat_inference.app.book import BlockBook
 from homeostat_inference.app.inventory import LOADING_IS_THE_REGISTRYS, Inventory
-from homeostat_inference.app.ports import Clock, Done, Journal
-from homeostat_inference.app.serving import Table
-from homeostat_inference.app.truth import CallerMarks, outcome_block, record_outcomes
-from homeostat_inference.domain.errors import Leaving, NotOffered
-from homeostat_inference.domain.times import TimeBounds
+from homeostat_inference.domain.errors import NotOffered
 from homeostat_inference.edges.roles import INFERENCE_SERVICE
 from homeostat_inference.edges.streaming import Streams
 
@@ -136,68 +123,3 @@ def _unary(call: Any, request: Any) -> Any:
         request_deserializer=request.FromString,
         response_serializer=lambda message: message.SerializeToString(),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class TruthApi(TruthServiceServicer):
-    """Truth and promises about time."""
-
-    table: Table
-    journal: Journal
-    book: BlockBook
-    marks: CallerMarks
-    clock: Clock
-    times: Callable[[int], TimeBounds]
-    secret: bytes
-    durability: str
-    state: ServerState
-
-    async def RecordOutcomes(  # noqa: N802 - the contract's name
-        self, request: RecordOutcomesRequest, context: Context
-    ) -> RecordOutcomesResponse:
-        """Answers once the truths are kept."""
-        self._refuse_leaving()
-        now_us = self.clock.now_us()
-        block = outcome_block(
-            request,
-            self.table.champions,
-            secret=self.secret,
-            now_us=now_us,
-            times=self.times(now_us),
-        )
-        await _kept(lambda done: record_outcomes(block, self.journal, done))
-        return RecordOutcomesResponse(recorded_count=block.row_count, durability=self.durability)
-
-    async def AdvanceWatermark(  # noqa: N802 - the contract's name
-        self, request: AdvanceWatermarkRequest, context: Context
-    ) -> AdvanceWatermarkResponse:
-        """Answers once the promise is kept, behind everything that was answered before."""
-        self._refuse_leaving()
-        mark_us, latest_us = request.watermark_us, self.times(self.clock.now_us()).latest_us
-        await _kept(lambda done: self.marks.advance(mark_us, self.book, done, latest_us=latest_us))
-        return AdvanceWatermarkResponse()
-
-    def _refuse_leaving(self) -> None:
-        if self.state.is_leaving():
-            raise Leaving("the server is shutting down; try another one or again later")
-
-
-async def _kept(begin: Callable[[Done], None]) -> None:
-    """Waits for the journal, which answers from its own thread."""
-    loop = asyncio.get_running_loop()
-    kept: asyncio.Future[None] = loop.create_future()
-
-    def finish(error: Exception | None) -> None:
-        if kept.done():
-            return
-        if error is None:
-            kept.set_result(None)
-        else:
-            kept.set_exception(error)
-
-    def done(error: Exception | None) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(finish, error)
-
-    begin(done)
-    await kept

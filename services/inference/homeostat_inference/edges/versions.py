@@ -1,25 +1,20 @@
 """Following the registry: which version is champion, its files, and the copy on our own disk."""
 
-import asyncio
 import hashlib
-import json
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from homeostat.events.v1.version_changed_pb2 import VersionChanged
 from homeostat.registry.v1.registry_pb2 import (
     DownloadArtifactRequest,
     GetSnapshotRequest,
     GetSnapshotResponse,
     GetVersionRequest,
-    Model,
     Version,
 )
 from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
@@ -32,14 +27,6 @@ class RegistryAway(Exception):
 
 class DamagedArtifact(Exception):
     """The file is not the one whose sha256 the version names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Champion:
-    """Which version serves, by the registry's word of that revision."""
-
-    version: int
-    revision: int
 
 
 class Registry:
@@ -100,24 +87,6 @@ class VersionCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._champions_file = folder / "champions.json"
-
-    def champions(self) -> dict[str, Champion]:
-        """What was serving last; nothing if the file is absent or damaged."""
-        try:
-            stored = json.loads(self._champions_file.read_text())
-            return {
-                str(name): Champion(int(version), int(revision))
-                for name, (version, revision) in stored.items()
-            }
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}
-
-    def keep_champions(self, champions: dict[str, Champion]) -> None:
-        """Remembers what serves; files of versions that no longer do are removed."""
-        stored = {name: [each.version, each.revision] for name, each in champions.items()}
-        _write(self._champions_file, json.dumps(stored).encode())
-        self._prune({self._path(name, each.version).name for name, each in champions.items()})
 
     def find(self, model_name: str, version: int) -> tuple[Version, bytes] | None:
         """A version and its model file; None if either is absent or damaged."""
@@ -127,11 +96,27 @@ class VersionCache:
         except (OSError, ValueError, DecodeError, DamagedArtifact):
             return None
 
+    def has(self, model_name: str, version: int) -> bool:
+        """Whether both files are there, whatever is in them."""
+        found = self.described(model_name, version)
+        return found is not None and self._model(found.model_sha256).exists()
+
+    def described(self, model_name: str, version: int) -> Version | None:
+        """A version without its model file; None if that is absent or damaged."""
+        try:
+            return Version.FromString(self._path(model_name, version).read_bytes())
+        except (OSError, ValueError, DecodeError):
+            return None
+
+    def prune(self, wanted: Iterable[tuple[str, int]]) -> None:
+        """Removes the files of all other versions."""
+        self._prune({self._path(*each).name for each in wanted})
+
     def keep(self, version: Version, model: bytes) -> None:
         """Stores both."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        _write(self._model(version.model_sha256), model)
-        _write(self._path(version.model_name, version.version), version.SerializeToString())
+        write_whole(self._model(version.model_sha256), model)
+        write_whole(self._path(version.model_name, version.version), version.SerializeToString())
 
     def _prune(self, wanted: set[str]) -> None:
         kept: set[str] = set()
@@ -153,7 +138,8 @@ class VersionCache:
         return self._folder / f"{quote(sha256, safe='')}.onnx"
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """All of it, durably, or nothing; OSError if the disk does not take it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
     with fresh.open("wb") as file:
@@ -162,53 +148,3 @@ def _write(path: Path, content: bytes) -> None:
         # Without it a loss of power may leave the new name with nothing in it.
         os.fsync(file.fileno())
     fresh.replace(path)
-
-
-Adopt = Callable[[str, Champion | None], Awaitable[None]]
-
-
-class Follower:
-    """Keeps to the registry's word: from snapshots, and from the topic of changes in between."""
-
-    def __init__(self, registry: Registry, adopt: Adopt, revisions: Mapping[str, int]) -> None:
-        """``adopt`` makes a version the one that serves (or none); it raises RegistryAway if that
-        must be tried again. ``revisions``: what serves already, by model name."""
-        self._registry = registry
-        self._adopt = adopt
-        self._revisions = dict(revisions)
-        self._lock = asyncio.Lock()
-        self.has_snapshot = False
-
-    async def poll(self) -> None:
-        """Adopts what a snapshot says, as far as it can; RegistryAway if that is not all."""
-        snapshot = await self._registry.snapshot()
-        away: RegistryAway | None = None
-        async with self._lock:
-            for model in snapshot.models:
-                try:
-                    await self._follow(model)
-                except RegistryAway as error:
-                    away = error
-        if away is not None:
-            raise away
-        self.has_snapshot = True
-
-    async def _follow(self, model: Model) -> None:
-        if model.revision < self._revisions.get(model.name, 0):
-            return
-        champion = None
-        if model.HasField("champion_version"):
-            champion = Champion(model.champion_version, model.revision)
-        await self._adopt(model.name, champion)
-        self._revisions[model.name] = model.revision
-
-    async def hear(self, change: VersionChanged) -> None:
-        """Adopts what an event says, unless a later one was heard before."""
-        async with self._lock:
-            if change.revision <= self._revisions.get(change.model_name, 0):
-                return
-            champion = None
-            if change.HasField("champion_version"):
-                champion = Champion(change.champion_version, change.revision)
-            await self._adopt(change.model_name, champion)
-            self._revisions[change.model_name] = change.revision

@@ -1,0 +1,390 @@
+"""One slot of the server: the process that has it, and what is known of it after its death.
+
+A slot is a worker's, or the shadow's.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from homeostat_inference.app.plan import ServingPlan
+from homeostat_inference.app.supervising import DeadRun, Restarts, end_reason
+from homeostat_inference.edges.board import BATCH_BUCKETS, Board, ModelCounts, Word
+from homeostat_inference.edges.control import (
+    Applied,
+    AskMark,
+    Control,
+    Dropped,
+    Failed,
+    Garbled,
+    Leave,
+    Loaded,
+    Marked,
+    Message,
+    Need,
+    Ready,
+    Refuse,
+    TellHealth,
+    TellPlan,
+)
+from homeostat_inference.edges.nursery import Child, Nursery, NurseryDied
+from homeostat_kit.logs import get_logger
+
+_LOOK_SECONDS = 0.1
+_MEMORY_LOOKS = 10
+# A worker without a sign of life for so long is killed; its machine may be busy.
+_SILENCE_SECONDS = 10.0
+# So long after its deadline a run must have ended.
+_OVERDUE_SECONDS = 1.0
+_START_SECONDS = 120.0
+# For answering what it has and for closing its journal.
+_LEAVE_SECONDS = 6.0
+# Counters that go on from one life to the next.
+COUNTERS = (
+    Word.REQUESTS,
+    Word.ROWS,
+    Word.REFUSED,
+    Word.FAILED,
+    Word.RUNS,
+    Word.RUN_NS,
+    Word.JOURNAL_RECORDS,
+    Word.JOURNAL_GROUPS,
+    Word.JOURNAL_REFUSED,
+    Word.LOADS,
+    Word.QUEUE_NS,
+    Word.SAMPLED_OUT,
+    Word.SHED,
+    Word.OVERDUE,
+    Word.HELD_BACK,
+    Word.DISK_ERRORS,
+)
+STARTING, READY, LEAVING, DEAD = "starting", "ready", "leaving", "dead"
+log = get_logger("homeostat_inference.slots")
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a slot asks of whoever runs the server."""
+
+    # What the nursery is told for a new process, and what it is given besides its own.
+    assignment: Callable[[], dict[str, Any]]
+    given: Callable[[], list[int]]
+    plan: Callable[[], ServingPlan]
+    health: Callable[[], TellHealth]
+    # Called with what a worker said, before the slot itself heeds it.
+    heard: Callable[["WorkerSlot", Message], None]
+    # Called after a worker's end that nobody wanted: what ran, and the reason.
+    crashed: Callable[["WorkerSlot", list[DeadRun], str], None]
+
+
+@dataclass(slots=True)
+class Told:
+    """What the present worker has said so far."""
+
+    port: int = 0
+    plan_number: int = -1
+    is_complete: bool = False
+    loaded: dict[tuple[str, int], Loaded] = field(default_factory=dict)
+    failed: dict[tuple[str, int], str] = field(default_factory=dict)
+
+
+class WorkerSlot:
+    """Keeps one process alive."""
+
+    def __init__(
+        self, name: str, index: int, nursery: Nursery, orders: Orders, memory_bytes: int
+    ) -> None:
+        """``name``: as its journal is called. ``memory_bytes``: a process that takes more is
+        replaced."""
+        self.name = name
+        self.index = index
+        self.board = Board.create(name)
+        # The worker rings it when the relay sleeps and the journal grew.
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.state = DEAD
+        self.process_id = 0
+        self.started_at_us = 0
+        self.restart_count = 0
+        self.crash_count = 0
+        self.last_end = ""
+        self.memory_bytes = 0
+        self.told = Told()
+        self.restarts = Restarts()
+        self._nursery = nursery
+        self._orders = orders
+        self._memory_limit = memory_bytes
+        self._control: Control | None = None
+        self._child: Child | None = None
+        self._killed_for = ""
+        self._is_leaving = False
+        self._totals: Counter[Word] = Counter()
+        self._models: dict[tuple[str, int], ModelCounts] = {}
+        self._marks: dict[int, asyncio.Future[str]] = {}
+        self._mark_number = 0
+        self._became_ready = asyncio.Event()
+        self._is_wanted = asyncio.Event()
+        self._is_wanted.set()
+
+    @property
+    def has_process(self) -> bool:
+        """Whether somebody may write its journal now."""
+        return self.state != DEAD
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its worker answers."""
+        return self.state == READY
+
+    def count(self, word: Word) -> int:
+        """A counter over all lives of the slot's workers."""
+        return self._totals[word] + self.board.get(word)
+
+    def models(self) -> dict[tuple[str, int], ModelCounts]:
+        """What each version has run, over all lives."""
+        found = dict(self._models)
+        for each in self.board.models():
+            key = (each.model_name, each.version)
+            found[key] = _sum(found[key], each) if key in found else each
+        return found
+
+    def send(self, message: Message) -> None:
+        """Nothing if there is no worker; the next one gets plan and health anyway."""
+        if self._control is not None:
+            self._control.send(message)
+
+    async def live(self, stop: asyncio.Event) -> None:
+        """One worker after the other, until ``stop``."""
+        while not stop.is_set() and not self._is_leaving:
+            if not await self._wanted(stop):
+                return
+            try:
+                reason, is_crash = await self._one_life()
+            except OSError as error:
+                reason, is_crash = f"no worker could be started: {error}", True
+            self.state = DEAD
+            if self._is_leaving:
+                return
+            self.last_end = reason
+            self.restart_count += 1
+            pause = self.restarts.pause(time.monotonic()) if is_crash else 0.0
+            if pause:
+                log.error("worker_restart_waits", slot=self.name, seconds=pause)
+                try:
+                    async with asyncio.timeout(pause):
+                        await stop.wait()
+                except TimeoutError:
+                    continue
+
+    def want(self, is_wanted: bool) -> None:
+        """Whether there is to be a process: the shadow's is not always."""
+        if is_wanted:
+            self._is_wanted.set()
+        else:
+            self._is_wanted.clear()
+            self._let_go()
+
+    async def _wanted(self, stop: asyncio.Event) -> bool:
+        """Waits until a process is wanted; False if ``stop`` came first."""
+        waits = [asyncio.ensure_future(each.wait()) for each in (self._is_wanted, stop)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+        return self._is_wanted.is_set() and not stop.is_set()
+
+    async def _one_life(self) -> tuple[str, bool]:
+        self._begin()
+        ours, theirs = socket.socketpair()
+        try:
+            child = await self._nursery.fork(
+                self._orders.assignment(),
+                [theirs.fileno(), self.board.descriptor, self.bell, *self._orders.given()],
+            )
+        except (OSError, NurseryDied):
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._child, self.process_id = child, child.pid
+        self._control = await Control.over(ours)
+        self.send(TellPlan(self._orders.plan().to_json()))
+        self.send(self._orders.health())
+        helpers = [
+            asyncio.create_task(self._hear(self._control), name=f"hear-{self.name}"),
+            asyncio.create_task(self._watch(child), name=f"watch-{self.name}"),
+        ]
+        try:
+            status = await child.ended
+        finally:
+            for each in helpers:
+                each.cancel()
+        return self._bury(status)
+
+    def _begin(self) -> None:
+        for word in COUNTERS:
+            self._totals[word] += self.board.get(word)
+        self._models = self.models()
+        self.board.begin_life()
+        self.told = Told()
+        self.state = STARTING
+        self.started_at_us = time.time_ns() // 1000
+        self._killed_for = ""
+        self._became_ready.clear()
+
+    def _bury(self, status: int) -> tuple[str, bool]:
+        """Reads what the dead one left; how it ended, and whether that was a crash."""
+        runs = [
+            DeadRun(each.model_name, each.version, each.rows, tuple(self.board.fingerprints(each)))
+            for each in self.board.running()
+        ]
+        self.board.set(Word.IS_WRITING, 0)
+        was_leaving = self.state == LEAVING
+        self.state = DEAD
+        if self._control is not None:
+            self._control.close()
+        self._control = None
+        if self._child is not None:
+            os.close(self._child.descriptor)
+        self._child = None
+        for each in self._marks.values():
+            if not each.done():
+                each.set_exception(ConnectionError("the worker ended"))
+        self._marks.clear()
+        is_crash = not (was_leaving and status == 0)
+        reason = end_reason(status, runs if is_crash else [], self._killed_for)
+        if is_crash:
+            self.crash_count += 1
+            log.error("worker_died", slot=self.name, pid=self.process_id, reason=reason)
+            self._orders.crashed(self, runs, reason)
+        else:
+            log.info("worker_left", slot=self.name, pid=self.process_id)
+            reason = self._killed_for or reason
+        return reason, is_crash
+
+    async def _hear(self, control: Control) -> None:
+        try:
+            while (message := await control.receive()) is not None:
+                self._heed(message)
+        except Garbled as error:
+            self.kill(f"it said what nobody understands ({error})")
+
+    def _heed(self, message: Message) -> None:
+        self._orders.heard(self, message)
+        match message:
+            case Ready(port, _):
+                self.told.port = port
+                if self.state == STARTING:
+                    self.state = READY
+                self._became_ready.set()
+            case Loaded(model_name, version):
+                self.told.loaded[model_name, version] = message
+                self.told.failed.pop((model_name, version), None)
+            case Dropped(model_name, version):
+                self.told.loaded.pop((model_name, version), None)
+            case Failed(model_name, version, error):
+                self.told.failed[model_name, version] = error
+            case Applied(number, is_complete):
+                self.told.plan_number = number
+                self.told.is_complete = is_complete
+            case Marked(number, error):
+                waiting = self._marks.pop(number, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(error)
+            case Need() | Refuse() | TellPlan() | TellHealth() | AskMark() | Leave():
+                pass
+
+    async def mark(self, mark_us: int) -> str:
+        """Has a caller's promise kept in this journal; why it was not, or nothing. While there is
+        no worker it waits for the next one."""
+        while True:
+            await self._became_ready.wait()
+            self._mark_number += 1
+            number = self._mark_number
+            waiting: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            self._marks[number] = waiting
+            self.send(AskMark(number, mark_us))
+            try:
+                return await waiting
+            except ConnectionError:
+                self._became_ready.clear()
+            finally:
+                self._marks.pop(number, None)
+
+    def leave(self) -> None:
+        """The server leaves: no worker follows this one."""
+        self._is_leaving = True
+        self._let_go()
+
+    def recycle(self, why: str) -> None:
+        """The worker answers what it has and ends; a fresh one follows."""
+        log.warning("worker_recycled", slot=self.name, reason=why)
+        self._killed_for = why
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.state in (STARTING, READY):
+            self.state = LEAVING
+            self._left_at = time.monotonic()
+            self.send(Leave())
+
+    _left_at = 0.0
+
+    def kill(self, why: str) -> None:
+        """At once."""
+        if self._child is not None:
+            self._killed_for = why
+            self._child.send_signal(signal.SIGKILL)
+
+    async def _watch(self, child: Child) -> None:
+        looks = 0
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            looks += 1
+            self._look(time.monotonic_ns(), began)
+            if looks % _MEMORY_LOOKS == 0:
+                self.memory_bytes = _resident_bytes(child.pid)
+                if self.memory_bytes > self._memory_limit and self.state == READY:
+                    self.recycle(
+                        f"it held {self.memory_bytes >> 20} MiB, "
+                        f"{self._memory_limit >> 20} MiB are allowed"
+                    )
+
+    def _look(self, now_ns: int, began: float) -> None:
+        if self.state == STARTING and time.monotonic() - began > _START_SECONDS:
+            self.kill(f"it was not ready after {_START_SECONDS:.0f} s")
+        if self.state == LEAVING and time.monotonic() - self._left_at > _LEAVE_SECONDS:
+            self.kill(f"it did not leave within {_LEAVE_SECONDS:.0f} s")
+        silent_ns = now_ns - (self.board.get(Word.HEARTBEAT_NS) or now_ns)
+        if silent_ns > _SILENCE_SECONDS * 1e9:
+            self.kill(f"it showed no sign of life for {silent_ns / 1e9:.0f} s")
+        for run in self.board.running():
+            if run.deadline_ns and now_ns - run.deadline_ns > _OVERDUE_SECONDS * 1e9:
+                self.kill(f"a run did not end {_OVERDUE_SECONDS:.0f} s after its deadline")
+
+
+def _resident_bytes(process_id: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{process_id}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
+def _sum(one: ModelCounts, other: ModelCounts) -> ModelCounts:
+    return ModelCounts(
+        one.model_name,
+        one.version,
+        one.runs + other.runs,
+        one.rows + other.rows,
+        one.run_seconds + other.run_seconds,
+        tuple(one.batch_rows[at] + other.batch_rows[at] for at in range(BATCH_BUCKETS)),
+    )

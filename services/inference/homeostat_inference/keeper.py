@@ -1,0 +1,673 @@
+"""The keeper: follows the registry, keeps workers alive, and sends on what they have kept."""
+
+import asyncio
+import json
+import os
+import socket
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import grpc
+
+from homeostat.events.v1.version_activated_pb2 import VersionActivated
+from homeostat.inference.v1.serving_pb2_grpc import add_ServingServiceServicer_to_server
+from homeostat.inference.v1.truth_pb2_grpc import add_TruthServiceServicer_to_server
+from homeostat.progress.v1.progress_pb2 import GetProgressResponse
+from homeostat.topics import ACTIVATIONS, OUTCOMES, PREDICTIONS, VERSIONS
+from homeostat_inference.app.plan import ServingPlan
+from homeostat_inference.app.planning import Planner
+from homeostat_inference.app.ports import Kind
+from homeostat_inference.app.records import pack_mark
+from homeostat_inference.app.supervising import CrashBook, DeadRun
+from homeostat_inference.app.truth import CallerMarks, Described
+from homeostat_inference.domain.blocks import timestamp
+from homeostat_inference.domain.errors import NotKept, NotServed
+from homeostat_inference.domain.times import TimeBounds, bounds
+from homeostat_inference.edges.archive import AskFate
+from homeostat_inference.edges.board import Word
+from homeostat_inference.edges.control import (
+    Applied,
+    Assignment,
+    Failed,
+    Loaded,
+    Message,
+    Need,
+    Refuse,
+    TellHealth,
+    TellPlan,
+)
+from homeostat_inference.edges.errors import CODES
+from homeostat_inference.edges.following import Following
+from homeostat_inference.edges.journal_reader import JournalReader
+from homeostat_inference.edges.journal_writer import JournalWriter
+from homeostat_inference.edges.keeper_api import KeeperTruthApi, ServingApi, kept
+from homeostat_inference.edges.marks_file import MarkFile
+from homeostat_inference.edges.nursery import Nursery, NurseryDied
+from homeostat_inference.edges.passing import KEEPER_SERVICES
+from homeostat_inference.edges.promises import Promises
+from homeostat_inference.edges.slot_relay import Hooks, SlotRelay, Tail, wait_for
+from homeostat_inference.edges.slots import Orders, WorkerSlot
+from homeostat_inference.edges.status import Status
+from homeostat_inference.edges.versions import Registry, RegistryAway, VersionCache, write_whole
+from homeostat_inference.metrics import keeper_metrics, observe
+from homeostat_inference.settings import InferenceSettings
+from homeostat_kit import grpc_server, telemetry
+from homeostat_kit.clock import SystemClock
+from homeostat_kit.kafka import Batch, Bus, consume, from_the_start
+from homeostat_kit.logs import get_logger
+from homeostat_kit.progress import ProgressServicer, progress_response
+
+KEEPER_SLOT = "keeper"
+SHADOW_SLOT = "shadow"
+_FORGET_SECONDS = 5.0
+_HEALTH_SECONDS = 0.5
+_MARK_SECONDS = 8.0
+# Of the ten seconds after SIGTERM: for workers to answer and end, then for the broker.
+_LEAVE_SECONDS = 4.0
+_RELAY_SECONDS = 3.0
+# A path of a Unix socket has less than 108 bytes.
+_PATH_BYTES = 100
+log = get_logger("homeostat_inference.keeper")
+
+
+@dataclass(slots=True)
+class Reservation:
+    """The server's port, held for the workers: each of them binds it for itself."""
+
+    address: str
+    _socket: socket.socket
+
+    @staticmethod
+    def of(address: str) -> "Reservation":
+        """OSError if somebody else listens there. Port 0 takes a free one."""
+        host, _, port = address.rpartition(":")
+        bare = host.strip("[]") or "0.0.0.0"  # noqa: S104 - as the address says
+        family, _, _, _, place = socket.getaddrinfo(
+            bare, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, socket.SOCK_STREAM) as stranger:
+            # Without SO_REUSEPORT, which would let us in beside a stranger who has it too.
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stranger.bind(place)
+            number = stranger.getsockname()[1]
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((place[0], number, *place[2:]))
+        return Reservation(f"{host}:{number}", held)
+
+    def close(self) -> None:
+        """Others may have it."""
+        self._socket.close()
+
+
+@dataclass(slots=True)
+class _Announced:
+    """Which champions were told of, slot by slot, so that a restart does not tell of them again."""
+
+    file: Path
+    known: dict[str, list[int]] = field(default_factory=dict)
+
+    def load(self) -> None:
+        """As far as the file can be read."""
+        try:
+            self.known = {
+                str(k): [int(e) for e in v] for k, v in json.loads(self.file.read_text()).items()
+            }
+        except (OSError, ValueError, TypeError, AttributeError):
+            return
+
+    def is_new(self, slot: str, model_name: str, version: int, revision: int) -> bool:
+        """Whether this was not told of yet; from now on it was."""
+        key = f"{slot}/{model_name}"
+        if self.known.get(key) == [version, revision]:
+            return False
+        self.known[key] = [version, revision]
+        try:
+            write_whole(self.file, json.dumps(self.known).encode())
+        except OSError as error:
+            log.warning("activations_not_noted", reason=str(error))
+        return True
+
+
+class Keeper:
+    """Holds the parts together; `run` is its whole life."""
+
+    def __init__(
+        self,
+        settings: InferenceSettings,
+        nursery: Nursery,
+        bus: Bus,
+        registry: Registry,
+        ask_fate: AskFate,
+        observed: telemetry.Telemetry,
+    ) -> None:
+        self._settings = settings
+        self._nursery = nursery
+        self._bus = bus
+        self._ask_fate = ask_fate
+        self._observed = observed
+        self._clock = SystemClock()
+        self._folder = settings.data_folder
+        self.crashes = CrashBook()
+        self.following = Following(
+            registry,
+            VersionCache(self._folder / "versions"),
+            Planner(settings.pinned_versions),
+            self.crashes,
+            self._folder / "versions" / "plan.json",
+            self._publish,
+            self._champion_failed,
+        )
+        self.slots: list[WorkerSlot] = []
+        self.relays: dict[str, SlotRelay] = {}
+        self.promises = Promises(bus, settings.server_name, self._note_marks)
+        self._marks_produced: dict[tuple[str, int], int] = {}
+        self._applied_epoch = ""
+        self._applied: dict[tuple[str, int], int] = {}
+        self._health = TellHealth([], is_losing=False, is_ready=False)
+        self._announced = _Announced(self._folder / "versions" / "announced.json")
+        self._marking = asyncio.Lock()
+        self._is_leaving = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._finished_relays: Counter[str] = Counter()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until ``stop``; then lets the workers answer, and sends what is kept."""
+        self._loop = asyncio.get_running_loop()
+        self._nursery.attach()
+        async with AsyncExitStack() as stack:
+            stack.callback(self._nursery.close)
+            reservation = Reservation.of(self._settings.grpc_address)
+            stack.callback(reservation.close)
+            self._address = reservation.address
+            self._http_address: str | None = None
+            if self._settings.http_address:
+                reserved = Reservation.of(self._settings.http_address)
+                stack.callback(reserved.close)
+                self._http_address = reserved.address
+            self._marks_file = MarkFile(self._folder / KEEPER_SLOT / "mark")
+            stack.callback(self._marks_file.close)
+            is_explicit = self._settings.watermark_mode == "explicit"
+            self._marks = CallerMarks(is_explicit=is_explicit, mark_us=self._marks_file.mark_us)
+            self._asked_mark_us = self._marks.mark_us
+            self._announced.load()
+            await asyncio.to_thread(self.following.begin)
+            self._has_cached = bool(self.following.plan.models)
+            self.journal = stack.enter_context(self._open_journal())
+            self._keeper_address = f"unix:{self._socket_path(stack)}"
+            self._add_journals()
+            self.status = Status(
+                self._settings.server_name,
+                self._settings.durability,
+                self._settings.journal_quota_bytes,
+                self._bus,
+                self.following,
+                self.crashes,
+                self.journal,
+                self.slots,
+                self.shadow,
+                self.relays,
+            )
+            server = await self._start_server()
+            stack.push_async_callback(server.stop, 0.2)
+            if self._observed.is_on:
+                observe(self._observed.meter, keeper_metrics(self.status))
+            await self._live(stop)
+
+    def _socket_path(self, stack: AsyncExitStack) -> Path:
+        path = (self._folder / "keeper.sock").absolute()
+        if len(str(path).encode()) > _PATH_BYTES:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="homeostat-")), "k")
+        path.unlink(missing_ok=True)
+        return path
+
+    def _open_journal(self) -> JournalWriter:
+        return JournalWriter(
+            self._folder / KEEPER_SLOT / "journal",
+            segment_bytes=self._settings.journal_segment_bytes,
+            quota_bytes=self._settings.journal_quota_bytes,
+            is_durable=self._settings.durability == "durable",
+            start=lambda: self._keeper_start,
+            on_commit=self._kept_more,
+        )
+
+    _keeper_start = 0
+
+    def _kept_more(self, end: int) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake_keeper_relay)
+
+    def _wake_keeper_relay(self) -> None:
+        relay = self.relays.get(KEEPER_SLOT)
+        if relay is not None:
+            relay.wake()
+
+    async def _live(self, stop: asyncio.Event) -> None:
+        drained, slots_stop, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._hold_bus(over), name="broker")
+            relays = [
+                tasks.create_task(each.run(drained), name=f"relay-{name}")
+                for name, each in self.relays.items()
+            ]
+            lives = [
+                tasks.create_task(each.live(slots_stop), name=each.name)
+                for each in (*self.slots, self.shadow)
+            ]
+            tasks.create_task(self._follow(stop), name="registry")
+            tasks.create_task(self._follow_topic(stop), name="versions")
+            tasks.create_task(self._forget(stop), name="forget")
+            tasks.create_task(self._tell_health(stop), name="health")
+            tasks.create_task(self._fail_without_nursery(stop), name="nursery")
+            await stop.wait()
+            self._is_leaving = True
+            for each in (*self.slots, self.shadow):
+                each.leave()
+            slots_stop.set()
+            await asyncio.wait(lives, timeout=_LEAVE_SECONDS)
+            for each in (*self.slots, self.shadow):
+                each.kill("the server has left")
+            await asyncio.wait(lives, timeout=1.0)
+            drained.set()
+            await asyncio.wait(relays, timeout=_RELAY_SECONDS)
+            for task in (*relays, *lives):
+                task.cancel()
+            over.set()
+
+    async def _hold_bus(self, over: asyncio.Event) -> None:
+        """Nobody waits for the broker to serve."""
+        async with self._bus:
+            await self._bus.ensure_topics((PREDICTIONS, OUTCOMES, ACTIVATIONS, VERSIONS))
+            await over.wait()
+
+    async def _fail_without_nursery(self, stop: asyncio.Event) -> None:
+        await wait_for((stop, self._nursery.died), 1e9)
+        if not stop.is_set():
+            raise NurseryDied("no worker can be started any longer")
+
+    # Journals and their relays.
+
+    def _add_journals(self) -> None:
+        self._add_relay(
+            KEEPER_SLOT,
+            lambda: self.journal.end,
+            Hooks(
+                has_writer=lambda: True,
+                forgot=self._forgot_of_keeper,
+                standing_mark_us=self._standing_mark_us,
+            ),
+        )
+        for index in range(self._settings.workers):
+            self.slots.append(self._add_slot(f"worker-{index}", index))
+        self.shadow = self._add_slot(SHADOW_SLOT, self._settings.workers)
+        self.shadow.want(self._has_shadows(self.following.plan))
+        self._keeper_start = self._reader_start(KEEPER_SLOT)
+        for name in self._left_over():
+            self._end_blocks(name)
+            self._add_relay(name, lambda: None, Hooks(has_writer=lambda: False))
+
+    def _add_slot(self, name: str, index: int) -> WorkerSlot:
+        is_shadow = name == SHADOW_SLOT
+        orders = Orders(
+            self._shadow_assignment if is_shadow else partial(self._assignment, index),
+            self._boards_of_workers if is_shadow else list,
+            lambda: self.following.plan,
+            lambda: self._health,
+            self._heard_of_shadow if is_shadow else self._heard,
+            self._crashed,
+        )
+        slot = WorkerSlot(name, index, self._nursery, orders, self._settings.worker_memory_bytes)
+        self._add_relay(name, _committed_of(slot), _hooks(slot, is_shadow))
+        slot.board.set(Word.JOURNAL_START, self._reader_start(name))
+        self._loop.add_reader(slot.bell, self._rung, slot)
+        return slot
+
+    def _reader_start(self, name: str) -> int:
+        return JournalReader(self._folder / name / "journal", lambda: None).start
+
+    def _add_relay(self, name: str, committed: Callable[[], int | None], hooks: Hooks) -> None:
+        settings = self._settings
+        (self._folder / name).mkdir(parents=True, exist_ok=True)
+        self.relays[name] = SlotRelay(
+            name,
+            JournalReader(self._folder / name / "journal", committed),
+            self._bus,
+            self.promises,
+            state_file=self._folder / name / "relay.json",
+            tail=Tail(
+                settings.journal_tail_bytes,
+                settings.journal_tail_seconds,
+                crowded_bytes=settings.journal_quota_bytes // 2,
+            ),
+            ask_fate=self._ask_fate,
+            hooks=hooks,
+        )
+
+    def _left_over(self) -> list[str]:
+        """Journals of workers that there are no more."""
+        names = {each.name for each in self.slots}
+        found = (each.parent.name for each in self._folder.glob("*/journal") if each.is_dir())
+        return sorted(each for each in found if each not in {*names, SHADOW_SLOT, KEEPER_SLOT})
+
+    def _end_blocks(self, name: str) -> None:
+        """Whoever opens a journal for writing ends the blocks that the one before left open."""
+        with JournalWriter(
+            self._folder / name / "journal",
+            segment_bytes=self._settings.journal_segment_bytes,
+            quota_bytes=self._settings.journal_quota_bytes,
+            is_durable=True,
+        ):
+            log.info("journal_left_over", slot=name)
+
+    def _rung(self, slot: WorkerSlot) -> None:
+        os.eventfd_read(slot.bell)
+        self.relays[slot.name].wake()
+
+    def _forgot_of_keeper(self, start: int) -> None:
+        self._keeper_start = start
+
+    def _standing_mark_us(self) -> int | None:
+        """By the clock: truths bring no times that a promise would have to wait for."""
+        if self._marks.is_explicit:
+            return None
+        return self._clock.now_us() - round(self._settings.watermark_bound_seconds * 1e6)
+
+    def _note_marks(self, acknowledged: list[tuple[str, int, int]]) -> None:
+        for topic, partition, offset in acknowledged:
+            key = topic, partition
+            self._marks_produced[key] = max(self._marks_produced.get(key, 0), offset + 1)
+
+    async def _forget(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await wait_for((stop,), _FORGET_SECONDS)
+            for name, relay in self.relays.items():
+                try:
+                    dropped = await relay.forget_archived()
+                except OSError as error:
+                    # A file that can't be removed now may be later; serving does not need it.
+                    log.error("journal_not_forgotten", slot=name, reason=str(error))
+                    continue
+                if dropped:
+                    log.info("journal_forgot", slot=name, segments=dropped)
+
+    # Workers.
+
+    def _assignment(self, index: int) -> dict[str, object]:
+        return Assignment(
+            index, self._address, self._http_address, self._keeper_address, self._asked_mark_us
+        ).told()
+
+    def _shadow_assignment(self) -> dict[str, object]:
+        return {"role": SHADOW_SLOT, "mark_us": self._marks.mark_us}
+
+    def _boards_of_workers(self) -> list[int]:
+        return [each.board.descriptor for each in self.slots]
+
+    @staticmethod
+    def _has_shadows(plan: ServingPlan) -> bool:
+        return any(each.shadows for each in plan.models.values())
+
+    def _publish(self, plan: ServingPlan) -> None:
+        message = TellPlan(plan.to_json())
+        for each in (*self.slots, self.shadow):
+            each.send(message)
+        has_shadows = self._has_shadows(plan)
+        if has_shadows:
+            self.promises.count(SHADOW_SLOT)
+        self.shadow.want(has_shadows)
+
+    def _heard_of_shadow(self, slot: WorkerSlot, message: Message) -> None:
+        if isinstance(message, Failed) and not self.following.cache.has(
+            message.model_name, message.version
+        ):
+            self.following.forget_file((message.model_name, message.version))
+
+    def _heard(self, slot: WorkerSlot, message: Message) -> None:
+        match message:
+            case Loaded():
+                slot.told.loaded[message.model_name, message.version] = message
+                self._announce(slot)
+            case Applied():
+                self._announce(slot)
+            case Failed(model_name, version):
+                self._announce_failure(slot, message)
+                if not self.following.cache.has(model_name, version):
+                    self.following.forget_file((model_name, version))
+            case Need():
+                self._begin(self._pin(slot, message))
+            case _:
+                pass
+
+    def _begin(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _pin(self, slot: WorkerSlot, need: Need) -> None:
+        try:
+            await self.following.pin((need.model_name, need.version))
+        except (NotServed, RegistryAway) as error:
+            is_away = isinstance(error, RegistryAway)
+            slot.send(Refuse(need.model_name, need.version, str(error), is_away))
+        else:
+            # The plan may have held it already: then this worker has not heard of it again.
+            slot.send(TellPlan(self.following.plan.to_json()))
+
+    def _crashed(self, slot: WorkerSlot, runs: list[DeadRun], reason: str) -> None:
+        self.crashes.note(runs, reason, time.monotonic(), self._clock.now_us())
+        for each in self.crashes.held:
+            if each.reason.endswith(reason):
+                log.error(
+                    "quarantined",
+                    model_name=each.model_name,
+                    version=each.version,
+                    input_fingerprint=each.input_fingerprint,
+                )
+        self.following.renew()
+
+    def release(self, model_name: str, version: int, input_fingerprint: str) -> int:
+        """Lets it run again; how many quarantines that lifted."""
+        count = self.crashes.release(model_name, version, input_fingerprint)
+        self.following.renew()
+        return count
+
+    # What is told of versions.
+
+    def _announce(self, slot: WorkerSlot) -> None:
+        for name, model in self.following.plan.models.items():
+            loaded = slot.told.loaded.get((name, model.champion or 0))
+            if loaded is None or model.champion is None:
+                continue
+            if self._announced.is_new(slot.name, name, model.champion, model.revision):
+                self._tell(slot.name, name, model.champion, model.revision, loaded.load_seconds)
+
+    def _announce_failure(self, slot: WorkerSlot, failed: Failed) -> None:
+        model = self.following.plan.models.get(failed.model_name)
+        if model is None or model.champion != failed.version:
+            return
+        name, version = failed.model_name, failed.version
+        if self._announced.is_new(f"{slot.name} failed", name, version, model.revision):
+            self._tell(slot.name, name, version, model.revision, failed.load_seconds, failed.error)
+
+    def _champion_failed(self, model_name: str, version: int, revision: int, error: str) -> None:
+        if self._announced.is_new("failed", model_name, version, revision):
+            self._tell("", model_name, version, revision, 0.0, error)
+
+    def _tell(
+        self, slot: str, model_name: str, version: int, revision: int, seconds: float,
+        error: str = "",
+    ) -> None:  # fmt: skip
+        name = self._settings.server_name
+        message = VersionActivated(
+            model_name=model_name,
+            version=version,
+            revision=revision,
+            worker_id=f"{name}/{slot}" if slot else name,
+            load_seconds=seconds,
+            error=error,
+            occurred_at=timestamp(self._clock.now_us()),
+        )
+        self.journal.append(Kind.ACTIVATION, message.SerializeToString(), must=True)
+        self._begin(asyncio.to_thread(self.journal.commit))
+
+    # Following the registry.
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        await self.following.run(self._settings.snapshot_interval_seconds, stop)
+
+    async def _follow_topic(self, stop: asyncio.Event) -> None:
+        await consume(self._bus, [VERSIONS], offsets=from_the_start, handle=self._hear, stop=stop)
+
+    async def _hear(self, batch: Batch) -> None:
+        # Of several changes of one model only the last says what serves now.
+        last = {change.model_name: change for _, change in batch.records}
+        for change in last.values():
+            await self.following.hear(change)
+        if batch.epoch != self._applied_epoch:
+            self._applied_epoch, self._applied = batch.epoch, {}
+        self._applied.update(batch.next_offsets)
+
+    # Promises by callers.
+
+    async def advance(self, mark_us: int, latest_us: int) -> None:
+        """Has a caller's promise kept in every journal. InvalidInput or WrongMode if it can't be
+        made, NotKept if a journal does not take it."""
+        async with self._marking:
+            self._marks.judge(mark_us, latest_us)
+            # Whoever starts now begins with it.
+            self._asked_mark_us = mark_us
+            try:
+                async with asyncio.timeout(_MARK_SECONDS):
+                    errors = await asyncio.gather(*(each.mark(mark_us) for each in self.slots))
+            except TimeoutError:
+                raise NotKept("a worker is being restarted; try again") from None
+            for error in errors:
+                if error:
+                    raise NotKept(error)
+            await kept(lambda done: self._keep_mark(mark_us, done))
+            self._marks.mark_us = mark_us
+
+    def _keep_mark(self, mark_us: int, done: Callable[[Exception | None], None]) -> None:
+        try:
+            self._marks_file.keep(mark_us)
+        except OSError as error:
+            done(NotKept(f"the promise could not be written: {error.strerror}; try again later"))
+            return
+        self.journal.append(Kind.CALLER_MARK, pack_mark(mark_us), done=done)
+        self.journal.commit()
+
+    def _times(self, now_us: int) -> TimeBounds:
+        return bounds(now_us, self._marks.mark_us, round(self._settings.future_bound_seconds * 1e6))
+
+    # What is answered.
+
+    async def _start_server(self) -> grpc_server.RunningServer:
+        settings = self._settings
+        truth = KeeperTruthApi(
+            champions=self._champions,
+            journal=self.journal,
+            advance=self.advance,
+            clock=self._clock,
+            times=self._times,
+            secret=settings.client_key_secret.get_secret_value().encode(),
+            durability="durable" if settings.durability == "durable" else "fast",
+            is_leaving=lambda: self._is_leaving,
+        )
+
+        def add(server: grpc.aio.Server) -> None:
+            add_TruthServiceServicer_to_server(truth, server)
+            add_ServingServiceServicer_to_server(
+                ServingApi(self.status.serving, self.release), server
+            )
+            ProgressServicer(self._progress).add_to(server)
+
+        return await grpc_server.serve(
+            self._keeper_address, add, errors=CODES, service_names=KEEPER_SERVICES
+        )
+
+    def _champions(self, model_name: str) -> Mapping[str, Described]:
+        schema = self.following.schema(model_name)
+        return {} if schema is None else {model_name: Described(schema)}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what is to be served is known: from the registry, or from the last life."""
+        return self.following.has_snapshot or self._has_cached
+
+    async def _tell_health(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            health = TellHealth(
+                self.status.degraded_reasons(), self.status.is_losing(), self.is_ready
+            )
+            if health != self._health:
+                new = set(health.degraded_reasons) - set(self._health.degraded_reasons)
+                for reason in sorted(new):
+                    log.warning("degraded", reason=reason)
+                self._health = health
+                for each in self.slots:
+                    each.send(health)
+            # Suspicion ends by itself.
+            self.following.renew()
+            pause = _HEALTH_SECONDS if self.is_ready else 0.02
+            await wait_for((stop,), pause)
+
+    async def _progress(self) -> GetProgressResponse:
+        epoch = self._bus.epoch
+        # Read along the flow, so that what moves on in the meantime is counted twice, not missed.
+        open_work = self.following.fetching_count + len(self._tasks)
+        number = self.following.plan.number
+        for slot in self.slots:
+            open_work += slot.board.get(Word.ROWS_IN_HAND) + slot.board.get(Word.FETCHING)
+            open_work += slot.is_ready and slot.told.plan_number < number
+        unsettled = self.journal.unsettled_count
+        unsent_bytes = sum(each.unsent_bytes for each in self.relays.values())
+        produced: dict[tuple[str, int], int] = {}
+        positions = [each.produced for each in self.relays.values() if each.epoch == epoch]
+        if self.promises.epoch == epoch:
+            positions.append(self._marks_produced)
+        for each in positions:
+            for place, at in each.items():
+                produced[place] = max(at, produced.get(place, 0))
+        return progress_response(
+            "inference",
+            epoch,
+            produced=produced,
+            applied=self._applied if self._applied_epoch == epoch else {},
+            # A record's mean size is not worth keeping: what counts is whether anything is left.
+            unsent_count=unsettled - (-unsent_bytes // 4096),
+            open_work_count=open_work,
+            watermark_us=self._watermark_us(),
+        )
+
+    def _watermark_us(self) -> int | None:
+        if self._marks.is_explicit:
+            return self._marks.mark_us
+        marks = [each.board.get(Word.LAST_MARK_US) for each in self.slots]
+        return min(marks) if all(marks) else None
+
+
+def _committed_of(slot: WorkerSlot) -> Callable[[], int | None]:
+    return lambda: slot.board.committed_end
+
+
+def _hooks(slot: WorkerSlot, is_shadow: bool) -> Hooks:
+    board = slot.board
+
+    def standing_mark_us() -> int | None:
+        """A quiet shadow spells nothing out: what it has promised stands on its board."""
+        return board.get(Word.LAST_MARK_US) or None if slot.is_ready else None
+
+    return Hooks(
+        # A worker's slot always gets its next worker.
+        has_writer=lambda: slot.has_process or not is_shadow,
+        set_idle=lambda is_idle: board.set(Word.IS_RELAY_IDLE, int(is_idle)),
+        forgot=lambda start: board.set(Word.JOURNAL_START, start),
+        standing_mark_us=standing_mark_us if is_shadow else lambda: None,
+    )
