@@ -1,0 +1,215 @@
+"""Shadows beside a serving champion: each of its rows once more, and nothing else is changed."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.integration.inference.test_faults import Load
+from tests.integration.inference.test_shadow_process import a_model_that_divides
+from tests.support.broker import TestBroker
+from tests.support.inference import (
+    RunningInference,
+    StandInRegistry,
+    a_model,
+    a_registry,
+    a_signature,
+    an_inference,
+    expected_probability,
+    read_topic,
+    tell,
+)
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
+
+from homeostat.columns import unpack
+from homeostat.events.v1.column_pb2 import ARM_CHAMPION, ARM_SHADOW
+from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
+from homeostat.inference.v1.serving_pb2 import GetServingRequest, GetServingResponse
+from homeostat.inference.v1.serving_pb2_grpc import ServingServiceStub
+from homeostat.topics import PREDICTIONS
+
+WEIGHTS = {1: 1.0, 2: 2.0, 3: -1.0}
+
+
+@dataclass(frozen=True)
+class World:
+    registry: StandInRegistry
+    running: RunningInference
+    broker: str
+
+    async def serving(self) -> GetServingResponse:
+        stub: Any = ServingServiceStub(self.running.channel)
+        answer: GetServingResponse = await stub.GetServing(GetServingRequest(), timeout=5)
+        return answer
+
+    async def have_shadows(self, *versions: int) -> None:
+        """The registry has said so, and they run."""
+        await tell(self.broker, self.registry.share_out(shadow_versions=versions))
+
+        async def do_run() -> bool:
+            found = (await self.serving()).versions
+            running = {
+                each.version for each in found if each.arm == ARM_SHADOW and each.ready_workers
+            }
+            return running == {*versions}
+
+        await eventually(do_run, seconds=30, what=f"shadows {versions}")
+
+    def shadow_process(self) -> int | None:
+        """Its number; the one with the idle class among the server's processes."""
+        for each in children(self.running.process.pid):
+            try:
+                if os.sched_getscheduler(each) == os.SCHED_IDLE:
+                    return each
+            except ProcessLookupError:
+                continue
+        return None
+
+    async def until_another_than(self, process: int) -> None:
+        await eventually(lambda: self.shadow_process() not in (None, process), what="a new one")
+
+    async def quiet(self) -> None:
+        async def is_quiet() -> bool:
+            progress = await self.running.progress()
+            return not progress.unsent_count and not progress.open_work_count
+
+        await eventually(is_quiet, seconds=30, what="the server has sent everything")
+
+
+def children(process: int) -> list[int]:
+    """Of a process, and of those."""
+    try:
+        tasks = list(Path(f"/proc/{process}/task").iterdir())
+        found = [int(e) for t in tasks for e in (t / "children").read_text().split()]
+    except OSError:
+        return []
+    return found + [each for child in found for each in children(child)]
+
+
+@pytest.fixture
+async def world(embedded_broker: TestBroker, tmp_path: Path) -> AsyncIterator[World]:
+    async with a_registry() as registry:
+        for version in (2, 3):
+            registry.add(version, a_model(WEIGHTS[version]), a_signature())
+        async with an_inference(
+            port=free_port(),
+            broker=embedded_broker.address,
+            registry=registry.address,
+            folder=tmp_path / "inference",
+            workers=2,
+            # A busy machine is no reason to give rows up here.
+            shadow_lag_seconds=120,
+        ) as running:
+            yield World(registry, running, embedded_broker.address)
+
+
+def by_arm(found: list[tuple[str, PredictionBlock]]) -> dict[int, list[PredictionBlock]]:
+    """Distinct blocks with rows."""
+    arms: dict[int, list[PredictionBlock]] = {}
+    for block in dict(found).values():
+        if block.row_count:
+            arms.setdefault(block.arm, []).append(block)
+    return arms
+
+
+def rows(blocks: list[PredictionBlock]) -> int:
+    return sum(each.row_count for each in blocks)
+
+
+def assert_repeats(champions: list[PredictionBlock], shadows: list[PredictionBlock]) -> None:
+    """Each of the shadows is its champion's block, row by row, as its version sees it."""
+    origin = {each.block_id: each for each in champions}
+    for each in shadows:
+        of = origin[each.origin_block_id]
+        for name in ("row_count", "inputs", "contexts", "event_times_us", "client_keys"):
+            assert getattr(each, name) == getattr(of, name)
+        amounts, _ = unpack(each.inputs[0], each.row_count)
+        kinds, _ = unpack(each.inputs[1], each.row_count)
+        expected = [
+            expected_probability(amount, kind, WEIGHTS[each.version])
+            for amount, kind in zip(amounts, kinds, strict=True)
+        ]
+        np.testing.assert_allclose(np.frombuffer(each.scores), expected, rtol=1e-5)
+
+
+async def test_every_row_of_the_champion_is_repeated_once_by_every_shadow(world: World) -> None:
+    await world.have_shadows(2, 3)
+    load = Load(world.running.address)
+    async with load.running(clients=4):
+        await load.until(500)
+    await world.quiet()
+    assert not load.failures
+    assert set(load.versions) == {1}
+    found = await read_topic(
+        world.broker,
+        PREDICTIONS,
+        lambda found: rows(by_arm(found).get(ARM_SHADOW, [])) >= 2 * len(load.answered),
+    )
+    arms = by_arm(found)
+    assert rows(arms[ARM_CHAMPION]) == len(load.answered)
+    repeated = Counter((each.origin_block_id, each.version) for each in arms[ARM_SHADOW])
+    assert repeated == {(e.block_id, version): 1 for e in arms[ARM_CHAMPION] for version in (2, 3)}
+    assert_repeats(arms[ARM_CHAMPION], arms[ARM_SHADOW])
+    assert (await world.serving()).loss_counts["shadow_rows_skipped"] == 0
+
+
+async def test_a_killed_shadow_process_goes_on_where_it_was(world: World) -> None:
+    await world.have_shadows(2)
+    load = Load(world.running.address)
+    async with load.running(clients=4):
+        for answers in (200, 400, 600):
+            await load.until(answers)
+            process = world.shadow_process()
+            assert process is not None
+            os.kill(process, signal.SIGKILL)
+            await world.until_another_than(process)
+        await load.until(800)
+    await world.quiet()
+    assert not load.failures
+    found = await read_topic(
+        world.broker,
+        PREDICTIONS,
+        lambda found: rows(by_arm(found).get(ARM_SHADOW, [])) >= len(load.answered),
+    )
+    arms = by_arm(found)
+    assert {e.origin_block_id for e in arms[ARM_SHADOW]} == {e.block_id for e in arms[ARM_CHAMPION]}
+    assert rows(arms[ARM_SHADOW]) == rows(arms[ARM_CHAMPION]) == len(load.answered)
+    assert_repeats(arms[ARM_CHAMPION], arms[ARM_SHADOW])
+
+
+async def test_a_shadow_that_crashes_is_held_back_and_the_champion_goes_on(world: World) -> None:
+    world.registry.add(4, a_model_that_divides(), a_signature())
+    await world.have_shadows(4)
+    load = Load(world.running.address)
+
+    async def is_held_back() -> bool:
+        return 4 in {each.version for each in (await world.serving()).quarantines}
+
+    async with load.running(clients=2):
+        await eventually(is_held_back, seconds=60, what="the shadow is held back")
+        before = len(load.answered)
+        await load.until(before + 50)
+    assert not load.failures
+    assert set(load.versions) == {1}
+    answer = await world.serving()
+    assert all(each.restart_count == 0 for each in answer.workers)
+    assert answer.loss_counts["shadow_rows_skipped"] > 0
+
+
+async def test_the_process_is_there_only_while_a_model_has_shadows(world: World) -> None:
+    assert world.shadow_process() is None
+    await world.have_shadows(2)
+    assert world.shadow_process() is not None
+    await tell(world.broker, world.registry.share_out())
+    await eventually(lambda: world.shadow_process() is None, what="the process ends")
+    load = Load(world.running.address)
+    async with load.running(clients=1):
+        await load.until(20)
+    await world.quiet()
+    assert not load.failures
