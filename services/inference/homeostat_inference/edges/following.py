@@ -142,9 +142,11 @@ class Following:
 
     def _keep(self, plan: ServingPlan) -> None:
         stored = {"plan": json.loads(plan.to_json()), "held": self.crashes.stored()}
+        named = self.planner.versions()
+        self._here &= named
         try:
             write_whole(self.plan_file, json.dumps(stored).encode())
-            self.cache.prune(self.planner.versions())
+            self.cache.prune(named)
         except OSError as error:
             # The copy on disk is for the next start; this process serves without it.
             log.warning("plan_not_kept", reason=str(error))
