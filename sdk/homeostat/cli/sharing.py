@@ -12,8 +12,10 @@ import grpc
 from homeostat.cli.shared import channel
 from homeostat.endpoints import NoEndpoint
 from homeostat.errors import HomeostatError
+from homeostat.events.v1.column_pb2 import ARM_PINNED
 from homeostat.events.v1.serving_pb2 import Serving
 from homeostat.inference.v1.serving_pb2 import (
+    WORKER_STATE_READY,
     GetServingRequest,
     GetServingResponse,
     ReleaseQuarantineRequest,
@@ -120,7 +122,7 @@ async def follow(folder: Path, model: Model, seconds: float) -> float:
         if glimpse.is_deaf:
             break
         await asyncio.sleep(_POLL_SECONDS)
-    why = glimpse.silence or "its workers are not there yet"
+    why = glimpse.silence or _trouble(glimpse.answer, model.name) or "it is not there yet"
     raise NotServed(
         f"the registry has it (revision {model.revision}), but the inference server did not say "
         f"within {spent:.1f} s that it follows: {why}. It follows as soon as it can; see "
@@ -128,9 +130,25 @@ async def follow(folder: Path, model: Model, seconds: float) -> float:
     )
 
 
+def _trouble(answer: GetServingResponse | None, model: str) -> str:
+    """What keeps its versions from being loaded."""
+    return "; ".join(
+        f"version {each.version}: {each.error}"
+        for each in (answer.versions if answer else ())
+        if each.model_name == model and each.error
+    )
+
+
 def _follows(answer: GetServingResponse, model: Model) -> bool:
-    revisions = [each.model_revision for each in answer.versions if each.model_name == model.name]
-    return bool(revisions) and min(revisions) >= model.revision
+    """Whether its ready workers follow, and whoever is to answer is loaded in each."""
+    served = [
+        each for each in answer.versions if each.model_name == model.name and each.arm != ARM_PINNED
+    ]
+    who = model.serving.fallback_version if model.serving.is_on_fallback else model.champion_version
+    workers = sum(each.state == WORKER_STATE_READY for each in answer.workers)
+    return all(each.model_revision >= model.revision for each in served) and any(
+        each.version == who and each.ready_workers >= max(1, workers) for each in served
+    )
 
 
 async def release(folder: Path, model: str, version: int, fingerprint: str) -> int:

@@ -15,7 +15,7 @@ from tests.integration.registry.harness import Registry
 from tests.integration.registry.test_registry_serving import with_versions
 from tests.support.ports import free_port
 
-from homeostat.events.v1.column_pb2 import ARM_CHAMPION, ARM_FALLBACK
+from homeostat.events.v1.column_pb2 import ARM_CHAMPION, ARM_FALLBACK, ARM_PINNED
 from homeostat.events.v1.serving_pb2 import Batching, Canary, Serving
 from homeostat.inference.v1 import serving_pb2 as sv
 from homeostat.inference.v1.serving_pb2_grpc import (
@@ -42,7 +42,7 @@ class Server(ServingServiceServicer):
     ) -> sv.GetServingResponse:
         self.asked += 1
         if self.follows is not None and self.asked >= self.follows[0]:
-            for each in self.answer.versions:
+            for each in self.answer.versions[:2]:
                 each.model_revision = self.follows[1]
         return self.answer
 
@@ -147,8 +147,13 @@ async def test_the_kill_switch_says_when_every_worker_followed(
 ) -> None:
     await with_versions(registry, name, 2)
     revision = (await registry.model(name)).revision
-    server.answer.versions.add(model_name=name, version=1, arm=ARM_CHAMPION, model_revision=1)
-    server.answer.versions.add(model_name=name, version=2, arm=ARM_FALLBACK, model_revision=1)
+    for slot in range(2):
+        server.answer.workers.add(slot=slot, state=sv.WORKER_STATE_READY)
+    for version, arm in ((1, ARM_CHAMPION), (2, ARM_FALLBACK)):
+        server.answer.versions.add(
+            model_name=name, version=version, arm=arm, model_revision=1, ready_workers=2
+        )
+    server.answer.versions.add(model_name=name, version=1, arm=ARM_PINNED)
     server.follows = (3, revision + 1)
     said = await shell.run("kill", name, "--to", "2", "--reason", "wrong answers")
     assert said.startswith(f"{name}: fallback version 2 answers; every worker follows, ")
@@ -169,7 +174,12 @@ async def test_a_server_that_does_not_follow_is_named(
     server.answer.versions.add(model_name=name, version=1, model_revision=1)
     said = await shell.run("kill", name, "--to", "2", "--wait", "0.5", code=1)
     assert "the registry has it" in said
-    assert "its workers are not there yet" in said
+    assert "it is not there yet" in said
+    server.answer.versions.add(
+        model_name=name, version=2, arm=ARM_FALLBACK, model_revision=99, error="no file of it"
+    )
+    said = await shell.run("kill", name, "--wait", "0.5", code=1)
+    assert "version 2: no file of it" in said
     assert (await registry.model(name)).serving.is_on_fallback
     shell.environment["HOMEOSTAT_INFERENCE_ADDRESS"] = f"127.0.0.1:{free_port()}"
     assert "unavailable" in await shell.run("restore", name, "--wait", "0.5", code=1)
