@@ -159,7 +159,9 @@ def test_compose_tells_every_service_its_secrets_and_the_way_to_the_others(servi
 def test_services_listen_on_the_ports_that_the_others_call(service: str) -> None:
     environment = COMPOSE["services"][service]["environment"]
     port = environment[f"HOMEOSTAT_{service.upper()}_GRPC_ADDRESS"].rpartition(":")[2]
-    assert COMPOSE["services"][service]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    http = environment.get(f"HOMEOSTAT_{service.upper()}_HTTP_ADDRESS", "").rpartition(":")[2]
+    listens = [f"127.0.0.1:{each}:{each}" for each in (port, http) if each]
+    assert COMPOSE["services"][service]["ports"] == listens
     calls = {
         value
         for each in SERVICES
