@@ -82,8 +82,9 @@ def _batching(report: Report) -> Iterator[str]:
     gain = alone.cpu_seconds_per_row / knee.cpu_seconds_per_row
     if knee.rows == alone.rows or gain <= WORTH:
         return
-    # Whoever waits as long as a run lasts waits twice as long at most.
-    delay = knee.rows * knee.seconds_per_row * 1e3
+    # Whoever waits as long as a run lasts waits twice as long at most; of CPU time, since other
+    # work may have drawn out the run.
+    delay = knee.rows * knee.cpu_seconds_per_row * 1e3
     yield (
         f"A row alone costs {alone.cpu_seconds_per_row * 1e6:.1f} us of CPU, among {knee.rows} "
         f"{knee.cpu_seconds_per_row * 1e6:.2f} us ({gain:.1f} times less), and more rows bring no "

@@ -262,7 +262,9 @@ def rows_table(report: "Report") -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    return Table(
+        title=Text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )
 
 
 def _say_stage(version: Version) -> None:
