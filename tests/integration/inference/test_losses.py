@@ -117,7 +117,7 @@ async def test_a_worker_that_dies_takes_only_its_calls_with_it(
                 await memory.until(200)
                 await kill_a_worker(running, slot)
             await memory.until(200)
-        assert set(memory.codes) <= CUT_OFF
+        assert set(memory.codes) <= CUT_OFF, memory.texts
         assert running.process.pid == keeper
         assert running.process.poll() is None
         await assert_kept(embedded_broker.address, memory)
@@ -141,7 +141,7 @@ async def test_a_server_that_is_killed_with_everybody_in_it_has_kept_what_it_ans
                 )
                 await running.restart()
             await memory.until(300)
-        assert set(memory.codes) <= CUT_OFF
+        assert set(memory.codes) <= CUT_OFF, memory.texts
         await assert_kept(embedded_broker.address, memory)
 
 
@@ -168,7 +168,7 @@ async def test_a_worker_and_the_broker_may_die_in_turns(
             await memory.until(200)
             await asyncio.to_thread(embedded_broker.restart)
             await memory.until(200)
-        assert set(memory.codes) <= CUT_OFF
+        assert set(memory.codes) <= CUT_OFF, memory.texts
         await assert_kept(embedded_broker.address, memory)
 
 
@@ -189,7 +189,7 @@ async def test_without_the_registry_serving_goes_on_and_a_fresh_worker_serves_th
                 await running.restart()
                 await memory.until(200)
             assert set(memory.versions) == {2}
-            assert set(memory.codes) <= CUT_OFF
+            assert set(memory.codes) <= CUT_OFF, memory.texts
             await assert_kept(embedded_broker.address, memory)
 
 

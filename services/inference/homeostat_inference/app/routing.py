@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from homeostat.events.v1.column_pb2 import ARM_CANARY, ARM_CHAMPION, ARM_FALLBACK
 from homeostat_inference.app.plan import CanaryPlan, ModelPlan, ServingPlan
-from homeostat_inference.domain.errors import InferenceError, NotServed, Quarantined
+from homeostat_inference.domain.errors import InferenceError, NotServed, NotServedYet, Quarantined
 
 if TYPE_CHECKING:
     from homeostat_inference.app.serving import Served
@@ -249,5 +249,9 @@ class _Choice:
             served = self._able(name, before.served.schema.version)
             if served is not None:
                 return Entry(served, before.arm)
-        reason = self.failed.get((name, wanted), "it is being loaded; try again")
+        if (name, wanted) not in self.failed:
+            return Refusal(
+                NotServedYet, f"model {name!r} version {wanted} is being loaded; try again"
+            )
+        reason = self.failed[name, wanted]
         return Refusal(NotServed, f"model {name!r} version {wanted} does not serve: {reason}")

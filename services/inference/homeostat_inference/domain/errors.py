@@ -12,6 +12,10 @@ class NotServed(InferenceError):
     """There is no such model, or no such version of it."""
 
 
+class NotServedYet(NotServed):
+    """It is being loaded: the same request may be answered in a moment."""
+
+
 class InvalidInput(InferenceError):
     """The request does not fit the model's signature."""
 

@@ -15,6 +15,7 @@ from homeostat_inference.domain.errors import (
     NotKept,
     NotOffered,
     NotServed,
+    NotServedYet,
     Overloaded,
     Quarantined,
     TooLarge,
@@ -30,6 +31,7 @@ _TEXT_CHARACTERS = 2000
 CODES: Mapping[type[Exception], grpc.StatusCode] = MappingProxyType(
     {
         NotServed: grpc.StatusCode.NOT_FOUND,
+        NotServedYet: grpc.StatusCode.UNAVAILABLE,
         InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
         Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
         TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
