@@ -1,8 +1,8 @@
 """Responses to the requests of one batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ _RAW_OUTPUT_TAG = b"\x32"
 _ROW_SUFFIXES = tuple(b"%d" % row for row in range(1024))
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What all answers of a batch say."""
 
     arm: int

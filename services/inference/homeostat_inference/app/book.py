@@ -3,8 +3,8 @@
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from homeostat.ids import new_block_id
 from homeostat_inference.app.ports import Chain, Clock, Done, Journal, Kind
@@ -16,14 +16,13 @@ BLOCK_AGE_US = 20_000
 BLOCK_BYTES = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """What a request brings to its block: rows, and about how many bytes with their outputs; and
     how many requests bring just that."""
 
     rows: int
-    bytes: int
-    count: int = 1
+    size_bytes: int
+    requests: int = 1
 
 
 @dataclass(slots=True)
@@ -37,8 +36,7 @@ class OpenBlock:
     chain: Chain = field(default_factory=Chain)
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """Requests ``first`` up to ``after`` of a batch stand in a block from ``first_row`` on."""
 
     first: int
@@ -68,16 +66,10 @@ class BlockBook:
         self._random = random
         self._block_rows = block_rows
         self._open: dict[Key, OpenBlock] = {}
-        # Held again by who keeps rows while it looks at the promise.
-        self._lock = threading.RLock()
+        # While it is held no mark is made; held again by who keeps rows meanwhile.
+        self.lock = threading.RLock()
         # What the caller promised last: no row that is kept from now on may be earlier.
         self.promised_us: int | None = None
-
-    @contextmanager
-    def unchanged(self) -> Iterator[int | None]:
-        """While it is open no mark is made; gives the caller's last promise."""
-        with self._lock:
-            yield self.promised_us
 
     def keep(self, key: Key, sizes: Sequence[Size], write: Write) -> None:
         """Places requests of these sizes, and journals every slice that ``write`` makes.
@@ -85,7 +77,7 @@ class BlockBook:
         A request's rows stay together; ``key`` says what the rows of one block have in common. Kept
         they are once the journal is committed.
         """
-        with self._lock:
+        with self.lock:
             for placed in self._places(key, sizes):
                 payload, done = write(placed)
                 self._journal.append(Kind.ROWS, payload, done=done, chain=placed.chain)
@@ -94,7 +86,7 @@ class BlockBook:
 
     def seal_older_than(self, opened_before_us: int) -> None:
         """Closes blocks opened before that time."""
-        with self._lock:
+        with self.lock:
             keys = [k for k, b in self._open.items() if b.opened_at_us <= opened_before_us]
             for key in keys:
                 self._seal(key)
@@ -103,7 +95,7 @@ class BlockBook:
 
     def mark(self, kind: Kind, mark_us: int, done: Done | None = None) -> None:
         """A promise about everything after it; what was answered before goes out before it."""
-        with self._lock:
+        with self.lock:
             for key in list(self._open):
                 self._seal(key)
             if kind == Kind.CALLER_MARK:
@@ -122,7 +114,7 @@ class BlockBook:
 
     def _places(self, key: Key, sizes: Sequence[Size]) -> Iterator[Placed]:
         first = at = 0
-        left = sizes[0].count if sizes else 0
+        left = sizes[0].requests if sizes else 0
         while at < len(sizes):
             block = self._room_for(key, sizes[at])
             after, rows, taken = first, 0, 0
@@ -130,13 +122,13 @@ class BlockBook:
                 size = sizes[at]
                 count = min(left, self._fitting(block, rows, taken, size))
                 rows += size.rows * count
-                taken += size.bytes * count
+                taken += size.size_bytes * count
                 after += count
                 left -= count
                 if left:
                     break
                 at += 1
-                left = sizes[at].count if at < len(sizes) else 0
+                left = sizes[at].requests if at < len(sizes) else 0
             yield Placed(first, after, block.block_id, block.rows, rows, block.chain)
             block.rows += rows
             block.bytes += taken
@@ -145,7 +137,7 @@ class BlockBook:
     def _fitting(self, block: OpenBlock, rows: int, taken: int, size: Size) -> int:
         """How many more such requests the block takes; an empty one takes any."""
         by_rows = (self._block_rows - block.rows - rows) // size.rows
-        by_bytes = (BLOCK_BYTES - block.bytes - taken) // max(1, size.bytes)
+        by_bytes = (BLOCK_BYTES - block.bytes - taken) // max(1, size.size_bytes)
         return max(min(by_rows, by_bytes), 0 if block.rows + rows else 1)
 
     def _room_for(self, key: Key, size: Size) -> OpenBlock:

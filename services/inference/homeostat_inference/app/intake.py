@@ -102,9 +102,7 @@ class Intake:
     def deadline_ns(self, calls: Sequence[Call]) -> int:
         """Of these calls, the first deadline."""
         allowed_ns = int(self.rules.request_timeout_seconds * 1e9)
-        return min(
-            [each.deadline_ns or each.received_ns + allowed_ns for each in calls]
-        )
+        return min([each.deadline_ns or each.received_ns + allowed_ns for each in calls])
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from homeostat_inference.domain.requests import EVENT_TIME_INPUT
 from homeostat_inference.domain.tensors import Array
 
 _NO_BLOCK = bytes(16)
+_SECONDS = np.float32(1e-9)
 
 
 class ClientKeys:
@@ -59,13 +61,13 @@ class Keeper:
 
     def keep(self, served: Served, ran: Ran, why: str, forms: Forms) -> None:
         """Journals the rows and answers; raises nothing that a request could bring about."""
-        with self.book.unchanged() as promised_us:
+        with self.book.lock:
+            promised_us = self.book.promised_us
             first = 0
-            for (is_logged, _, _), group in groupby(ran.batch, lambda each: each.block_key):
-                batch = list(group)
+            for batch in _by_block(ran.batch):
                 answers = _Group(self, served, ran, batch, first, why, forms)
-                first += sum(each.rows for each in batch)
-                if not is_logged:
+                first += sum([each.rows for each in batch])
+                if not batch[0].is_logged:
                     answers.answer_unlogged(self.rules.durability)
                 elif _is_any_late(batch, promised_us):
                     self._keep_those_in_time(answers, promised_us)
@@ -92,6 +94,13 @@ class Keeper:
                 first += one.rows
 
 
+def _by_block(batch: list[Waiting]) -> list[list[Waiting]]:
+    """Neighbours whose rows may stand in one block."""
+    if len(batch) == 1:
+        return [batch]
+    return [list(group) for _, group in groupby(batch, lambda each: each.block_key)]
+
+
 def _is_any_late(batch: Sequence[Waiting], promised_us: int | None) -> bool:
     if promised_us is None:
         return False
@@ -99,8 +108,7 @@ def _is_any_late(batch: Sequence[Waiting], promised_us: int | None) -> bool:
     return any(int(each.min()) < promised_us for each in times)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     """Requests of one form whose rows begin at ``first`` of the run."""
 
     waiting: Waiting
@@ -159,7 +167,10 @@ class _Group:
         keeper, batch = self._keeper, self.batch
         now_ns = time.monotonic_ns()
         self._times = row_times(batch, keeper.book.promised_us or 0)
-        keeper.see(int(self._times.max()), batch[-1].arrived_at_us)
+        # The last row's time is an arrival where no client gave one, and those don't fall.
+        is_given = any(each.part.event_times is not None for each in batch)
+        newest_us = self._times.max() if is_given else self._times[-1]
+        keeper.see(int(newest_us), batch[-1].arrived_at_us)
         self._latencies = _latencies(batch, now_ns)
         self._client_ids = _client_ids(batch)
         self._context_values: list[Array] = (
@@ -234,8 +245,8 @@ class _Group:
             client_keys=b"" if ids is None else self._keeper.keys.of(ids[own]),
             columns=[
                 self._times[own].tobytes(),
-                answered.scores[run].astype("<f8").tobytes(),
-                answered.decisions[run].astype("<f8").tobytes(),
+                answered.scores[run].tobytes(),
+                answered.decisions[run].tobytes(),
                 self._latencies[own].tobytes(),
                 *[column_bytes(each[run]) for each in answered.inputs],
                 *[column_bytes(each[run]) for each in answered.outputs],
@@ -273,9 +284,9 @@ class _Group:
         def done(error: Exception | None) -> None:
             for piece, some in zip(pieces, answers, strict=True):
                 if error is None:
-                    piece.waiting.release(served)
                     for call, answer in zip(piece.calls, some, strict=True):
                         call.respond(answer)
+                    piece.waiting.release(served)
                 elif keeper.rules.sheds_when_full and isinstance(error, NotKept):
                     keeper.shed(len(piece.calls))
                     self._answer_unlogged(piece, "none")
@@ -305,8 +316,8 @@ class _Group:
 def _latencies(batch: Sequence[Waiting], now_ns: int) -> Array:
     parts = []
     for each in batch:
-        seconds = [(now_ns - call.received_ns) / 1e9 for call in each.part.items]
-        own = np.array(seconds, "<f4")
+        own = np.array([now_ns - call.received_ns for call in each.part.items], "<f4")
+        own *= _SECONDS
         parts.append(own if each.part.each == 1 else np.repeat(own, each.part.each))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

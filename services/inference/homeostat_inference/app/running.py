@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +24,7 @@ Refuse = Callable[[Served, Waiting, Exception], None]
 Trace = Callable[[Schema, int], AbstractContextManager[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(NamedTuple):
     """One run of a model."""
 
     # Whose rows these are, in order.
@@ -81,9 +81,7 @@ class Runs:
     def _in_time(self, served: Served, batch: list[Waiting]) -> list[Waiting]:
         """Without those that have waited too long: their answers would be heard by nobody."""
         now_ns = time.monotonic_ns()
-        if all(each.deadline_ns > now_ns for each in batch):
-            return batch
-        left = []
+        left: list[Waiting] = []
         for each in batch:
             if each.deadline_ns > now_ns:
                 left.append(each)

@@ -1,7 +1,7 @@
 """Prediction blocks: an outline of what their rows have in common, and the rows under it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -17,8 +17,7 @@ from homeostat_inference.domain.tensors import Array, Packed, join
 _NULLABLE = b"\x01"
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """What the model made of a batch, row by row, in the batch's order."""
 
     inputs: Sequence[Array]
