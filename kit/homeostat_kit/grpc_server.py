@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from homeostat_kit import logs
 from homeostat_kit.auth import Guard, Guarding, Roles
-from homeostat_kit.tls import TlsFiles, grpc_credentials
+from homeostat_kit.tls import TlsFiles, grpc_credentials, require_usable
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 # A status text travels in a header, and clients end the connection over one of more than 8 KiB.
@@ -45,6 +45,11 @@ class Security:
     def of(tls: TlsFiles | None, tokens_file: Path | None, roles: Roles) -> "Security":
         """From settings and the service's table of methods; UnusableTokens if that file is none."""
         return Security(tls, None if tokens_file is None else Guard(tokens_file, roles))
+
+    def require_usable(self) -> None:
+        """UnusableCertificate before anything listens, where others will listen later."""
+        if self.tls is not None:
+            require_usable(self.tls)
 
     def warn(self, address: str) -> None:
         """Says so in the log, with the cure, if strangers can reach ``address`` and would be let

@@ -65,7 +65,7 @@ def ssl_context(files: TlsFiles) -> tuple[ssl.SSLContext, Callable[[], None]]:
 
 
 def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
-    _require_usable(files)
+    require_usable(files)
     context.load_cert_chain(files.certificate, files.key)
     if files.client_ca is not None:
         context.load_verify_locations(files.client_ca)
@@ -74,14 +74,15 @@ def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
 
 def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     # gRPC would take a key of another certificate and then fail every connection without a word.
-    _require_usable(files)
+    require_usable(files)
     return grpc.ssl_server_certificate_configuration(
         [(files.key.read_bytes(), files.certificate.read_bytes())],
         root_certificates=files.client_ca.read_bytes() if files.client_ca else None,
     )
 
 
-def _require_usable(files: TlsFiles) -> None:
+def require_usable(files: TlsFiles) -> None:
+    """UnusableCertificate if they don't belong together, or can't be read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(files.certificate, files.key, password=_no_password)

@@ -14,6 +14,7 @@ from homeostat_inference.settings import InferenceSettings
 from homeostat_inference.shadow import run_shadow
 from homeostat_inference.worker import import_for_workers, run_worker
 from homeostat_kit import lifetime, logs
+from homeostat_kit.grpc_server import Security
 
 _SWITCH_SECONDS = 0.0005
 
@@ -22,6 +23,8 @@ def main() -> None:
     """Runs until SIGTERM."""
     settings = InferenceSettings()
     logs.configure("inference", settings.log_level)
+    # What would end every worker ends the start instead.
+    Security.of(settings.tls, settings.tokens_file, {}).require_usable()
     # Receiving, journal and event loop hand over to each other in microseconds, not in 5 ms.
     sys.setswitchinterval(_SWITCH_SECONDS)
     # Before this process has connections or a second thread.
@@ -50,9 +53,13 @@ async def serve(settings: InferenceSettings, nursery: Nursery, stop: asyncio.Eve
         observed = telemetry.setup("inference", settings.otlp_endpoint)
         stack.callback(observed.close)
         bus = Bus(settings.kafka_bootstrap_servers, client_id="inference")
-        registry = await stack.enter_async_context(connect(settings.registry_address, settings.peers))
+        registry = await stack.enter_async_context(
+            connect(settings.registry_address, settings.peers)
+        )
         ledger: grpc.aio.Channel | None = None
         if settings.ledger_address is not None:
-            ledger = await stack.enter_async_context(connect(settings.ledger_address, settings.peers))
+            ledger = await stack.enter_async_context(
+                connect(settings.ledger_address, settings.peers)
+            )
         keeper = Keeper(settings, nursery, bus, Registry(registry), fate_by(ledger), observed)
         await keeper.run(stop)
