@@ -57,6 +57,6 @@ def _outputs(answer: ModelInferResponse) -> tuple[NDArray[np.int64], NDArray[np.
             values = np.array(getattr(tensor.contents, field), dtype)
         found[tensor.name] = values.reshape(tuple(tensor.shape))
     scores = found[SCORES]
-    if scores.ndim != 2 or scores.shape[1] != 2:  # noqa: PLR2004 - two classes
+    if scores.ndim != 2 or scores.shape[1] != 2:
         raise WrongAnswer(f"scores of shape {scores.shape}")
     return found[LABEL].reshape(-1), scores  # type: ignore[return-value]

@@ -17,6 +17,8 @@ _SOURCES = Path(__file__).parent / "load"
 # What ends a run that should have ended by itself, beyond its own time.
 _GRACE_SECONDS = 30
 _CHECKED_PER_RUN = 200
+# Of a server's first answers: as many requests of a file as this are compared.
+_CHECKED_FIRST = 1024
 
 
 def build(folder: Path) -> Path:
@@ -45,10 +47,12 @@ class Load:
     _next_id: int = field(default=1, init=False)
 
     def once(self, port: int, bodies: Bodies, *, connections: int = 4) -> int:
-        """Sends every request once and compares all answers; how many that were."""
-        result = self._run(port, bodies, {"once": 1, "connections": connections, "seconds": 120}, 1)
-        if result["checked"] != bodies.count:
-            raise AssertionError(f"{result['checked']} of {bodies.count} answered: {result}")
+        """Sends other requests once each and compares all answers; how many that were."""
+        wanted = min(bodies.count, _CHECKED_FIRST)
+        options = {"once": 1, "requests": wanted, "connections": connections, "seconds": 120}
+        result = self._run(port, bodies, options, 1)
+        if result["checked"] != wanted:
+            raise AssertionError(f"{result['checked']} of {wanted} answered: {_short(result)}")
         return int(result["checked"])
 
     def run(self, port: int, bodies: Bodies, **options: Any) -> dict[str, Any]:

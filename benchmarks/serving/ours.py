@@ -1,6 +1,7 @@
 """Our server as a user would run it: the whole process, an embedded broker, a registry's stand-in.
 
-Names say the settings: ours-fast, ours-durable, ours-off (no prediction is logged), then any of
+Names say the settings: ours-fast, ours-durable, ours-off (no prediction is
+logged: one in 10^12), then any of
 -grpcio (the other transport) and -2w (two workers).
 """
 
@@ -22,7 +23,7 @@ from homeostat_local.ports import choose_port
 _DURABILITY = {
     "fast": {"durability": "fast"},
     "durable": {"durability": "durable"},
-    "off": {"durability": "sampled", "sample_share": "0"},
+    "off": {"durability": "sampled", "sample_share": "1e-12"},
 }
 
 
@@ -43,7 +44,7 @@ class Ours:
 def settings_of(name: str) -> dict[str, str]:
     """What a name means; ValueError for an unknown one."""
     parts = name.split("-")
-    if parts[0] != "ours" or len(parts) < 2 or parts[1] not in _DURABILITY:  # noqa: PLR2004
+    if parts[0] != "ours" or len(parts) < 2 or parts[1] not in _DURABILITY:
         raise ValueError(f"unknown server: {name}")
     given = {**_DURABILITY[parts[1]], "transport": "native", "workers": "1"}
     for each in parts[2:]:
@@ -74,7 +75,7 @@ def a_server(
             registry.add(each.name, 1, each.content, each.signature())
             registry.promote(each.name, 1)
         running = _start(name, folder, registry, broker, more or {})
-        stack.callback(running.stop)
+        stack.callback(running.kill)
         first = [one_request(each, 0, 1, has_ids=False) for each in models.values()]
         wait_until_answering(running, first)
         yield Ours(running, registry, broker)

@@ -98,9 +98,7 @@ class Registry(RegistryServiceServicer):
         champions, others = [], []
         for model in self.models.values():
             champions.append(self.versions[model.name, model.champion_version])
-            others += [
-                self.versions[model.name, each] for each in model.serving.shadow_versions
-            ]
+            others += [self.versions[model.name, each] for each in model.serving.shadow_versions]
         return GetSnapshotResponse(
             models=list(self.models.values()), champions=champions, others=others
         )

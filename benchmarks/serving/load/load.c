@@ -638,7 +638,10 @@ int main(int count, char **values) {
     huffman_prepare();
     read_bodies(values[2]);
     make_blocks();
-    if (given.once) given.requests = body_count, given.warm_up = 0;
+    if (given.once) {
+        given.warm_up = 0;
+        if (!given.requests || given.requests > body_count) given.requests = body_count;
+    }
     if (given.record && !(record = fopen(given.record, "wb"))) die(given.record);
     for (slot_count = 4; slot_count < (uint32_t)given.streams * 4; slot_count *= 2) continue;
     poller = epoll_create1(0);

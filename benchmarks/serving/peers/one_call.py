@@ -28,7 +28,7 @@ def main(address: str, model: str, width: str, calls: str) -> None:
                 raise SystemExit(f"wrong answer: {scores.shape}, {answer.get_response().id!r}")
     late = np.array(times[len(times) // 5 :]) * 1e6
     quantiles = np.quantile(late, (0.5, 0.9, 0.99))
-    print(json.dumps(dict(zip(("p50_us", "p90_us", "p99_us"), quantiles.round(1)))))
+    print(json.dumps(dict(zip(("p50_us", "p90_us", "p99_us"), quantiles.round(1), strict=True))))
 
 
 main(*sys.argv[1:])

@@ -1,7 +1,7 @@
 """A model of Triton's Python backend for the benchmark: all waiting requests in one run."""
 
 import json
-import os
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -15,8 +15,8 @@ class TritonPythonModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        folder = os.path.join(args["model_repository"], args["model_version"])
-        self._session = ort.InferenceSession(os.path.join(folder, "model.onnx"), options)
+        file = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        self._session = ort.InferenceSession(str(file), options)
         self._names = [each["name"] for each in json.loads(args["model_config"])["output"]]
 
     def execute(self, requests):
@@ -29,7 +29,7 @@ class TritonPythonModel:
             responses.append(
                 pb_utils.InferenceResponse(
                     [
-                        pb_utils.Tensor(name, values[first:last])
+                        pb_utils.Tensor(name, np.ascontiguousarray(values[first:last]))
                         for name, values in zip(self._names, found, strict=True)
                     ]
                 )
