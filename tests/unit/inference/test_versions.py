@@ -1,6 +1,7 @@
 """The copy of versions on our own disk is a help, never a reason not to start."""
 
 import hashlib
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,23 @@ def test_a_corrupt_file_counts_as_absent(tmp_path: Path, suffix: str, content: b
     path.write_bytes(content)
     assert cache.find("m", 1) is None
     cache.prune([("m", 1)])
+
+
+def test_a_version_that_is_being_stored_is_not_taken_for_a_stray(tmp_path: Path) -> None:
+    cache = VersionCache(tmp_path)
+    is_over = threading.Event()
+
+    def prune() -> None:
+        while not is_over.is_set():
+            cache.prune([("m", 1)])
+
+    pruning = threading.Thread(target=prune)
+    pruning.start()
+    try:
+        for _ in range(50):
+            cache.prune([])
+            cache.keep(VERSION, MODEL)
+            assert cache.find("m", 1) is not None
+    finally:
+        is_over.set()
+        pruning.join()

@@ -48,6 +48,8 @@ class Following:
     away_since: float | None = None
     fetching_count: int = 0
     _here: set[Key] = field(default_factory=set)
+    # Being fetched; nobody may have named it in a plan so far.
+    _bringing: set[Key] = field(default_factory=set)
     _schemas: dict[Key, Schema] = field(default_factory=dict)
     _failures: "OrderedDict[Key, tuple[float, str]]" = field(default_factory=OrderedDict)
     _poke: asyncio.Event = field(default_factory=asyncio.Event)
@@ -142,7 +144,7 @@ class Following:
 
     def _keep(self, plan: ServingPlan) -> None:
         stored = {"plan": json.loads(plan.to_json()), "held": self.crashes.stored()}
-        named = self.planner.versions()
+        named = self.planner.versions() | self._bringing
         self._here &= named
         try:
             write_whole(self.plan_file, json.dumps(stored).encode())
@@ -173,6 +175,7 @@ class Following:
 
     async def _bring(self, key: Key) -> None:
         self.fetching_count += 1
+        self._bringing.add(key)
         try:
             found = await asyncio.to_thread(self.cache.find, *key)
             if found is None:
@@ -185,6 +188,7 @@ class Following:
             self._note_failure(key, str(error))
         finally:
             self.fetching_count -= 1
+            self._bringing.discard(key)
 
     def _note_failure(self, key: Key, reason: str) -> None:
         is_known = key in self._failures

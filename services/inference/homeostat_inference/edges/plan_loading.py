@@ -116,7 +116,9 @@ class PlanLoader:
         try:
             served = await asyncio.to_thread(self._load, key)
         except _UNFIT as error:
-            self._failed[key] = (time.monotonic(), str(error))
+            # A file that is missing may come with the next plan.
+            at = time.monotonic() - (_RETRY_SECONDS if isinstance(error, NotHere) else 0.0)
+            self._failed[key] = (at, str(error))
             log.error("version_not_loaded", model_name=key[0], version=key[1], reason=str(error))
             self.tell(Failed(*key, str(error), time.monotonic() - begun))
         else:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -87,6 +88,7 @@ class VersionCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._writing = threading.Lock()
 
     def find(self, model_name: str, version: int) -> tuple[Version, bytes] | None:
         """A version and its model file; None if either is absent or damaged."""
@@ -110,13 +112,17 @@ class VersionCache:
 
     def prune(self, wanted: Iterable[tuple[str, int]]) -> None:
         """Removes the files of all other versions."""
-        self._prune({self._path(*each).name for each in wanted})
+        with self._writing:
+            self._prune({self._path(*each).name for each in wanted})
 
     def keep(self, version: Version, model: bytes) -> None:
         """Stores both."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self._model(version.model_sha256), model)
-        write_whole(self._path(version.model_name, version.version), version.SerializeToString())
+        path = self._path(version.model_name, version.version)
+        # In between, a model's file is nobody's.
+        with self._writing:
+            write_whole(self._model(version.model_sha256), model)
+            write_whole(path, version.SerializeToString())
 
     def _prune(self, wanted: set[str]) -> None:
         kept: set[str] = set()
