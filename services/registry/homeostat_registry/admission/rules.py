@@ -13,7 +13,8 @@ from homeostat_registry.admission.refusal import Refused, named, short
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _MIN_OPSET = 7
 _MIN_IR = 3
-_MAX_NODES = 200_000
+# Loading takes more than linear time; the largest language models have some 20,000.
+_MAX_NODES = 50_000
 _MAX_DEPTH = 16
 # Remarks are read by nobody here, and held by every server: documentation, metadata.
 _MAX_REMARK_BYTES = 16 * 1024 * 1024
