@@ -28,7 +28,9 @@ def main() -> None:
     # Receiving, journal and event loop hand over to each other in microseconds, not in 5 ms.
     sys.setswitchinterval(_SWITCH_SECONDS)
     # Before this process has connections or a second thread.
-    nursery = Nursery.start(import_for_workers, partial(_play, settings))
+    nursery = Nursery.start(
+        partial(import_for_workers, with_http=bool(settings.http_address)), partial(_play, settings)
+    )
     lifetime.run(partial(serve, settings, nursery), name="inference")
 
 
