@@ -44,13 +44,19 @@ from homeostat_inference.edges.control import (
 )
 from homeostat_inference.edges.errors import CODES
 from homeostat_inference.edges.following import Following
-from homeostat_inference.edges.journal_reader import JournalReader
+from homeostat_inference.edges.journal_reader import JournalReader, Segment
 from homeostat_inference.edges.journal_writer import JournalWriter
 from homeostat_inference.edges.keeper_api import KeeperTruthApi, ServingApi, kept
 from homeostat_inference.edges.marks_file import MarkFile
 from homeostat_inference.edges.nursery import Nursery, NurseryDied
 from homeostat_inference.edges.passing import KEEPER_SERVICES
 from homeostat_inference.edges.promises import Promises
+from homeostat_inference.edges.shadow_positions import (
+    Position,
+    is_held,
+    load_positions,
+    positions_file,
+)
 from homeostat_inference.edges.slot_relay import Hooks, SlotRelay, Tail, wait_for
 from homeostat_inference.edges.slots import Orders, WorkerSlot
 from homeostat_inference.edges.status import Status
@@ -324,7 +330,8 @@ class Keeper:
             self._crashed,
         )
         slot = WorkerSlot(name, index, self._nursery, orders, self._settings.worker_memory_bytes)
-        self._add_relay(name, _committed_of(slot), _hooks(slot, is_shadow))
+        hooks = _hooks_of_shadow(slot) if is_shadow else _hooks(slot, self._is_held)
+        self._add_relay(name, _committed_of(slot), hooks)
         slot.board.set(Word.JOURNAL_START, self._reader_start(name))
         self._loop.add_reader(slot.bell, self._rung, slot)
         return slot
@@ -422,6 +429,23 @@ class Keeper:
         if has_shadows:
             self.promises.count(SHADOW_SLOT)
         self.shadow.want(has_shadows)
+
+    def _is_held(self, slot: str, segment: Segment) -> bool:
+        """Whether the shadow process has still to read a segment of a worker's journal."""
+        return self.shadow.is_wanted and is_held(segment, self._shadow_positions().get(slot))
+
+    def _shadow_positions(self) -> dict[str, Position]:
+        return load_positions(positions_file(self._folder))
+
+    def _is_shadow_behind(self) -> bool:
+        """Whether it has not read yet what the workers' journals hold."""
+        if not self.shadow.is_wanted:
+            return False
+        positions = self._shadow_positions()
+        return any(
+            (at := positions.get(each.name)) is None or at.floor < self.relays[each.name].end
+            for each in self.slots
+        )
 
     def _heard_of_shadow(self, slot: WorkerSlot, message: Message) -> None:
         if isinstance(message, Failed) and not self.following.cache.has(
@@ -626,6 +650,7 @@ class Keeper:
         for slot in self.slots:
             open_work += slot.board.get(Word.ROWS_IN_HAND) + slot.board.get(Word.FETCHING)
             open_work += slot.is_ready and slot.told.plan_number < number
+        open_work += self._is_shadow_behind()
         unsettled = self.journal.unsettled_count
         unsent_bytes = sum(each.unsent_bytes for each in self.relays.values())
         produced: dict[tuple[str, int], int] = {}
@@ -657,7 +682,18 @@ def _committed_of(slot: WorkerSlot) -> Callable[[], int | None]:
     return lambda: slot.board.committed_end
 
 
-def _hooks(slot: WorkerSlot, is_shadow: bool) -> Hooks:
+def _hooks(slot: WorkerSlot, is_held: Callable[[str, Segment], bool]) -> Hooks:
+    board = slot.board
+    return Hooks(
+        # A worker's slot always gets its next worker.
+        has_writer=lambda: True,
+        set_idle=lambda is_idle: board.set(Word.IS_RELAY_IDLE, int(is_idle)),
+        forgot=lambda start: board.set(Word.JOURNAL_START, start),
+        is_held=lambda segment: is_held(slot.name, segment),
+    )
+
+
+def _hooks_of_shadow(slot: WorkerSlot) -> Hooks:
     board = slot.board
 
     def standing_mark_us() -> int | None:
@@ -665,9 +701,9 @@ def _hooks(slot: WorkerSlot, is_shadow: bool) -> Hooks:
         return board.get(Word.LAST_MARK_US) or None if slot.is_ready else None
 
     return Hooks(
-        # A worker's slot always gets its next worker.
-        has_writer=lambda: slot.has_process or not is_shadow,
+        # The server's promises do not wait for one that dies again and again.
+        has_writer=lambda: slot.has_process or (slot.is_wanted and not slot.restarts.is_looping),
         set_idle=lambda is_idle: board.set(Word.IS_RELAY_IDLE, int(is_idle)),
         forgot=lambda start: board.set(Word.JOURNAL_START, start),
-        standing_mark_us=standing_mark_us if is_shadow else lambda: None,
+        standing_mark_us=standing_mark_us,
     )

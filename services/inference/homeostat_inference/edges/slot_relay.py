@@ -72,6 +72,8 @@ class Hooks:
     forgot: Callable[[int], None] = lambda start: None
     # A promise that the journal need not spell out, made while nothing waits in it.
     standing_mark_us: Callable[[], int | None] = lambda: None
+    # Whether a segment has to wait for another reader.
+    is_held: Callable[[Segment], bool] = lambda segment: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,11 @@ class SlotRelay:
     def produced(self) -> Positions:
         """Next offsets by (topic, partition), as the broker acknowledged them."""
         return dict(self._sent.produced)
+
+    @property
+    def end(self) -> int:
+        """Behind the last record that is kept."""
+        return self._reader.end
 
     @property
     def size_bytes(self) -> int:
@@ -339,6 +346,8 @@ class SlotRelay:
         segments = await asyncio.to_thread(self._reader.segments)
         while len(segments) > 1 and self._is_old(segments):
             segment = segments[0]
+            if self._hooks.is_held(segment):
+                return dropped
             if not await self._is_settled(segment):
                 self._note_held(segment)
                 return dropped

@@ -138,6 +138,11 @@ class WorkerSlot:
         return self.state != DEAD
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether there is to be a process."""
+        return self._is_wanted.is_set()
+
+    @property
     def is_ready(self) -> bool:
         """Whether its worker answers."""
         return self.state == READY
