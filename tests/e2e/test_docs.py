@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
@@ -78,6 +79,26 @@ def test_the_page_on_cheaper_models_works(users_folder: Path) -> None:
     report = json.loads((users_folder / "advice.json").read_text())
     assert report["model_name"] == "tumours"
     assert report["advice"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_page_on_predicting_over_http_works(users_folder: Path) -> None:
+    page, port = ROOT / "docs" / "how-to" / "predict.md", str(free_port())
+    commands = [each.replace("8080", port) for each in shell_blocks(page)[0]]
+    *_, metadata, answer, told, statistics = [run(each, users_folder) for each in commands]
+    assert json.loads(metadata)["inputs"][0]["name"] == "mean_radius"
+    assert json.loads(answer)["id"] == "patient-1"
+    assert json.loads(answer)["outputs"][1]["data"][0] > 0.5
+    assert json.loads(told)["recorded_count"] == 1
+    assert json.loads(statistics)["model_stats"][0]["inference_count"] == 1
+
+
+def test_the_page_on_securing_works(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "how-to" / "secure-the-server.md"
+    *tokens, listed = [run(each, tmp_path) for each in shell_blocks(page)[0]]
+    assert len({each.strip() for each in tokens}) == 3
+    assert all(name in listed for name in ("app", "dashboard", "alice"))
 
 
 @pytest.mark.slow
