@@ -322,6 +322,7 @@ class Keeper:
     def _add_slot(self, name: str, index: int) -> WorkerSlot:
         is_shadow = name == SHADOW_SLOT
         orders = Orders(
+            lambda: self._asked_mark_us,
             self._shadow_assignment if is_shadow else partial(self._assignment, index),
             self._boards_of_workers if is_shadow else list,
             lambda: self.following.plan,
@@ -329,7 +330,14 @@ class Keeper:
             self._heard_of_shadow if is_shadow else self._heard,
             self._crashed,
         )
-        slot = WorkerSlot(name, index, self._nursery, orders, self._settings.worker_memory_bytes)
+        slot = WorkerSlot(
+            name,
+            index,
+            self._nursery,
+            orders,
+            memory_bytes=self._settings.worker_memory_bytes,
+            may_overlap=not is_shadow,
+        )
         hooks = _hooks_of_shadow(slot) if is_shadow else _hooks(slot, self._is_held)
         self._add_relay(name, _committed_of(slot), hooks)
         slot.board.set(Word.JOURNAL_START, self._reader_start(name))
@@ -407,9 +415,7 @@ class Keeper:
     # Workers.
 
     def _assignment(self, index: int) -> dict[str, object]:
-        return Assignment(
-            index, self._address, self._http_address, self._keeper_address, self._asked_mark_us
-        ).told()
+        return Assignment(index, self._address, self._http_address, self._keeper_address).told()
 
     def _shadow_assignment(self) -> dict[str, object]:
         return {"role": SHADOW_SLOT, "mark_us": self._marks.mark_us}
@@ -455,10 +461,7 @@ class Keeper:
 
     def _heard(self, slot: WorkerSlot, message: Message) -> None:
         match message:
-            case Loaded():
-                slot.told.loaded[message.model_name, message.version] = message
-                self._announce(slot)
-            case Applied():
+            case Loaded() | Applied():
                 self._announce(slot)
             case Failed(model_name, version):
                 self._announce_failure(slot, message)

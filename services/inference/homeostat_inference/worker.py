@@ -34,8 +34,10 @@ from homeostat_inference.edges.control import (
     Marked,
     Message,
     Need,
+    Prepared,
     Ready,
     Refuse,
+    Take,
     TellHealth,
     TellPlan,
 )
@@ -105,7 +107,9 @@ class Worker:
         self._health = TellHealth([], is_losing=False, is_ready=False)
         self._needed: dict[tuple[str, int], list[asyncio.Future[None]]] = {}
         self._fetching: set[asyncio.Task[None]] = set()
+        self._taken = asyncio.Event()
         self._leave = asyncio.Event()
+        self._is_followed = False
         self._is_over = threading.Event()
 
     @property
@@ -131,16 +135,20 @@ class Worker:
             observed = telemetry.setup("inference", self._settings.otlp_endpoint)
             stack.callback(observed.close)
             await self._loader.reconcile()
-            self._journal = await asyncio.to_thread(self._locked_journal)
-            stack.push(self._journal)
+            self._journal = self._new_journal()
             self._book = BlockBook(self._journal, self._clock)
-            self._book.promised_us = self._assignment.mark_us if self._is_explicit else None
             self._engine = self._new_engine(observed)
             channel = await stack.enter_async_context(
                 keeper_channel(self._assignment.keeper_address)
             )
+            self._gate = Gate(self._engine)
             self._doors = self._new_doors(channel)
             await self._doors.open()
+            hearing = asyncio.create_task(self._hear(), name="control")
+            self._control.send(Prepared())
+            if not await self._take_over():
+                return
+            stack.push(self._journal)
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
             self._control.send(Ready(self._doors.grpc_port, self._doors.http_port or 0))
             log.info(
@@ -150,7 +158,7 @@ class Worker:
                 http_port=self._doors.http_port,
                 transport=self._settings.transport,
             )
-            await self._serve()
+            await self._serve(hearing)
 
     async def _first_plan(self) -> ServingPlan:
         message = await self._control.receive()
@@ -158,20 +166,21 @@ class Worker:
             raise SystemExit(70)
         return ServingPlan.from_json(message.plan)
 
-    def _locked_journal(self) -> JournalWriter:
+    def _lock_journal(self) -> None:
         """The one before may take a moment to be gone."""
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
-                return self._open_journal().__enter__()
+                self._journal.__enter__()
+                return
             except JournalInUse:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
 
-    def _open_journal(self) -> JournalWriter:
+    def _new_journal(self) -> JournalWriter:
         board = self._board
-        journal = JournalWriter(
+        return JournalWriter(
             self._settings.data_folder / f"worker-{self._assignment.slot}" / "journal",
             segment_bytes=self._settings.journal_segment_bytes,
             quota_bytes=self._settings.journal_quota_bytes,
@@ -179,7 +188,6 @@ class Worker:
             start=lambda: board.words[Word.JOURNAL_START],
             on_commit=self._committed,
         )
-        return journal
 
     def _committed(self, end: int) -> None:
         words = self._board.words
@@ -188,9 +196,24 @@ class Worker:
             words[Word.IS_RELAY_IDLE] = 0
             os.eventfd_write(self._bell, 1)
 
-    async def _serve(self) -> None:
+    async def _take_over(self) -> bool:
+        """Waits for the slot, and takes its journal and its board; False if there is to be none."""
+        waits = [asyncio.ensure_future(each.wait()) for each in (self._taken, self._leave)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+        if not self._taken.is_set():
+            return False
+        await asyncio.to_thread(self._lock_journal)
+        # Where readers may read up to now; and from now on there is a writer.
+        self._board.words[Word.COMMITTED_END] = self._journal.end
+        self._board.words[Word.IS_WRITING] = 1
+        self._gate.open()
+        return True
+
+    async def _serve(self, hearing: "asyncio.Task[None]") -> None:
         tasks = [
-            asyncio.create_task(self._hear(), name="control"),
+            hearing,
             asyncio.create_task(self._loader.run(), name="plans"),
             asyncio.create_task(self._tick(), name="tick"),
         ]
@@ -205,9 +228,6 @@ class Worker:
 
     def _new_engine(self, observed: telemetry.Telemetry) -> Engine:
         settings = self._settings
-        # Where readers may read up to now; and from now on there is a writer.
-        self._board.words[Word.COMMITTED_END] = self._journal.end
-        self._board.words[Word.IS_WRITING] = 1
         engine = Engine(
             table=self._table,
             book=self._book,
@@ -240,8 +260,8 @@ class Worker:
         return Doors(
             self._door_rules(),
             Behind(
-                handle=self._engine.handle,
-                turns=self._engine,
+                handle=self._gate.handle,
+                turns=self._gate,
                 table=self._table,
                 state=ServerState(self._is_ready, lambda: self._engine.is_leaving),
                 pin=self._pinned,
@@ -289,7 +309,11 @@ class Worker:
                 self._settle((message.model_name, message.version), error)
             case TellHealth():
                 await self._take_health(message)
-            case Leave():
+            case Take(mark_us):
+                self._book.promised_us = mark_us if self._is_explicit else None
+                self._taken.set()
+            case Leave(is_followed):
+                self._is_followed = is_followed
                 self._leave.set()
 
     def _mark(self, number: int, mark_us: int) -> None:
@@ -441,10 +465,12 @@ class Worker:
     # The end.
 
     async def _drain(self) -> None:
-        """Answers what is in hand, then closes the door."""
-        self._engine.is_leaving = True
+        """Answers what is in hand, then closes the door. Where another worker follows, what comes
+        in meanwhile is answered too: callers are not to notice."""
+        self._engine.is_leaving = not self._is_followed
         await self._until(lambda: not (self._fetching or self._table.rows_in_hand))
         await self._doors.stop()
+        self._engine.is_leaving = True
         self._book.seal_older_than(self._clock.now_us())
         await self._until(lambda: not self._journal.unsettled_count)
         self._is_over.set()
@@ -456,6 +482,38 @@ class Worker:
         deadline = self._loop.time() + _DRAIN_SECONDS
         while not is_done() and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+class Gate:
+    """Lets calls through to the engine once its worker has a slot; until then they wait."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._opened = threading.Event()
+        self.take: Callable[[Sequence[Call]], None] = self._take_later
+
+    def open(self) -> None:
+        """From now on nothing is in the way."""
+        self.take = self._engine.take
+        self._opened.set()
+
+    def handle(self, calls: Sequence[Call]) -> None:
+        """As the engine does."""
+        if not self._opened.is_set():
+            self._opened.wait()
+        self._engine.handle(calls)
+
+    def work(self) -> None:
+        """As the engine does."""
+        self._engine.work()
+
+    def patience_ms(self, at_most_ms: int) -> int:
+        """As the engine says."""
+        return self._engine.patience_ms(at_most_ms)
+
+    def _take_later(self, calls: Sequence[Call]) -> None:
+        self._opened.wait()
+        self._engine.take(calls)
 
 
 def _run_options() -> Any:

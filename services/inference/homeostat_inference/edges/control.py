@@ -26,8 +26,6 @@ class Assignment:
     # None: no HTTP.
     http_address: str | None
     keeper_address: str
-    # The last promise of a caller, where callers make them.
-    mark_us: int | None
 
     def told(self) -> dict[str, Any]:
         """For the nursery."""
@@ -41,7 +39,6 @@ class Assignment:
             told["address"],
             told["http_address"],
             told["keeper_address"],
-            told["mark_us"],
         )
 
 
@@ -82,8 +79,24 @@ class TellHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class Take:
+    """Keeper: the slot is yours, with its journal and its board. ``mark_us``: what callers have
+    promised."""
+
+    mark_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """Keeper: answer what is in hand, then end."""
+
+    # Another worker listens already: nobody is to notice.
+    is_followed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Worker: it has loaded what it is to serve, and listens; calls wait until it has a slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +167,9 @@ Message = (
     | AskMark
     | Refuse
     | TellHealth
+    | Take
     | Leave
+    | Prepared
     | Ready
     | Loaded
     | Dropped
@@ -166,8 +181,8 @@ Message = (
 _KINDS: dict[str, Any] = {
     each.__name__: each
     for each in (
-        TellPlan, AskMark, Refuse, TellHealth, Leave, Ready, Loaded, Dropped, Failed, Applied,
-        Need, Marked,
+        TellPlan, AskMark, Refuse, TellHealth, Take, Leave, Prepared, Ready, Loaded, Dropped,
+        Failed, Applied, Need, Marked,
     )
 }  # fmt: skip
 

@@ -28,9 +28,9 @@ from homeostat_inference.edges.control import (
     Loaded,
     Marked,
     Message,
-    Need,
+    Prepared,
     Ready,
-    Refuse,
+    Take,
     TellHealth,
     TellPlan,
 )
@@ -73,6 +73,8 @@ log = get_logger("homeostat_inference.slots")
 class Orders:
     """What a slot asks of whoever runs the server."""
 
+    # What callers have promised.
+    mark_us: Callable[[], int | None]
     # What the nursery is told for a new process, and what it is given besides its own.
     assignment: Callable[[], dict[str, Any]]
     given: Callable[[], list[int]]
@@ -95,14 +97,59 @@ class Told:
     failed: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
+class _Process:
+    """A process that the slot has, or is to have."""
+
+    def __init__(self, child: Child, control: Control) -> None:
+        self.child = child
+        self.control = control
+        self.told = Told()
+        self.prepared = asyncio.Event()
+        self.hearing: asyncio.Task[None] | None = None
+
+    def note(self, message: Message) -> None:
+        """Remembers what it said."""
+        match message:
+            case Prepared():
+                self.prepared.set()
+            case Ready(port, _):
+                self.told.port = port
+            case Loaded(model_name, version):
+                self.told.loaded[model_name, version] = message
+                self.told.failed.pop((model_name, version), None)
+            case Dropped(model_name, version):
+                self.told.loaded.pop((model_name, version), None)
+            case Failed(model_name, version, error):
+                self.told.failed[model_name, version] = error
+            case Applied(number, is_complete):
+                self.told.plan_number = number
+                self.told.is_complete = is_complete
+            case _:
+                pass
+
+    def end(self) -> None:
+        """It has ended, or is to be forgotten."""
+        if self.hearing is not None:
+            self.hearing.cancel()
+        self.control.close()
+        os.close(self.child.descriptor)
+
+
 class WorkerSlot:
     """Keeps one process alive."""
 
     def __init__(
-        self, name: str, index: int, nursery: Nursery, orders: Orders, memory_bytes: int
+        self,
+        name: str,
+        index: int,
+        nursery: Nursery,
+        orders: Orders,
+        *,
+        memory_bytes: int,
+        may_overlap: bool,
     ) -> None:
         """``name``: as its journal is called. ``memory_bytes``: a process that takes more is
-        replaced."""
+        replaced. ``may_overlap``: by one that listens before it has gone."""
         self.name = name
         self.index = index
         self.board = Board.create(name)
@@ -120,8 +167,11 @@ class WorkerSlot:
         self._nursery = nursery
         self._orders = orders
         self._memory_limit = memory_bytes
-        self._control: Control | None = None
-        self._child: Child | None = None
+        self._may_overlap = may_overlap
+        self._process: _Process | None = None
+        # Prepares itself while the one before is still there.
+        self._successor: _Process | None = None
+        self._replacing: asyncio.Task[None] | None = None
         self._killed_for = ""
         self._is_leaving = False
         self._totals: Counter[Word] = Counter()
@@ -161,8 +211,9 @@ class WorkerSlot:
 
     def send(self, message: Message) -> None:
         """Nothing if there is no worker; the next one gets plan and health anyway."""
-        if self._control is not None:
-            self._control.send(message)
+        for each in (self._process, self._successor):
+            if each is not None:
+                each.control.send(message)
 
     async def live(self, stop: asyncio.Event) -> None:
         """One worker after the other, until ``stop``."""
@@ -170,7 +221,8 @@ class WorkerSlot:
             if not await self._wanted(stop):
                 return
             try:
-                reason, is_crash = await self._one_life()
+                process, self._successor = self._successor or await self._spawn(), None
+                reason, is_crash = await self._one_life(process)
             except OSError as error:
                 reason, is_crash = f"no worker could be started: {error}", True
             self.state = DEAD
@@ -205,8 +257,8 @@ class WorkerSlot:
                 each.cancel()
         return self._is_wanted.is_set() and not stop.is_set()
 
-    async def _one_life(self) -> tuple[str, bool]:
-        self._begin()
+    async def _spawn(self) -> "_Process":
+        """A process that prepares itself for the slot."""
         ours, theirs = socket.socketpair()
         try:
             child = await self._nursery.fork(
@@ -218,33 +270,37 @@ class WorkerSlot:
             raise
         finally:
             theirs.close()
-        self._child, self.process_id = child, child.pid
-        self._control = await Control.over(ours)
-        self.send(TellPlan(self._orders.plan().to_json()))
-        self.send(self._orders.health())
-        helpers = [
-            asyncio.create_task(self._hear(self._control), name=f"hear-{self.name}"),
-            asyncio.create_task(self._watch(child), name=f"watch-{self.name}"),
-        ]
-        try:
-            status = await child.ended
-        finally:
-            for each in helpers:
-                each.cancel()
-        return self._bury(status)
+        process = _Process(child, await Control.over(ours))
+        process.control.send(TellPlan(self._orders.plan().to_json()))
+        process.control.send(self._orders.health())
+        process.hearing = asyncio.create_task(self._hear(process), name=f"hear-{self.name}")
+        return process
 
-    def _begin(self) -> None:
+    async def _one_life(self, process: "_Process") -> tuple[str, bool]:
+        self._begin(process)
+        process.control.send(Take(self._orders.mark_us()))
+        self._orders.heard(self, Applied(self.told.plan_number, self.told.is_complete))
+        watching = asyncio.create_task(self._watch(process.child), name=f"watch-{self.name}")
+        try:
+            status = await process.child.ended
+        finally:
+            watching.cancel()
+            process.end()
+        return self._bury(process, status)
+
+    def _begin(self, process: "_Process") -> None:
+        self._process, self.process_id = process, process.child.pid
         for word in COUNTERS:
             self._totals[word] += self.board.get(word)
         self._models = self.models()
         self.board.begin_life()
-        self.told = Told()
+        self.told = process.told
         self.state = STARTING
         self.started_at_us = time.time_ns() // 1000
         self._killed_for = ""
         self._became_ready.clear()
 
-    def _bury(self, status: int) -> tuple[str, bool]:
+    def _bury(self, process: "_Process", status: int) -> tuple[str, bool]:
         """Reads what the dead one left; how it ended, and whether that was a crash."""
         runs = [
             DeadRun(each.model_name, each.version, each.rows, tuple(self.board.fingerprints(each)))
@@ -253,12 +309,7 @@ class WorkerSlot:
         self.board.set(Word.IS_WRITING, 0)
         was_leaving = self.state == LEAVING
         self.state = DEAD
-        if self._control is not None:
-            self._control.close()
-        self._control = None
-        if self._child is not None:
-            os.close(self._child.descriptor)
-        self._child = None
+        self._process = None
         for each in self._marks.values():
             if not each.done():
                 each.set_exception(ConnectionError("the worker ended"))
@@ -274,37 +325,26 @@ class WorkerSlot:
             reason = self._killed_for or reason
         return reason, is_crash
 
-    async def _hear(self, control: Control) -> None:
+    async def _hear(self, process: "_Process") -> None:
         try:
-            while (message := await control.receive()) is not None:
-                self._heed(message)
+            while (message := await process.control.receive()) is not None:
+                process.note(message)
+                if process is self._process:
+                    self._orders.heard(self, message)
+                    self._heed(message)
         except Garbled as error:
-            self.kill(f"it said what nobody understands ({error})")
+            self._killed_for = f"it said what nobody understands ({error})"
+            process.child.send_signal(signal.SIGKILL)
 
     def _heed(self, message: Message) -> None:
-        self._orders.heard(self, message)
-        match message:
-            case Ready(port, _):
-                self.told.port = port
-                if self.state == STARTING:
-                    self.state = READY
-                self._became_ready.set()
-            case Loaded(model_name, version):
-                self.told.loaded[model_name, version] = message
-                self.told.failed.pop((model_name, version), None)
-            case Dropped(model_name, version):
-                self.told.loaded.pop((model_name, version), None)
-            case Failed(model_name, version, error):
-                self.told.failed[model_name, version] = error
-            case Applied(number, is_complete):
-                self.told.plan_number = number
-                self.told.is_complete = is_complete
-            case Marked(number, error):
-                waiting = self._marks.pop(number, None)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(error)
-            case Need() | Refuse() | TellPlan() | TellHealth() | AskMark() | Leave():
-                pass
+        if isinstance(message, Ready):
+            if self.state == STARTING:
+                self.state = READY
+            self._became_ready.set()
+        elif isinstance(message, Marked):
+            waiting = self._marks.pop(message.number, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message.error)
 
     async def mark(self, mark_us: int) -> str:
         """Has a caller's promise kept in this journal; why it was not, or nothing. While there is
@@ -326,27 +366,48 @@ class WorkerSlot:
     def leave(self) -> None:
         """The server leaves: no worker follows this one."""
         self._is_leaving = True
+        if self._successor is not None:
+            self._successor.child.send_signal(signal.SIGKILL)
         self._let_go()
 
     def recycle(self, why: str) -> None:
-        """The worker answers what it has and ends; a fresh one follows."""
-        log.warning("worker_recycled", slot=self.name, reason=why)
-        self._killed_for = why
-        self._let_go()
+        """A fresh process prepares itself; then the present one answers what it has, and ends."""
+        if self._replacing is None or self._replacing.done():
+            log.warning("worker_recycled", slot=self.name, reason=why)
+            self._replacing = asyncio.create_task(self._replace(why), name=f"replace-{self.name}")
 
-    def _let_go(self) -> None:
-        if self.state in (STARTING, READY):
+    async def _replace(self, why: str) -> None:
+        before = self._process
+        successor: _Process | None = None
+        if self._may_overlap:
+            try:
+                successor = await self._spawn()
+                await asyncio.wait_for(successor.prepared.wait(), _START_SECONDS)
+            except (OSError, NurseryDied, TimeoutError) as error:
+                log.error("successor_failed", slot=self.name, reason=repr(error))
+        if self._process is not before or self._is_leaving or before is None:
+            # It died in the meantime; the next one is on its way already.
+            if successor is not None:
+                successor.child.send_signal(signal.SIGKILL)
+                successor.end()
+            return
+        self._successor = successor
+        self._killed_for = why
+        self._let_go(is_followed=successor is not None)
+
+    def _let_go(self, *, is_followed: bool = False) -> None:
+        if self.state in (STARTING, READY) and self._process is not None:
             self.state = LEAVING
             self._left_at = time.monotonic()
-            self.send(Leave())
+            self._process.control.send(Leave(is_followed))
 
     _left_at = 0.0
 
     def kill(self, why: str) -> None:
         """At once."""
-        if self._child is not None:
+        if self._process is not None:
             self._killed_for = why
-            self._child.send_signal(signal.SIGKILL)
+            self._process.child.send_signal(signal.SIGKILL)
 
     async def _watch(self, child: Child) -> None:
         looks = 0
