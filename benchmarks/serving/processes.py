@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import psutil
+from benchmarks.serving.install import FOLDER
 
 from homeostat.inference.v2.open_inference_pb2 import ModelInferRequest
 
@@ -102,6 +104,7 @@ def wait_until_answering(
             has_ended = running.process.poll() is not None
             if has_ended or time.monotonic() > deadline:
                 running.stop()
+                shutil.copy(running.log, FOLDER / f"failed-{running.name}.log")
                 why = "ended" if has_ended else f"did not answer within {seconds:.0f} s"
                 raise NotStarted(f"{running.name} {why}:\n{running.tail()}")
             time.sleep(0.05)
