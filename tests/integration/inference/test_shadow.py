@@ -8,18 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests.integration.inference.test_faults import Load
 from tests.integration.inference.test_shadow_process import a_model_that_divides
+from tests.integration.ledger.harness import a_ledger
 from tests.support.broker import TestBroker
 from tests.support.inference import (
+    MODEL,
     RunningInference,
     StandInRegistry,
     a_model,
     a_registry,
     a_signature,
     an_inference,
+    columns,
     expected_probability,
     read_topic,
     tell,
@@ -27,12 +32,17 @@ from tests.support.inference import (
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
+from homeostat.client import Client, infer_request
 from homeostat.columns import unpack
 from homeostat.events.v1.column_pb2 import ARM_CHAMPION, ARM_SHADOW
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
+from homeostat.ids import parse_prediction_id, prediction_id
 from homeostat.inference.v1.serving_pb2 import GetServingRequest, GetServingResponse
 from homeostat.inference.v1.serving_pb2_grpc import ServingServiceStub
+from homeostat.inference.v1.truth_pb2 import Outcome
+from homeostat.ledger.v1.ledger_pb2 import LookUpPredictionRequest
 from homeostat.topics import PREDICTIONS
+from homeostat_inference.app.shadowing import shadow_block_id
 
 WEIGHTS = {1: 1.0, 2: 2.0, 3: -1.0}
 
@@ -200,6 +210,106 @@ async def test_a_shadow_that_crashes_is_held_back_and_the_champion_goes_on(world
     answer = await world.serving()
     assert all(each.restart_count == 0 for each in answer.workers)
     assert answer.loss_counts["shadow_rows_skipped"] > 0
+
+
+async def test_promises_wait_for_shadows_and_for_a_stuck_one_only_so_long(
+    embedded_broker: TestBroker, tmp_path: Path
+) -> None:
+    async with a_registry() as registry:
+        registry.add(2, a_model(WEIGHTS[2]), a_signature())
+        async with (
+            an_inference(
+                port=free_port(),
+                broker=embedded_broker.address,
+                registry=registry.address,
+                folder=tmp_path / "inference",
+                watermark_mode="explicit",
+                shadow_lag_seconds=2,
+            ) as running,
+            Client(running.address) as client,
+        ):
+            world = World(registry, running, embedded_broker.address)
+            await world.have_shadows(2)
+            await ask_at(client, range(10, 20))
+            await client.advance_watermark(20)
+            await assert_no_row_follows_its_promise(world.broker, 20)
+            process = world.shadow_process()
+            assert process is not None
+            os.kill(process, signal.SIGSTOP)
+            await ask_at(client, range(30, 40))
+            await client.advance_watermark(40)
+            # It is ended for its silence, and what waited too long is given up.
+            await assert_no_row_follows_its_promise(world.broker, 40)
+            assert world.shadow_process() != process
+            assert (await world.serving()).loss_counts["shadow_rows_skipped"] > 0
+
+
+async def ask_at(client: Client, event_times_us: range) -> None:
+    for each in event_times_us:
+        request = infer_request(
+            MODEL, columns([1.0], ["red"]), event_times_us=np.array([each], np.int64)
+        )
+        assert (await client.infer(request)).version == 1
+
+
+async def assert_no_row_follows_its_promise(broker: str, until_us: int) -> None:
+    """Reads each partition until its promise; behind it nothing earlier stands."""
+    promised: dict[int, int] = {}
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker)
+    await consumer.start()
+    try:
+        places = [TopicPartition(PREDICTIONS.name, each) for each in range(PREDICTIONS.partitions)]
+        consumer.assign(places)
+        for place in places:
+            consumer.seek(place, 0)
+
+        async def are_all_there() -> bool:
+            for place, records in (await consumer.getmany(timeout_ms=100)).items():
+                for record in records:
+                    block = PredictionBlock.FromString(record.value)
+                    if block.HasField("watermark"):
+                        promised[place.partition] = block.watermark.watermark_us
+                    else:
+                        earliest = np.frombuffer(block.event_times_us, "<i8").min()
+                        assert earliest >= promised.get(place.partition, 0)
+            return len(promised) == len(places) and min(promised.values()) >= until_us
+
+        await eventually(are_all_there, seconds=60, what=f"the promise of {until_us}")
+    finally:
+        await consumer.stop()
+
+
+async def test_truth_told_of_the_champions_row_is_its_shadows_truth_too(
+    world: World, embedded_broker: TestBroker, postgres_url: str, tmp_path: Path
+) -> None:
+    await world.have_shadows(2)
+    async with (
+        a_ledger(embedded_broker, postgres_url, tmp_path / "ledger") as ledger,
+        Client(world.running.address) as client,
+    ):
+        await ledger.start_here()
+        answer = await client.infer(infer_request(MODEL, columns([1.0, 2.0], ["red", "blue"])))
+        subject = answer.prediction_ids[1]
+        outcome = Outcome(prediction_id=subject, value=1.0)
+        await client.record_outcomes(MODEL, [outcome])
+        shadow_block = shadow_block_id(parse_prediction_id(subject)[0], 2)
+        _, row = parse_prediction_id(subject)
+
+        async def truths(name: str) -> list[float]:
+            request = LookUpPredictionRequest(prediction_id=name)
+            try:
+                found = (await ledger.api.LookUpPrediction(request, timeout=5)).predictions
+            except grpc.aio.AioRpcError:
+                return []
+            return [each.truth for each in found[0].truths]
+
+        async def are_both_told() -> bool:
+            shadow = prediction_id(shadow_block, row)
+            return [await truths(each) for each in (subject, shadow)] == [[1.0], [1.0]]
+
+        await eventually(are_both_told, seconds=30, what="the truth of both rows")
+        counted = await ledger.statistics(MODEL)
+    assert (counted.predictions, counted.predictions_joined) == (2, 1)
 
 
 async def test_the_process_is_there_only_while_a_model_has_shadows(world: World) -> None:
