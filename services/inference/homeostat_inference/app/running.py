@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from homeostat.schema import judge
-from homeostat_inference.app.ports import Run, RunWatch
+from homeostat_inference.app.ports import Call, Run, RunWatch
 from homeostat_inference.app.routing import Guard
 from homeostat_inference.app.serving import Served
 from homeostat_inference.app.waiting import Waiting
@@ -45,6 +45,8 @@ class Runs:
     """Runs models; what must not be run is refused."""
 
     refuse: Refuse
+    # Until when the callers wait: the first deadline of theirs.
+    deadline_ns: Callable[[Sequence[Call]], int]
 
     def run(
         self,
@@ -85,8 +87,14 @@ class Runs:
         for each in batch:
             if each.deadline_ns > now_ns:
                 left.append(each)
-            else:
-                self.refuse(served, each, _late(served))
+                continue
+            calls = each.part.items
+            late = [at for at, call in enumerate(calls) if self.deadline_ns([call]) <= now_ns]
+            for index in late:
+                self.refuse(served, each.cut(index, index + 1), _late(served))
+            for kept in each.without(late):
+                kept.deadline_ns = self.deadline_ns(kept.part.items)
+                left.append(kept)
         return left
 
     def _fit(self, served: Served, batch: list[Waiting]) -> tuple[list[Waiting], list[Array]]:
