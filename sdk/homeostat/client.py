@@ -42,7 +42,7 @@ class Answer:
 
     # Output name to array; strings as an object array.
     outputs: Mapping[str, Array]
-    # One per row, in the request's order.
+    # One per row, in the request's order; none where the server has not kept the rows.
     prediction_ids: Sequence[str]
     version: int
     # Everything else that the server says of the request: batch size, queue time, durability.
@@ -108,7 +108,7 @@ def read_answer(response: ModelInferResponse) -> Answer:
     parameters = {name: _value(each) for name, each in response.parameters.items()}
     return Answer(
         outputs,
-        _row_ids(str(parameters["prediction_id"]), int(parameters["homeostat_row_count"])),
+        _row_ids(str(parameters.get("prediction_id", "")), response),
         int(response.model_version or 0),
         parameters,
     )
@@ -130,7 +130,10 @@ def _value(parameter: InferParameter) -> Any:
     return getattr(parameter, parameter.WhichOneof("parameter_choice") or "string_param")
 
 
-def _row_ids(first: str, rows: int) -> list[str]:
+def _row_ids(first: str, response: ModelInferResponse) -> list[str]:
+    if not first:
+        return []
+    rows = response.parameters["homeostat_row_count"].int64_param
     block_id, row = parse_prediction_id(first)
     return [prediction_id(block_id, row + index) for index in range(rows)]
 
