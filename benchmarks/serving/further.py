@@ -83,7 +83,7 @@ def memory(bench: Bench, server: str, *, requests: int = 1_000_000) -> dict[str,
         for name in models:
             bench.models = models
             bench.load.once(running.port, bench.bodies(name))
-        resting = _memory_of(running)
+        roles, resting = _roles(running), _memory_of(running)
         bodies, done = bench.bodies(TREES), 0
         while done < requests:
             result = bench.load.run(
@@ -93,7 +93,7 @@ def memory(bench: Bench, server: str, *, requests: int = 1_000_000) -> dict[str,
             for pid, used in _rss(running).items():
                 samples.setdefault(pid, []).append((done, used))
         loaded = _memory_of(running)
-    slopes = {f"slope of {_role(resting, pid)}": slope(each) for pid, each in samples.items()}
+    slopes = {f"slope of {roles.get(pid, pid)}": slope(each) for pid, each in samples.items()}
     return {"requests": done, **resting, **{f"after: {k}": v for k, v in loaded.items()}, **slopes}
 
 
@@ -106,22 +106,28 @@ def _rss(running: Ours) -> dict[int, int]:
 
 
 def _memory_of(running: Ours) -> dict[str, Any]:
-    """RSS, PSS and USS in MiB of each process, by its pid and name."""
+    """RSS, PSS and USS in MiB of each process."""
     found = {}
-    for each in running.running.family():
+    for pid, role in _roles(running).items():
         with contextlib.suppress(psutil.NoSuchProcess):
-            full = each.memory_full_info()
+            full = psutil.Process(pid).memory_full_info()
             parts = {"rss": full.rss, "pss": full.pss, "uss": full.uss}
-            title = " ".join(each.cmdline()[-2:])[-40:]
-            threads = f"{each.num_threads()} threads"
-            found[f"{each.pid} {title} ({threads})"] = {
-                name: round(value / _MIB, 1) for name, value in parts.items()
-            }
+            found[role] = {name: round(value / _MIB, 1) for name, value in parts.items()}
     return found
 
 
-def _role(names: Mapping[str, Any], pid: int) -> str:
-    return next((each for each in names if each.startswith(f"{pid} ")), str(pid))
+def _roles(running: Ours) -> dict[int, str]:
+    """What each process is: the one that was started supervises, one with one thread only forks."""
+    found, workers = {}, 0
+    for each in running.running.family():
+        if each.pid == running.running.process.pid:
+            found[each.pid] = "keeper"
+        elif each.num_threads() == 1:
+            found[each.pid] = "nursery"
+        else:
+            found[each.pid] = f"worker {workers}"
+            workers += 1
+    return found
 
 
 def slope(samples: list[tuple[int, int]]) -> dict[str, float]:

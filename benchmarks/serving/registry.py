@@ -44,6 +44,7 @@ class Registry(RegistryServiceServicer):
     models: dict[str, Model] = field(default_factory=dict)
     versions: dict[tuple[str, int], Version] = field(default_factory=dict)
     artifacts: dict[str, bytes] = field(default_factory=dict)
+    bus: Bus | None = None
 
     def add(self, name: str, version: int, content: bytes, signature: Signature) -> None:
         """A registered version; nobody serves it yet."""
@@ -92,7 +93,20 @@ class Registry(RegistryServiceServicer):
 
     def tell(self, broker: str, *changes: VersionChanged) -> None:
         """Puts changes on the topic."""
-        asyncio.run_coroutine_threadsafe(_tell(broker, changes), self.loop).result(_TELL_SECONDS)
+        telling = asyncio.run_coroutine_threadsafe(self._tell(broker, changes), self.loop)
+        telling.result(_TELL_SECONDS)
+
+    async def _tell(self, broker: str, changes: tuple[VersionChanged, ...]) -> None:
+        if self.bus is None:
+            self.bus = await Bus(broker, client_id="registry").__aenter__()
+            await self.bus.ensure_topics((VERSIONS,))
+        for each in changes:
+            await self.bus.produce(VERSIONS, each.model_name.encode(), each.SerializeToString())
+
+    async def leave(self) -> None:
+        """Closes what ``tell`` opened."""
+        if self.bus is not None:
+            await self.bus.__aexit__(None, None, None)
 
     async def GetSnapshot(self, request: Any, context: Any) -> GetSnapshotResponse:  # noqa: N802
         champions, others = [], []
@@ -115,13 +129,6 @@ class Registry(RegistryServiceServicer):
             yield DownloadArtifactResponse(chunk=content[first : first + _CHUNK_BYTES])
 
 
-async def _tell(broker: str, changes: tuple[VersionChanged, ...]) -> None:
-    async with Bus(broker, client_id="registry") as bus:
-        await bus.ensure_topics((VERSIONS,))
-        for each in changes:
-            await bus.produce(VERSIONS, each.model_name.encode(), each.SerializeToString())
-
-
 @contextmanager
 def a_registry() -> Iterator[Registry]:
     """Serves while the block runs."""
@@ -133,6 +140,7 @@ def a_registry() -> Iterator[Registry]:
     try:
         yield registry
     finally:
+        asyncio.run_coroutine_threadsafe(registry.leave(), loop).result(10)
         asyncio.run_coroutine_threadsafe(server.stop(None), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
