@@ -6,8 +6,9 @@ aiohttp does the protocol; nothing of it is imported before a server is opened.
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from homeostat_inference.domain.errors import Overloaded, TooLarge
 from homeostat_kit.grpc_server import Security
@@ -23,16 +24,18 @@ _BODY_SECONDS = 30.0
 _TAKE_SECONDS = 30.0
 # For the first head of a connection, and between two requests; longer than most clients keep one.
 _IDLE_SECONDS = 75.0
+_HANDSHAKE_SECONDS = 10.0
 _LINGER_SECONDS = 2.0
 _LEAVE_SECONDS = 1.0
 _MAX_CONNECTIONS = 2000
 _LOOK_SECONDS = 1.0
 # Below this compression costs more than it saves.
 _WORTH_COMPRESSING_BYTES = 1024
-# Longer work than this bound allows goes to a thread, that the loop answers others meanwhile.
-LONG_BYTES = 64 * 1024
+_LONG_BYTES = 64 * 1024
+_LONG_AT_ONCE = 2
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 JSON = "application/json"
+Made = TypeVar("Made")
 log = get_logger("homeostat_inference.http")
 
 
@@ -73,10 +76,18 @@ class HttpServer:
     """A started server."""
 
     def __init__(
-        self, respond: Respond, refuse: Refuse, *, max_body_bytes: int, held_bytes: int
+        self,
+        respond: Respond,
+        refuse: Refuse,
+        bench: "Bench",
+        *,
+        max_body_bytes: int,
+        held_bytes: int,
     ) -> None:
         """``refuse`` makes an answer of any error. ``held_bytes``: what bodies that are being read
-        or answered may take together; beyond it requests are refused as Overloaded."""
+        or answered may take together; beyond it requests are refused as Overloaded. ``bench`` is
+        closed with the server."""
+        self._bench = bench
         self._respond = respond
         self._refuse = refuse
         self._max_body_bytes = max_body_bytes
@@ -115,6 +126,7 @@ class HttpServer:
             host.strip("[]") or None,
             int(port),
             ssl=context,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS if context else None,
             reuse_port=reuse_port or None,
         )
 
@@ -123,16 +135,22 @@ class HttpServer:
         """The bound port."""
         return int(self._server.sockets[0].getsockname()[1])
 
+    @property
+    def connections_count(self) -> int:
+        """How many are open."""
+        return len(self._manager.connections)
+
     async def stop(self) -> None:
         """Takes no more requests, and gives those under way a second."""
         if self._looking is not None:
             self._looking.cancel()
         self._server.close()
         await self._manager.shutdown(_LEAVE_SECONDS)
+        self._bench.close()
 
     async def _handle(self, request: "BaseRequest") -> "Response":
         answer = await self._answer(request)
-        response = await _written(answer, request.headers)
+        response = await _written(answer, request.headers, self._bench)
         if not request.content.is_eof():
             # What is left of the body would be taken for the next request.
             response.force_close()
@@ -198,14 +216,14 @@ async def _look_forever(look: Callable[[], None]) -> None:
         look()
 
 
-async def _written(answer: Answer, asked: Mapping[str, str]) -> "Response":
+async def _written(answer: Answer, asked: Mapping[str, str], bench: "Bench") -> "Response":
     from aiohttp.web_response import Response  # noqa: PLC0415
 
     headers = {"Server": "homeostat", "Content-Type": answer.content_type, **answer.headers}
     body = answer.body
     encoding = _encoding(asked.get("Accept-Encoding", ""))
     if encoding is not None and len(body) >= _WORTH_COMPRESSING_BYTES:
-        body = await off_loop(lambda: _compressed(answer.body, encoding), len(body))
+        body = await bench.do(lambda: _compressed(answer.body, encoding), len(body))
         headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
     return Response(body=body, status=answer.status, headers=headers)
 
@@ -227,6 +245,19 @@ def _compressed(body: bytes, encoding: str) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
-async def off_loop(work: Callable[[], Any], size_bytes: int) -> Any:
-    """Does it here if it is short, and in a thread if it is long."""
-    return await asyncio.to_thread(work) if size_bytes > LONG_BYTES else work()
+class Bench:
+    """Where work on long bodies is done: two at a time, since JSON takes up to thirty times its
+    length once it is read, and others wait on the event loop."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_LONG_AT_ONCE, "http")
+
+    async def do(self, work: Callable[[], Made], size_bytes: int) -> Made:
+        """Does it here and now if it is short."""
+        if size_bytes <= _LONG_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def close(self) -> None:
+        """Ends when what is in hand has ended."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
@@ -21,21 +21,22 @@ from homeostat_inference.edges.errors import status_of
 from homeostat_inference.edges.http_server import (
     Answer,
     Asked,
+    Bench,
     HttpServer,
     Timeout,
     Unreadable,
-    off_loop,
 )
 from homeostat_inference.edges.lane import Lane
 from homeostat_inference.edges.roles import INFERENCE_SERVICE, TRUTH_SERVICE
 from homeostat_kit.auth import Forbidden
-from homeostat_kit.grpc_server import Security
+from homeostat_kit.grpc_server import Security, is_loopback
 from homeostat_kit.logs import get_logger
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 TIMEOUT = "X-Request-Timeout"
 _BINARY = "application/octet-stream"
 _MAX_TIMEOUT_SECONDS = 3600.0
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _STATUS: Mapping[grpc.StatusCode, int] = MappingProxyType(
     {
         grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -94,12 +95,16 @@ class Rest:
     is_ready: Callable[[], bool]
     rules: RestRules
     security: Security
+    bench: Bench = field(default_factory=Bench)
+    # Only this machine reaches it.
+    is_local: bool = False
 
     async def open(self, address: str, *, reuse_port: bool = False) -> HttpServer:
         """Listens on "host:port"; OSError if it is taken."""
         server = HttpServer(
-            self.respond,
+            replace(self, is_local=is_loopback(address)).respond,
             refused,
+            self.bench,
             max_body_bytes=self.rules.max_body_bytes,
             held_bytes=self.rules.held_bytes,
         )
@@ -108,7 +113,8 @@ class Rest:
 
     async def respond(self, asked: Asked) -> Answer:
         """Finds what the path names; raises what is wrong."""
-        _require_same_origin(asked.headers)
+        if "Origin" in asked.headers:
+            self._require_own_page(asked.headers)
         parts = [unquote(each) for each in asked.path.strip("/").split("/")]
         match parts:
             case ["v2", "models", model, "infer"]:
@@ -182,7 +188,7 @@ class Rest:
         self._require_role(asked, "ModelInfer")
         text, tail = self._split(asked)
         told_seconds = _timeout(asked.headers)
-        request = await off_loop(
+        request = await self.bench.do(
             lambda: read_request(read_json(text), tail, model, version), len(asked.body)
         )
         seconds = min(
@@ -191,7 +197,7 @@ class Rest:
         )
         answered = await self.lane.ask(request.message.SerializeToString(), seconds)
         response = ModelInferResponse.FromString(answered)
-        header, tails = await off_loop(
+        header, tails = await self.bench.do(
             lambda: write_response(response, request.wanted), len(answered)
         )
         if not tails:
@@ -224,8 +230,18 @@ class Rest:
         self._require_method(asked, "POST")
         self._require_role(asked, "RecordOutcomes", TRUTH_SERVICE)
         text, _ = self._split(asked)
-        request = await off_loop(lambda: _outcomes(text), len(text))
+        request = await self.bench.do(lambda: _outcomes(text), len(text))
         return _found(as_json(await self.record(request)))
+
+    def _require_own_page(self, headers: Mapping[str, str]) -> None:
+        """A page of somebody else's that is open in a browser must not predict, or tell truths.
+
+        Where nothing but being on this machine lets callers in, the page must be of this machine:
+        a name that its owner lets lead here would be its own origin.
+        """
+        is_open = self.is_local and self.security.guard is None
+        if not _is_own(headers["Origin"], headers.get("Host", ""), is_open=is_open):
+            raise Forbidden("requests of pages from other origins are not answered")
 
     def _require_role(self, asked: Asked, method: str, service: str = INFERENCE_SERVICE) -> None:
         guard = self.security.guard
@@ -246,11 +262,13 @@ def _outcomes(text: bytes) -> RecordOutcomesRequest:
         raise InvalidInput(f"expected outcomes: {str(error)[:500]}") from None
 
 
-def _require_same_origin(headers: Mapping[str, str]) -> None:
-    """A page of somebody else's that is open in a browser here must not predict, or tell truths."""
-    origin = headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("Host"):
-        raise Forbidden("requests of pages from other origins are not answered")
+def _is_own(origin: str, host: str, *, is_open: bool) -> bool:
+    try:
+        told = urlsplit(origin)
+        name = told.hostname
+    except ValueError:
+        return False
+    return told.netloc == host and (not is_open or name in _LOCAL_NAMES)
 
 
 def _timeout(headers: Mapping[str, str]) -> float | None:
