@@ -138,6 +138,19 @@ def test_a_writer_that_begins_again_says_so_first(tmp_path: Path) -> None:
     ]
 
 
+def test_a_writer_says_that_it_begins_behind_a_file_in_which_nothing_stands(
+    tmp_path: Path,
+) -> None:
+    with a_journal(tmp_path) as journal:
+        assert keep(journal, b"rows") is None
+        end = journal.end
+    # A process that died, or had no disk space, before the first record of its segment.
+    segment_path(tmp_path, end).write_bytes(b"")
+    with a_journal(tmp_path) as journal:
+        journal.commit()
+    assert [each.kind for each in everything(tmp_path)] == [Kind.OUTCOMES, Kind.BEGIN]
+
+
 def test_what_a_crash_left_unfinished_is_counted(tmp_path: Path) -> None:
     whole = b"".join(framed([b"one", b"two"]))
     segment_path(tmp_path, 0).write_bytes(whole[:-1] + bytes(50))

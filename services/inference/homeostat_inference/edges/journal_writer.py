@@ -129,9 +129,10 @@ class JournalWriter:
         used = self._end - starts[-1]
         if used:
             os.truncate(path, used)
-            self.append(Kind.BEGIN, pack_mark(time.time_ns() // 1000), must=True)
         else:
             path.unlink()
+        # Also behind a file that holds nothing: blocks in those before it may be open.
+        self.append(Kind.BEGIN, pack_mark(time.time_ns() // 1000), must=True)
 
     def __exit__(
         self,
