@@ -155,12 +155,24 @@ async def assert_kept(broker: str, *memories: Memory, seconds: float = 30.0) -> 
         for each in (*memory.answered, *memory.refused, *memory.lost, *memory.shed)
     }
     answered = {each: place for memory in memories for each, place in memory.answered.items()}
-    wanted = set(answered.values())
+    missing = set(answered.values())
+    seen = 0
 
     def is_there(found: Found) -> bool:
-        return wanted <= {place for places in kept_rows(found).values() for place in places}
+        nonlocal seen
+        for _, block in found[seen:]:
+            missing.difference_update((block.block_id, row) for row in range(block.row_count))
+        seen = len(found)
+        return not missing
 
-    found = await read_topic(broker, PREDICTIONS, is_there, seconds=seconds)
+    try:
+        found = await read_topic(broker, PREDICTIONS, is_there, seconds=seconds)
+    except AssertionError as late:
+        turns = [turn for turn, place in enumerate(answered.values()) if place in missing]
+        raise AssertionError(
+            f"{len(missing)} of {len(answered)} answered rows did not come within {seconds} s, of "
+            f"{seen} records: the {turns[:5]} ... {turns[-5:]}th"
+        ) from late
     rows = {keys[key]: places for key, places in kept_rows(found).items()}
     wrong = [each for each, place in answered.items() if rows.get(each) != [place]]
     assert not wrong, f"{len(wrong)} answered rows are not kept once: {wrong[:5]}"

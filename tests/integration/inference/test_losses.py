@@ -48,7 +48,12 @@ async def serving(
         folder=folder,
         **settings,
     ) as running:
-        yield running
+        try:
+            yield running
+        except BaseException:
+            # Shown with the failure: the folder may be gone by then.
+            print(running.log()[-20_000:])
+            raise
 
 
 async def workers(running: RunningInference) -> dict[int, int]:
@@ -315,8 +320,8 @@ async def test_a_journal_at_its_quota_refuses_until_the_broker_is_back(
         embedded_broker,
         registry,
         tmp_path / "inference",
-        journal_segment_bytes=1 << 18,
-        journal_quota_bytes=1 << 20,
+        journal_segment_bytes=1 << 19,
+        journal_quota_bytes=1 << 22,
         journal_tail_bytes=1 << 17,
         journal_tail_seconds=0,
         ledger_address=ledger,
@@ -329,7 +334,7 @@ async def test_a_journal_at_its_quota_refuses_until_the_broker_is_back(
                 await memory.until_failures(50)
             finally:
                 embedded_broker.go_on()
-            await memory.until(2000)
+            await memory.until(2000, seconds=60)
         assert set(memory.codes) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert any("may hold" in each for each in memory.texts)
         await assert_kept(embedded_broker.address, memory)
@@ -342,8 +347,8 @@ async def test_a_full_journal_that_may_shed_answers_and_says_what_it_did_not_kee
         embedded_broker,
         registry,
         tmp_path / "inference",
-        journal_segment_bytes=1 << 18,
-        journal_quota_bytes=1 << 20,
+        journal_segment_bytes=1 << 19,
+        journal_quota_bytes=1 << 22,
         journal_tail_bytes=1 << 17,
         journal_tail_seconds=0,
         journal_full="shed",
@@ -358,7 +363,7 @@ async def test_a_full_journal_that_may_shed_answers_and_says_what_it_did_not_kee
             finally:
                 embedded_broker.go_on()
             kept = len(memory.answered)
-            await memory.until(2000)
+            await memory.until(2000, seconds=60)
         assert len(memory.answered) > kept
         assert not memory.codes
         await assert_kept(embedded_broker.address, memory)
