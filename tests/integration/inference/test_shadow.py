@@ -193,6 +193,34 @@ async def test_a_killed_shadow_process_goes_on_where_it_was(world: World) -> Non
     assert_repeats(arms[ARM_CHAMPION], arms[ARM_SHADOW])
 
 
+@pytest.mark.parametrize("is_killed", [False, True], ids=["asked to leave", "killed"])
+async def test_what_was_answered_before_a_restart_is_repeated_after_it(
+    world: World, is_killed: bool
+) -> None:
+    await world.have_shadows(2)
+    load = Load(world.running.address)
+    async with load.running(clients=4):
+        await load.until(300)
+        if is_killed:
+            await world.running.kill()
+        else:
+            assert await world.running.stop() == 0
+    await world.running.restart()
+    await world.quiet()
+    found = await read_topic(
+        world.broker,
+        PREDICTIONS,
+        lambda found: (
+            rows(by_arm(found).get(ARM_SHADOW, []))
+            >= rows(by_arm(found)[ARM_CHAMPION])
+            >= len(load.answered)
+        ),
+    )
+    arms = by_arm(found)
+    assert {e.origin_block_id for e in arms[ARM_SHADOW]} == {e.block_id for e in arms[ARM_CHAMPION]}
+    assert_repeats(arms[ARM_CHAMPION], arms[ARM_SHADOW])
+
+
 async def test_a_shadow_that_crashes_is_held_back_and_the_champion_goes_on(world: World) -> None:
     world.registry.add(4, a_model_that_divides(), a_signature())
     await world.have_shadows(4)

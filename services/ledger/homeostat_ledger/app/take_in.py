@@ -163,12 +163,9 @@ async def _numbers(
     """Block number per row, and whether there is such a row."""
     if not len(by_id):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)
-    halves = np.stack([by_id["high"], by_id["low"]], axis=1).astype("<u8")
-    distinct, inverse = np.unique(halves, axis=0, return_inverse=True)
-    ids = [each.tobytes() for each in distinct]
+    ids, at = _distinct(by_id)
     found = await memory.rows_of_blocks(model_name, ids)
     number, count = np.array([found.get(block_id, (0, 0)) for block_id in ids]).T
-    at = inverse.reshape(-1)
     return number[at].astype(np.int64), by_id["row"] < count[at]
 
 
@@ -180,18 +177,25 @@ async def _shadows(memory: Memory, model_name: str, by_id: Outcomes) -> tuple[Nu
     nothing = np.zeros(0, dtype=np.int64)
     if not len(by_id):
         return nothing, nothing
+    ids, inverse = _distinct(by_id)
+    place_of = {block_id: place for place, block_id in enumerate(ids)}
+    order = np.argsort(inverse, kind="stable")
+    bounds = np.searchsorted(inverse[order], np.arange(len(ids) + 1))
+    at, numbers = [nothing], [nothing]
+    for origin, number, row_count in await memory.shadows_of_blocks(model_name, ids):
+        place = place_of[origin]
+        told = order[bounds[place] : bounds[place + 1]]
+        told = told[by_id["row"][told] < row_count]
+        at.append(told)
+        numbers.append(np.full(len(told), number, dtype=np.int64))
+    return np.concatenate(at), np.concatenate(numbers)
+
+
+def _distinct(by_id: Outcomes) -> tuple[list[bytes], NDArray[np.intp]]:
+    """The blocks that truths name, and each one's place among them."""
     halves = np.stack([by_id["high"], by_id["low"]], axis=1).astype("<u8")
-    places: dict[bytes, list[int]] = {}
-    for place, each in enumerate(halves):
-        places.setdefault(each.tobytes(), []).append(place)
-    pairs = [
-        (place, number)
-        for origin, number, row_count in await memory.shadows_of_blocks(model_name, list(places))
-        for place in places[origin]
-        if by_id["row"][place] < row_count
-    ]
-    at, numbers = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    return at, numbers
+    distinct, inverse = np.unique(halves, axis=0, return_inverse=True)
+    return [each.tobytes() for each in distinct], inverse.reshape(-1)
 
 
 def truths_for(outcomes: Outcomes, block: Numbers, row: Numbers, *, by_client: bool) -> Truths:
