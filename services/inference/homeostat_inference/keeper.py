@@ -467,6 +467,8 @@ class Keeper:
                 self._announce_failure(slot, message)
                 if not self.following.cache.has(model_name, version):
                     self.following.forget_file((model_name, version))
+                else:
+                    self.following.note_unfit((model_name, version))
             case Need():
                 self._begin(self._pin(slot, message))
             case _:
@@ -497,11 +499,19 @@ class Keeper:
                     version=each.version,
                     input_fingerprint=each.input_fingerprint,
                 )
+        held = {
+            (each.model_name, each.version)
+            for each in self.crashes.held
+            if not each.input_fingerprint
+        }
+        self.following.planner.unfit |= held & {run.key for run in runs if not run.rows}
         self.following.renew()
 
     def release(self, model_name: str, version: int, input_fingerprint: str) -> int:
         """Lets it run again; how many quarantines that lifted."""
         count = self.crashes.release(model_name, version, input_fingerprint)
+        if count and not input_fingerprint:
+            self.following.planner.unfit.discard((model_name, version))
         self.following.renew()
         return count
 
@@ -512,6 +522,7 @@ class Keeper:
             loaded = slot.told.loaded.get((name, model.champion or 0))
             if loaded is None or model.champion is None:
                 continue
+            self.following.note_loaded(name, model.champion, model.revision)
             if self._announced.is_new(slot.name, name, model.champion, model.revision):
                 self._tell(slot.name, name, model.champion, model.revision, loaded.load_seconds)
 

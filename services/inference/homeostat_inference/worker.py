@@ -110,6 +110,7 @@ class Worker:
         self._taken = asyncio.Event()
         self._leave = asyncio.Event()
         self._is_followed = False
+        self._is_serving = False
         self._is_over = threading.Event()
 
     @property
@@ -129,7 +130,9 @@ class Worker:
                 self._settings.queue_bytes,
             ),
             self._control.send,
+            None if self._assignment.is_successor else self._runs,
         )
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         self._loader.take(await self._first_plan())
         async with AsyncExitStack() as stack:
             observed = telemetry.setup("inference", self._settings.otlp_endpoint)
@@ -149,7 +152,6 @@ class Worker:
             if not await self._take_over():
                 return
             stack.push(self._journal)
-            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
             self._control.send(Ready(self._doors.grpc_port, self._doors.http_port or 0))
             log.info(
                 "worker_serving",
@@ -208,6 +210,8 @@ class Worker:
         # Where readers may read up to now; and from now on there is a writer.
         self._board.words[Word.COMMITTED_END] = self._journal.end
         self._board.words[Word.IS_WRITING] = 1
+        self._loader.watch = self._runs
+        self._is_serving = True
         self._gate.open()
         return True
 
@@ -435,7 +439,7 @@ class Worker:
         while not self._is_over.wait(_WATCH_SECONDS):
             self._runs.end_overdue(time.monotonic_ns())
             looks += 1
-            if looks % 4 == 0:
+            if self._is_serving and looks % 4 == 0:
                 self._show()
 
     def _show(self) -> None:

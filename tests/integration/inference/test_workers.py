@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tests.support.inference import (
 )
 from tests.support.onnx_models import (
     constant,
+    endless,
     halves,
     integer_division,
     integers,
@@ -339,3 +340,56 @@ async def test_with_fewer_workers_the_journals_of_the_others_are_sent_to_their_e
 
         # The dead journals hold up no promise.
         await read_topic(embedded_broker.address, PREDICTIONS, has_promise)
+
+
+def deadly() -> bytes:
+    """Ends whoever loads it: a division that is worked out in advance."""
+    return halves(
+        helper.make_node("Div", ["smallest", "minus_one"], ["d"]),
+        helper.make_node("Cast", ["d"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "f"], ["g"]),
+        helper.make_node("Add", ["g", "z"], ["s"]),
+        initializers=[
+            constant("smallest", np.array([SMALLEST], np.int64)),
+            constant("minus_one", np.array([-1], np.int64)),
+        ],
+    )
+
+
+@pytest.mark.parametrize("make", [deadly, endless])
+async def test_a_version_that_can_not_be_loaded_leaves_the_one_before_it_serving_in_any_worker(
+    make: Callable[[], bytes],
+    embedded_broker: TestBroker,
+    registry: StandInRegistry,
+    tmp_path: Path,
+) -> None:
+    async with a_server(embedded_broker, registry, tmp_path) as running:
+        await ask(running.address, columns([1.0], ["red"]))
+        registry.add(2, make(), signature())
+        registry.promote(2)
+
+        async def is_given_up() -> bool:
+            try:
+                told = await serving(running)
+            except grpc.aio.AioRpcError:
+                return False
+            return any("version 2" in each for each in told.degraded_reasons)
+
+        await eventually(is_given_up, seconds=30, what="version 2 given up")
+        told = await all_ready(running, 1)
+        os.kill(told.workers[0].process_id, signal.SIGKILL)
+
+        before = told.workers[0].process_id
+
+        async def is_answered_by_another() -> bool:
+            try:
+                told = await serving(running)
+                answer = await ask(running.address, columns([1.0], ["red"]))
+            except grpc.aio.AioRpcError:
+                return False
+            return told.workers[0].process_id != before and answer.version == 1
+
+        await eventually(is_answered_by_another, what="an answer of version 1")
+        await running.kill()
+        await running.restart()
+        assert (await ask(running.address, columns([1.0], ["red"]))).version == 1

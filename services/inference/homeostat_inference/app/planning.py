@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from homeostat.events.v1.serving_pb2 import Batching
 from homeostat.registry.v1.registry_pb2 import Model
@@ -44,19 +45,29 @@ def wanted(model: ModelPlan) -> tuple[int, ...]:
     return tuple(dict.fromkeys((*model.versions(), *model.shadows)))
 
 
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A champion that a worker had loaded, and by which revision it was one."""
+
+    version: int
+    revision: int
+
+
 def attainable(
-    model: ModelPlan, before: ModelPlan | None, is_here: Callable[[Key], bool]
+    model: ModelPlan, proven: Proven | None, is_here: Callable[[Key], bool]
 ) -> ModelPlan:
-    """As much of the plan as files are here for. Who was champion ``before`` stays it until the
-    next one's file has come."""
+    """As much of the plan as can be loaded here. Who was champion before, and was loaded, stays it
+    until the next one's file has come, or if that can't be loaded."""
 
     def has(version: int | None) -> bool:
         return version is not None and is_here((model.name, version))
 
     champion, revision = model.champion, model.revision
     if champion is not None and not has(champion):
-        champion = before.champion if before is not None and has(before.champion) else None
-        revision = before.revision if before is not None else 0
+        is_left = proven is not None and has(proven.version)
+        champion, revision = (
+            (proven.version, proven.revision) if proven is not None and is_left else (None, 0)
+        )
     return replace(
         model,
         revision=revision,
@@ -76,6 +87,9 @@ class Planner:
     # What the registry wants, by model name; and how far that is followed.
     models: dict[str, ModelPlan] = field(default_factory=dict)
     pinned: list[Key] = field(default_factory=list)
+    proven: dict[str, Proven] = field(default_factory=dict)
+    # Versions that can't be loaded, whoever tries.
+    unfit: set[Key] = field(default_factory=set)
 
     def begin_with(self, plan: ServingPlan) -> None:
         """Goes on where the last life ended."""
@@ -106,8 +120,12 @@ class Planner:
     ) -> ServingPlan | None:
         """The next plan; None if nothing has changed."""
         last = self.plan
+
+        def is_able(key: Key) -> bool:
+            return is_here(key) and key not in self.unfit
+
         models = {
-            name: attainable(each, last.models.get(name), is_here)
+            name: attainable(each, self.proven.get(name), is_able)
             for name, each in self.models.items()
         }
         pinned = tuple(each for each in self.pinned if is_here(each))
@@ -126,4 +144,18 @@ class Planner:
             for name, model in models.items()
             for each in wanted(model)
         }
-        return named | set(self.pinned)
+        left = {(name, each.version) for name, each in self.proven.items()}
+        return named | left | set(self.pinned)
+
+    def stored(self) -> dict[str, Any]:
+        """What has to outlive the keeper, beside the plan."""
+        return {
+            "proven": {name: [e.version, e.revision] for name, e in self.proven.items()},
+            "unfit": sorted(self.unfit),
+        }
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """What `stored` gave; KeyError, TypeError or ValueError if it is something else."""
+        proven = stored["proven"].items()
+        self.proven = {str(n): Proven(int(version), int(at)) for n, (version, at) in proven}
+        self.unfit = {(str(name), int(version)) for name, version in stored["unfit"]}

@@ -13,6 +13,8 @@ SUSPECT_SECONDS = 60.0
 ALONE_CRASHES, AMONG_CRASHES = 2, 3
 # So many within so long hold a whole version back.
 VERSION_CRASHES, VERSION_SECONDS = 5, 300.0
+# So many while it was loaded do.
+LOAD_CRASHES = 2
 # Restarts are at once, until so many deaths fall into so long.
 DEATHS, DEATH_SECONDS = 5, 10.0
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -28,6 +30,7 @@ class DeadRun:
 
     model_name: str
     version: int
+    # 0: it was being loaded.
     rows: int
     # One per row, or nothing if they are not known.
     fingerprints: tuple[str, ...] = ()
@@ -72,7 +75,8 @@ class CrashBook:
             self._suspects[run.key] = now + SUSPECT_SECONDS
             self._note_rows(run, len(runs) == 1, reason, now_us)
         for key in {each.key for each in runs}:
-            self._note_version(key, reason, now, now_us)
+            has_rows = any(each.rows for each in runs if each.key == key)
+            self._note_version(key, has_rows, reason, now, now_us)
 
     def _note_rows(self, run: DeadRun, is_only: bool, reason: str, now_us: int) -> None:
         if run.rows > _COUNTED_RUN_ROWS:
@@ -87,10 +91,11 @@ class CrashBook:
         while len(self._rows) > _REMEMBERED_ROWS:
             del self._rows[next(iter(self._rows))]
 
-    def _note_version(self, key: Key, reason: str, now: float, now_us: int) -> None:
+    def _note_version(self, key: Key, has_rows: bool, reason: str, now: float, now_us: int) -> None:
         lately = [each for each in self._crashes.get(key, []) if now - each < VERSION_SECONDS]
         self._crashes[key] = lately = [*lately, now]
-        if len(lately) >= VERSION_CRASHES:
+        # A version that can't be loaded would take the others' workers with it.
+        if len(lately) >= (VERSION_CRASHES if has_rows else LOAD_CRASHES):
             del self._crashes[key]
             self._hold(key, "", len(lately), reason, now_us)
 
@@ -187,5 +192,8 @@ def end_reason(status: int, runs: Sequence[DeadRun], killed_for: str) -> str:
             how = f"signal {number}"
     else:
         how = f"exit status {status >> 8}"
-    names = sorted({f"{each.model_name} version {each.version}" for each in runs})
-    return f"{how} while {' and '.join(names)} ran" if names else how
+    names = sorted(
+        f"{each.model_name} version {each.version} {'ran' if each.rows else 'was loaded'}"
+        for each in runs
+    )
+    return f"{how} while {' and '.join(dict.fromkeys(names))}" if names else how

@@ -12,7 +12,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -324,16 +325,33 @@ class BoardRuns:
         self, schema: Schema, deadline_ns: int, arrays: Sequence[Array], rows: int
     ) -> Watched:
         """Takes an area; more runs than areas go unseen by the keeper, and are not ended."""
+        now_ns = time.monotonic_ns()
+        return self._enter(schema, min(deadline_ns, now_ns + self._limit_ns), arrays, rows, now_ns)
+
+    @contextmanager
+    def loading(self, schema: Schema, seconds: float) -> Iterator[Watched]:
+        """A version is being loaded or warmed, which has so much time: on the board, a run without
+        rows."""
+        now_ns = time.monotonic_ns()
+        run = self._enter(schema, now_ns + round(seconds * 1e9), (), 0, now_ns)
+        try:
+            yield run
+        finally:
+            self.exit(run)
+
+    def _enter(
+        self, schema: Schema, deadline_ns: int, arrays: Sequence[Array], rows: int, now_ns: int
+    ) -> Watched:
         try:
             run = self._free.pop()
         except IndexError:
             return Watched(-1, self._new_options())
         known = self._known.get(id(schema), (None, None))[1] or self._know(schema)
-        now_ns = time.monotonic_ns()
         board, words, at = self._board, self._board.words, run.at // _WORD
         if run.known is not known:
             self._write_head(run, known, schema.version)
-        data = packed(known.layout, arrays) if rows * schema.input_row_bytes <= _DATA_BYTES else b""
+        is_kept = 0 < rows * schema.input_row_bytes <= _DATA_BYTES
+        data = packed(known.layout, arrays) if is_kept else b""
         if 0 < len(data) <= _DATA_BYTES:
             board.write_bytes(run.at + _RUN_WORDS * _WORD + _NAME_BYTES + _LAYOUT_BYTES, data)
             words[at + 7] = len(data)
@@ -342,9 +360,9 @@ class BoardRuns:
         run.is_overdue = False
         run.started_ns = now_ns
         run.rows = rows
-        run.deadline_ns = min(deadline_ns, now_ns + self._limit_ns)
+        run.deadline_ns = deadline_ns
         words[at + 1] = now_ns
-        words[at + 2] = run.deadline_ns
+        words[at + 2] = deadline_ns
         words[at + 3] = rows
         words[at + 8] += 1
         words[at] = _RUNNING
@@ -357,7 +375,7 @@ class BoardRuns:
         words = self._board.words
         words[run.at // _WORD] = _IDLE
         counted_at = run.known.counted_at
-        if counted_at is not None:
+        if counted_at is not None and run.rows:
             words[counted_at + 3] += 1
             words[counted_at + 4] += run.rows
             words[counted_at + 5] += time.monotonic_ns() - run.started_ns

@@ -26,6 +26,8 @@ class Assignment:
     # None: no HTTP.
     http_address: str | None
     keeper_address: str
+    # The one before is still there: the board is its own until the slot is handed over.
+    is_successor: bool = False
 
     def told(self) -> dict[str, Any]:
         """For the nursery."""
@@ -39,6 +41,7 @@ class Assignment:
             told["address"],
             told["http_address"],
             told["keeper_address"],
+            told["is_successor"],
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from homeostat.events.v1.version_changed_pb2 import VersionChanged
 from homeostat_inference.app.plan import ModelPlan, ServingPlan
-from homeostat_inference.app.planning import Planner, model_plan, wanted
+from homeostat_inference.app.planning import Planner, Proven, model_plan, wanted
 from homeostat_inference.app.supervising import CrashBook
 from homeostat_inference.domain.errors import InvalidInput, NotServed
 from homeostat_inference.domain.schema import Schema, schema_of
@@ -61,7 +61,8 @@ class Following:
             stored = json.loads(self.plan_file.read_text())
             plan = ServingPlan.from_json(json.dumps(stored["plan"]))
             self.crashes.restore(stored["held"])
-        except (OSError, ValueError, KeyError, TypeError):
+            self.planner.restore(stored["planner"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
         self.planner.begin_with(plan)
         self._here = {key for key in self.planner.versions() if self.cache.has(*key)}
@@ -124,6 +125,15 @@ class Following:
             self.planner.pin(key)
             self.renew()
 
+    def note_unfit(self, key: Key) -> None:
+        """Nobody can load it: who was champion before goes on in its place."""
+        self.planner.unfit.add(key)
+        self.renew()
+
+    def note_loaded(self, model_name: str, version: int, revision: int) -> None:
+        """A worker has this champion loaded."""
+        self.planner.proven[model_name] = Proven(version, revision)
+
     def forget_file(self, key: Key) -> None:
         """A worker found the file damaged: it has to be fetched anew."""
         self._here.discard(key)
@@ -143,7 +153,11 @@ class Following:
         self.publish(plan)
 
     def _keep(self, plan: ServingPlan) -> None:
-        stored = {"plan": json.loads(plan.to_json()), "held": self.crashes.stored()}
+        stored = {
+            "plan": json.loads(plan.to_json()),
+            "held": self.crashes.stored(),
+            "planner": self.planner.stored(),
+        }
         named = self.planner.versions() | self._bringing
         self._here &= named
         try:

@@ -2,14 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from homeostat.registry.v1.registry_pb2 import Version
 from homeostat_inference.app.plan import ServingPlan
+from homeostat_inference.app.ports import Model
 from homeostat_inference.app.serving import Served, Table
 from homeostat_inference.domain.errors import InvalidInput
-from homeostat_inference.domain.schema import schema_of
+from homeostat_inference.domain.schema import Schema, schema_of
+from homeostat_inference.domain.tensors import Array
+from homeostat_inference.edges.board import BoardRuns
 from homeostat_inference.edges.control import Applied, Dropped, Failed, Loaded, Message
 from homeostat_inference.edges.session import OnnxModel, UnfitModel, warm
 from homeostat_inference.edges.versions import VersionCache
@@ -17,6 +21,8 @@ from homeostat_kit.logs import get_logger
 
 # A version that could not be loaded is not tried again at once.
 _RETRY_SECONDS = 5.0
+_LOAD_SECONDS = 60.0
+_WARM_SECONDS = 5.0
 Key = tuple[str, int]
 log = get_logger("homeostat_inference.loading")
 
@@ -48,6 +54,8 @@ class PlanLoader:
     cache: VersionCache
     limits: Limits
     tell: Callable[[Message], None]
+    # None as long as the board is another worker's.
+    watch: BoardRuns | None = None
     plan: ServingPlan = field(default_factory=ServingPlan)
     loads_count: int = 0
     # Whether every version of the last plan is loaded, or can't be.
@@ -146,8 +154,13 @@ class PlanLoader:
 
     def _served(self, version: Version, content: bytes) -> Served:
         schema = schema_of(version.model_name, version.version, version.signature)
-        model = OnnxModel(content, schema)
-        run_seconds = warm(model, schema)
+        if self.watch is None:
+            model = OnnxModel(content, schema)
+            run_seconds = warm(model, schema)
+        else:
+            with self.watch.loading(schema, _LOAD_SECONDS):
+                model = OnnxModel(content, schema)
+            run_seconds = warm(_InTime(model, schema, self.watch), schema)
         self.loads_count += 1
         return Served(
             schema,
@@ -157,6 +170,27 @@ class PlanLoader:
             queue_rows=self.limits.queue_rows,
             queue_bytes=self.limits.queue_bytes,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _InTime:
+    """A model whose runs on generated rows must come to an end."""
+
+    model: Model
+    schema: Schema
+    watch: BoardRuns
+
+    def run(self, inputs: Sequence[Array], options: Any = None) -> list[Array]:
+        """UnfitModel if it takes too long."""
+        with self.watch.loading(self.schema, _WARM_SECONDS) as run:
+            try:
+                return self.model.run(inputs, run.options)
+            except Exception as error:
+                if run.is_overdue:
+                    raise UnfitModel(
+                        f"a run on generated rows did not end within {_WARM_SECONDS:.0f} s"
+                    ) from error
+                raise
 
 
 def _wanted(plan: ServingPlan) -> list[Key]:

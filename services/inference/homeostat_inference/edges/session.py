@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from homeostat.columns import DTYPES, datatype_of
+from homeostat_inference.app.ports import Model
 from homeostat_inference.domain.schema import Schema, Tensor
 from homeostat_inference.domain.tensors import Array
 
@@ -72,7 +73,7 @@ def _compare(found: Sequence[Any], expected: Sequence[Tensor], what: str) -> Non
         raise UnfitModel(f"the model's {what} are {has}, the signature's {wants}")
 
 
-def warm(model: OnnxModel, schema: Schema) -> Callable[[int], float]:
+def warm(model: Model, schema: Schema) -> Callable[[int], float]:
     """Runs the model on generated rows, and says how long a run of so many rows takes: the 99th
     percentile in seconds. UnfitModel if it fails or answers anything but the signature's outputs.
     """
@@ -88,7 +89,7 @@ def warm(model: OnnxModel, schema: Schema) -> Callable[[int], float]:
     return lambda rows: one + per_row * (rows - _ONE)
 
 
-def _measured(model: OnnxModel, rows: list[Array]) -> float:
+def _measured(model: Model, rows: list[Array]) -> float:
     seconds: list[float] = []
     deadline = time.monotonic() + _MEASURED_SECONDS
     while len(seconds) < _MEASURED_RUNS and time.monotonic() < deadline:

@@ -221,6 +221,7 @@ class WorkerSlot:
             if not await self._wanted(stop):
                 return
             try:
+                self._clear_board()
                 process, self._successor = self._successor or await self._spawn(), None
                 reason, is_crash = await self._one_life(process)
             except OSError as error:
@@ -257,12 +258,12 @@ class WorkerSlot:
                 each.cancel()
         return self._is_wanted.is_set() and not stop.is_set()
 
-    async def _spawn(self) -> "_Process":
+    async def _spawn(self, *, is_successor: bool = False) -> "_Process":
         """A process that prepares itself for the slot."""
         ours, theirs = socket.socketpair()
         try:
             child = await self._nursery.fork(
-                self._orders.assignment(),
+                {**self._orders.assignment(), "is_successor": is_successor},
                 [theirs.fileno(), self.board.descriptor, self.bell, *self._orders.given()],
             )
         except (OSError, NurseryDied):
@@ -288,12 +289,14 @@ class WorkerSlot:
             process.end()
         return self._bury(process, status)
 
-    def _begin(self, process: "_Process") -> None:
-        self._process, self.process_id = process, process.child.pid
+    def _clear_board(self) -> None:
         for word in COUNTERS:
             self._totals[word] += self.board.get(word)
         self._models = self.models()
         self.board.begin_life()
+
+    def _begin(self, process: "_Process") -> None:
+        self._process, self.process_id = process, process.child.pid
         self.told = process.told
         self.state = STARTING
         self.started_at_us = time.time_ns() // 1000
@@ -381,7 +384,7 @@ class WorkerSlot:
         successor: _Process | None = None
         if self._may_overlap:
             try:
-                successor = await self._spawn()
+                successor = await self._spawn(is_successor=True)
                 await asyncio.wait_for(successor.prepared.wait(), _START_SECONDS)
             except (OSError, NurseryDied, TimeoutError) as error:
                 log.error("successor_failed", slot=self.name, reason=repr(error))

@@ -204,6 +204,11 @@ class Status:
             for each in (*model.versions(), *model.shadows)
         }
         found = {k: reason for k, reason in self.following.failures.items() if k in wanted}
+        found |= {
+            key: "the workers that tried ended, or refused it"
+            for key in self.following.planner.unfit
+            if key in wanted
+        }
         for slot in (*self.slots, self.shadow):
             found |= {k: reason for k, reason in slot.told.failed.items() if k in wanted}
         return found
@@ -215,6 +220,11 @@ class Status:
             for model in self.following.planner.models.values()
             for version, arm in _arms(model)
         ]
+        for name, model in plan.models.items():
+            asked = self.following.planner.models.get(name)
+            if model.champion is not None and asked and asked.champion != model.champion:
+                # It goes on until the next one can be loaded.
+                found.append(self._version(model, model.champion, ARM_CHAMPION))
         for name, version in plan.pinned:
             model = plan.models.get(name) or ModelPlan(name, 0)
             found.append(self._version(model, version, ARM_PINNED))
