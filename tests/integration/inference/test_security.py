@@ -108,7 +108,13 @@ async def ask(address: str, call: str, security: ChannelSecurity) -> str:
 
 
 async def _streamed(inference: Any) -> list[Any]:
-    return [each async for each in inference.ModelStreamInfer(iter([ROW]), timeout=10)]
+    while True:
+        try:
+            return [each async for each in inference.ModelStreamInfer(iter([ROW]), timeout=10)]
+        except grpc.aio.AioRpcError as error:
+            # grpc.aio's own word for a status that came while it was sending a message.
+            if error.details() != "Internal error from Core":
+                raise
 
 
 OPEN = {"live", "ready"}
