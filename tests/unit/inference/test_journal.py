@@ -200,6 +200,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, code: int = errno.ENOSPC) -> None:
         self.fails_at: set[str] = set()
+        self.bytes_through = 5
         self._code = code
         self._has_written = False
         for name in ("pwrite", "fdatasync", "ftruncate"):
@@ -213,7 +214,7 @@ class Disk:
             self._has_written = not self._has_written
             if name == "pwrite" and self._has_written:
                 data, at = rest
-                return real(file, bytes(data)[:5], at)
+                return real(file, bytes(data)[: self.bytes_through], at)
             raise OSError(self._code, os.strerror(self._code))
 
         return call
@@ -241,6 +242,26 @@ def test_a_disk_that_fails_is_said_and_readers_see_no_part_of_what_was_refused(
             b"four",
         ]
     assert payloads_in(tmp_path) == [b"one", b"three", b"four"]
+
+
+@pytest.mark.parametrize("fails_at", [{"pwrite"}, {"fdatasync"}])
+def test_of_what_was_refused_nothing_is_found_after_a_crash_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: set[str]
+) -> None:
+    disk = Disk(monkeypatch)
+    # The first of two records goes through.
+    disk.bytes_through = 60
+    refused = [Outcome(), Outcome()]
+    with a_journal(tmp_path) as journal:
+        assert keep(journal, b"one") is None
+        disk.fails_at = fails_at
+        journal.append(Kind.OUTCOMES, b"two", done=refused[0])
+        journal.append(Kind.OUTCOMES, b"three" * 20, done=refused[1])
+        journal.commit()
+        assert [isinstance(each.error, NotKept) for each in refused] == [True, True]
+        # As who comes after the crash reads it, who is told by nobody how far it goes.
+        assert payloads_in(tmp_path) == [b"one"]
+        disk.fails_at = set()
 
 
 def test_what_must_be_kept_is_owed_while_the_disk_fails_and_comes_before_all_else(
