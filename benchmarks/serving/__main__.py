@@ -15,9 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import further, report
-from benchmarks.serving.compare import Bench, cells_of, compare, one_call, rows64, started_peers
+from benchmarks.serving.compare import (
+    Bench,
+    Measure,
+    cells_of,
+    compare,
+    one_call,
+    rows64,
+    side_by_side,
+    started_peers,
+)
+from benchmarks.serving.generator import Load, build
 from benchmarks.serving.install import FOLDER, install
-from benchmarks.serving.load import Load, build
 from benchmarks.serving.models import load_models
 from benchmarks.serving.others import PEERS
 
@@ -26,6 +35,7 @@ MORE_OF_OURS = "ours-fast-grpcio, ours-durable-grpcio, and any of them with -2w 
 FIGURES = ("compare", "rows64", "call", "swaps", "memory", "overload", "fairness", "shadow")
 # Those that need the peers.
 BESIDE = {"compare", "rows64", "call"}
+_REPORTS = {"compare": report.comparison, "rows64": report.rows64, "call": report.one_call}
 _TITLES = {
     "swaps": "Versions swapped under load",
     "memory": "Memory (MiB)",
@@ -60,7 +70,12 @@ def main() -> None:
                 bench.absent[name] = missing[PEERS[name].environment]
         peers = [each for each in servers if each in PEERS] if {*given.only} & BESIDE else []
         with started_peers(bench, peers):
-            texts = [_measured(figure, bench, servers, given, found) for figure in given.only]
+            figures = _beside(bench, given)
+            found |= side_by_side(bench, servers, figures) if figures else {}
+        texts = [
+            _REPORTS[each](found[each]) if each in BESIDE else _alone(each, bench, given, found)
+            for each in given.only
+        ]
     found["absent"], found["failures"] = bench.absent, bench.failures
     found["seconds"] = round(time.monotonic() - begun)
     text = "\n".join([_head(found), *texts, *_absent(bench)])
@@ -69,33 +84,31 @@ def main() -> None:
     _write(given.table, text)
 
 
-def _measured(
-    figure: str, bench: Bench, servers: list[str], given: argparse.Namespace, found: dict[str, Any]
-) -> str:
-    """One figure, into ``found``, and as text."""
-    first = next((each for each in servers if each.startswith("ours")), OURS[0])
-    if figure == "compare":
-        cells = [each for each in cells_of(bench, given.connections) if given.ids_or(each.has_ids)]
-        cells = [each for each in cells if each.model in given.models]
-        found[figure] = compare(bench, servers, cells)
-        return report.comparison(found[figure])
-    if figure == "rows64":
-        found[figure] = rows64(bench, servers)
-        return report.rows64(found[figure])
-    if figure == "call":
-        found[figure] = one_call(bench, servers)
-        return report.one_call(found[figure])
-    more = {}
-    if figure == "swaps":
-        more = {"count": given.swaps}
-    elif figure == "memory":
-        more = {"requests": given.requests}
-    try:
-        found[figure] = getattr(further, figure)(bench, first, **more)
-    except Exception as error:
-        bench.tell_of(f"{figure} of {first}", error)
-        return f"\n### {_TITLES[figure]}\n\nnot measured: {error}"
-    return report.plain(f"{_TITLES[figure]}: {first}", found[figure])
+def _beside(bench: Bench, given: argparse.Namespace) -> dict[str, Measure]:
+    """What is measured of every server."""
+    cells = [
+        each
+        for each in cells_of(bench, given.connections)
+        if given.ids_or(each.has_ids) and each.model in given.models
+    ]
+    figures = {"compare": compare(bench, cells), "rows64": rows64(bench), "call": one_call(bench)}
+    return {name: each for name, each in figures.items() if name in given.only}
+
+
+def _alone(figure: str, bench: Bench, given: argparse.Namespace, found: dict[str, Any]) -> str:
+    """One figure of each of our servers, into ``found``, and as text."""
+    more = {"swaps": {"count": given.swaps}, "memory": {"requests": given.requests}}
+    texts = []
+    for server in [each for each in given.servers if each != "none"]:
+        title = f"{_TITLES[figure]}: {server}"
+        try:
+            result = getattr(further, figure)(bench, server, **more.get(figure, {}))
+        except Exception as error:
+            bench.tell_of(f"{figure} of {server}", error)
+            continue
+        found.setdefault(figure, {})[server] = result
+        texts.append(report.plain(title, result))
+    return "\n".join(texts)
 
 
 def _arguments() -> argparse.Namespace:
@@ -177,4 +190,4 @@ def _write(path: Path | None, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,5 +1,6 @@
 """The table: every server, model and number of connections, in interleaved rounds."""
 
+import json
 import subprocess
 import sys
 import time
@@ -12,11 +13,12 @@ from statistics import median
 from typing import Any
 
 from benchmarks.serving import others, ours
+from benchmarks.serving.generator import Load
 from benchmarks.serving.install import python_of
-from benchmarks.serving.load import Load
 from benchmarks.serving.models import INPUT, TREES, BenchModel, Bodies, session, write_bodies
 
-_CALLS = 1500
+_CALLS = 1000
+_CALL_SECONDS = 120
 # A server that failed in so many rounds is left alone.
 _PATIENCE = 2
 _CODE = Path(__file__).parent / "peers"
@@ -74,13 +76,8 @@ class Bench:
         """One cell; its answers were checked before, and some are again."""
         bodies = self.bodies(cell.model, cell.rows, has_ids=cell.has_ids)
         self.check(server, port, bodies)
-        return self.load.run(
-            port,
-            bodies,
-            connections=cell.connections,
-            seconds=self.seconds,
-            warm_up=self.warm_up,
-        )
+        options = {"seconds": self.seconds, "warm_up": self.warm_up}
+        return self.load.run(port, bodies, connections=cell.connections, **options)
 
     def give_up(self, server: str, error: BaseException) -> None:
         """It is reported as absent from now on."""
@@ -116,51 +113,58 @@ def cells_of(bench: Bench, connections: Sequence[int]) -> list[Cell]:
     return cells
 
 
-def compare(bench: Bench, servers: Sequence[str], cells: Sequence[Cell]) -> dict[str, Any]:
-    """Medians over the rounds, by cell and server."""
+# What one figure measures of a server: keys and results.
+Measure = Callable[[str, int], Iterator[tuple[str, dict[str, Any]]]]
+
+
+def side_by_side(
+    bench: Bench, servers: Sequence[str], figures: Mapping[str, Measure]
+) -> dict[str, dict[str, Any]]:
+    """Every server once per round, in another order each; ours is started anew each time.
+
+    Medians over the rounds, by figure, key and server.
+    """
+    found: dict[str, Any] = {name: defaultdict(lambda: defaultdict(list)) for name in figures}
+    failures: Counter[str] = Counter()
+    for turn in range(bench.rounds):
+        for name in servers if turn % 2 == 0 else list(reversed(servers)):
+            if name in bench.absent or failures[name] >= _PATIENCE:
+                continue
+            try:
+                with _place(bench, name) as port:
+                    for figure, measure in figures.items():
+                        for key, result in measure(name, port):
+                            found[figure][key][name].append(result)
+                            _tell(turn, name, key, result)
+            except Exception as error:
+                failures[name] += 1
+                bench.tell_of(name, error)
+    return {
+        figure: {
+            key: {name: medians(by_server[name]) for name in servers if name in by_server}
+            for key, by_server in keys.items()
+        }
+        for figure, keys in found.items()
+    }
+
+
+def compare(bench: Bench, cells: Sequence[Cell]) -> Measure:
+    """Rates and latencies of all cells."""
 
     def of(name: str, port: int) -> Iterator[tuple[str, dict[str, Any]]]:
         for cell in cells:
             yield cell.key(), bench.measure(name, port, cell)
 
-    return interleaved(bench, servers, of)
-
-
-def interleaved(
-    bench: Bench,
-    servers: Sequence[str],
-    measure: Callable[[str, int], Iterator[tuple[str, dict[str, Any]]]],
-    settings: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Every server once per round, in another order each; ours is started anew each time."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    failures: Counter[str] = Counter()
-    for turn in range(bench.rounds):
-        order = servers if turn % 2 == 0 else list(reversed(servers))
-        for name in order:
-            if name in bench.absent or failures[name] == _PATIENCE:
-                continue
-            try:
-                with _place(bench, name, settings) as port:
-                    for key, result in measure(name, port):
-                        found[key][name].append(result)
-                        _tell(turn, name, key, result)
-            except Exception as error:
-                failures[name] += 1
-                bench.tell_of(name, error)
-    return {
-        key: {name: medians(results) for name, results in by_server.items()}
-        for key, by_server in found.items()
-    }
+    return of
 
 
 @contextmanager
-def _place(bench: Bench, name: str, settings: Mapping[str, str] | None) -> Iterator[int]:
+def _place(bench: Bench, name: str) -> Iterator[int]:
     """Where the server answers."""
     if name in bench.peer_ports:
         yield bench.peer_ports[name]
         return
-    with ours.a_server(name, bench.models, settings) as running:
+    with ours.a_server(name, bench.models) as running:
         yield running.port
 
 
@@ -173,7 +177,7 @@ def _tell(turn: int, name: str, key: str, result: Mapping[str, Any]) -> None:
 def medians(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of each number over the rounds; and the lowest and highest rate, to tell the noise."""
     numbers = {
-        name: round(median(float(each[name]) for each in results), 2)
+        name: round(median(float(each[name]) for each in results), 3)
         for name, value in results[0].items()
         if isinstance(value, int | float)
     }
@@ -181,22 +185,18 @@ def medians(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**numbers, "rounds": len(results), "lowest": rates[0], "highest": rates[-1]}
 
 
-def rows64(bench: Bench, servers: Sequence[str]) -> dict[str, Any]:
+def rows64(bench: Bench) -> Measure:
     """64-row requests beside onnxruntime's own batches of 64 in one process, on one core."""
     cell = Cell(TREES, 64, True, 16)
-    alone: list[float] = []
 
     def of(name: str, port: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        alone.append(in_process_rows(bench.models[TREES], bench.seconds))
+        own = in_process_rows(bench.models[TREES], bench.seconds)
         result = bench.measure(name, port, cell)
-        result["rows_per_second"] = result["requests_per_second"] * cell.rows
-        yield cell.key(), result
+        rows = result["requests_per_second"] * cell.rows
+        result |= {"rows_per_second": rows, "onnxruntime_rows_per_second": own}
+        yield cell.key(), {**result, "share_of_onnxruntime": rows / own}
 
-    found = interleaved(bench, servers, of)
-    own = median(alone) if alone else 0.0
-    for each in found.get(cell.key(), {}).values():
-        each["share_of_onnxruntime"] = round(each["rows_per_second"] / own, 3)
-    return {"onnxruntime_rows_per_second": round(own), **found}
+    return of
 
 
 def in_process_rows(model: BenchModel, seconds: float) -> float:
@@ -213,21 +213,19 @@ def in_process_rows(model: BenchModel, seconds: float) -> float:
     return 64 * count / taken
 
 
-def one_call(bench: Bench, servers: Sequence[str]) -> dict[str, Any]:
+def one_call(bench: Bench) -> Measure:
     """tritonclient on an idle server, one call after the other, the same script for all."""
 
     def of(name: str, port: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        import json  # noqa: PLC0415
-
         for model in bench.models.values():
             bench.check(name, port, bench.bodies(model.name))
             command = [str(python_of("tritonclient")), str(_CODE / "one_call.py")]
             command += [f"127.0.0.1:{port}", model.name, str(model.width), str(_CALLS)]
             output = subprocess.run(
-                command, capture_output=True, text=True, timeout=120, check=False
+                command, capture_output=True, text=True, timeout=_CALL_SECONDS, check=False
             )
             if output.returncode:
                 raise AssertionError(output.stderr.strip()[-1000:])
             yield f"{model.name}, tritonclient", json.loads(output.stdout)
 
-    return interleaved(bench, servers, of)
+    return of

@@ -18,6 +18,8 @@ from homeostat.events.v1.serving_pb2 import Serving
 from homeostat.inference.v2.open_inference_pb2 import ModelInferResponse
 
 _SWAP_SECONDS = 20.0
+# A version every so often: some 40 s of load for 200 of them.
+_SWAP_INTERVAL_SECONDS = 0.2
 _DEADLINE_MS = 250
 _MIB = 1024 * 1024
 
@@ -36,10 +38,12 @@ def swaps(bench: Bench, server: str, *, count: int = 200, connections: int = 16)
         ) as during:
             for number in range(2, count + 2):
                 taken.append(_swap(running, model, number, version))
+                time.sleep(max(0.0, _SWAP_INTERVAL_SECONDS - taken[-1]))
         after = bench.load.run(running.port, bodies, connections=connections, seconds=5)
     p99 = (calm["p99_us"] + after["p99_us"]) / 2
     return {
         "swaps": count,
+        "seconds_between_them": _SWAP_INTERVAL_SECONDS,
         "failed_requests": during["failed"],
         "requests": during["ok"],
         "answers_checked": during["checked"],
@@ -63,7 +67,7 @@ def _swap(running: Ours, model: BenchModel, number: int, version: Callable[[], i
     while version() != number:
         if time.monotonic() - begun > _SWAP_SECONDS:
             raise AssertionError(f"version {number} does not answer:\n{running.running.tail()}")
-        time.sleep(0.002)
+        time.sleep(0.01)
     return time.monotonic() - begun
 
 

@@ -14,8 +14,6 @@ import grpc
 import psutil
 from benchmarks.serving.install import FOLDER
 
-from homeostat.inference.v2.open_inference_pb2 import ModelInferRequest
-
 START_SECONDS = 60.0
 _STOP_SECONDS = 5.0
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -113,17 +111,19 @@ def wait_until_answering(
 def _is_answered(port: int, request: bytes) -> bool:
     # A channel per try: no back-off of gRPC's between them.
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.unary_unary(_METHOD)
         try:
-            call(request, timeout=2)
+            _infer(channel)(request, timeout=2)
         except grpc.RpcError:
             return False
     return True
 
 
-def ask(port: int, message: bytes | ModelInferRequest) -> Callable[[], bytes]:
+def ask(port: int, request: bytes) -> Callable[[], bytes]:
     """One request again and again over one connection."""
-    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-    call = channel.unary_unary(_METHOD)
-    content = message if isinstance(message, bytes) else message.SerializeToString()
-    return lambda: bytes(call(content, timeout=5))
+    call = _infer(grpc.insecure_channel(f"127.0.0.1:{port}"))
+    return lambda: bytes(call(request, timeout=5))
+
+
+def _infer(channel: grpc.Channel) -> Callable[..., bytes]:
+    call: Callable[..., bytes] = channel.unary_unary(_METHOD)
+    return call

@@ -135,7 +135,7 @@ def a_registry() -> Iterator[Registry]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="registry", daemon=True)
     thread.start()
-    registry = Registry(loop)
+    registry = Registry(loop)  # type: ignore[abstract] # what it lacks nobody here calls
     server = asyncio.run_coroutine_threadsafe(_serve(registry), loop).result(10)
     try:
         yield registry
