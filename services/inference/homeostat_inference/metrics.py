@@ -89,12 +89,12 @@ def _of_versions(status: Status) -> Sequence[Metric]:
         ]
 
     def failed_loads() -> Iterable[Observed]:
-        return [(status.loss_counts()["versions_not_loaded"], {})]
+        return [(each.failed_loads_count, {"slot": each.name}) for each in status.slots]
 
     return (
         _counter("model.rows", "{row}", "run", rows),
         _counter("model.batches", "{run}", "runs by rows, cumulated", batches),
-        _gauge("failed_loads", "{load}", "of versions that should serve", failed_loads),
+        _counter("failed_loads", "{load}", "of versions that should serve", failed_loads),
     )  # fmt: skip
 
 

@@ -160,6 +160,7 @@ class WorkerSlot:
         self.started_at_us = 0
         self.restart_count = 0
         self.crash_count = 0
+        self.failed_loads_count = 0
         self.last_end = ""
         self.memory_bytes = 0
         self.told = Told()
@@ -344,6 +345,8 @@ class WorkerSlot:
             if self.state == STARTING:
                 self.state = READY
             self._became_ready.set()
+        elif isinstance(message, Failed):
+            self.failed_loads_count += 1
         elif isinstance(message, Marked):
             waiting = self._marks.pop(message.number, None)
             if waiting is not None and not waiting.done():
