@@ -14,11 +14,11 @@ from homeostat_inference.app.serving import Table
 from homeostat_inference.edges.errors import CODES
 from homeostat_inference.edges.grpc_api import InferenceApi, ServerState
 from homeostat_inference.edges.http_server import HttpServer
-from homeostat_inference.edges.lane import Lane
+from homeostat_inference.edges.lane import Handle, Lane
 from homeostat_inference.edges.rest import Rest, RestRules
 from homeostat_inference.edges.roles import INFERENCE_SERVICE
 from homeostat_inference.edges.streaming import Streams
-from homeostat_inference.edges.transports import Handle, Infer, Transport, Turns, open_transport
+from homeostat_inference.edges.transports import Infer, Transport, Turns, open_transport
 from homeostat_kit.grpc_server import RunningServer, Security, serve
 
 

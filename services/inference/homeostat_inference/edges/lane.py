@@ -18,7 +18,7 @@ log = get_logger("homeostat_inference.lane")
 Handle = Callable[[Sequence[Call]], None]
 
 
-class LaneCall:
+class AwaitedCall:
     """A call whose asker waits on the event loop."""
 
     __slots__ = ("_answer", "_loop", "deadline_ns", "payload", "received_ns")
@@ -28,14 +28,13 @@ class LaneCall:
         loop: asyncio.AbstractEventLoop,
         answer: "asyncio.Future[bytes]",
         payload: bytes,
-        deadline_ns: int,
+        left_seconds: float | None,
     ) -> None:
         self._loop = loop
         self._answer = answer
         self.payload = payload
-        self.received_ns = time.monotonic_ns()
-        # Monotonic.
-        self.deadline_ns = deadline_ns
+        self.received_ns = now_ns = time.monotonic_ns()
+        self.deadline_ns = 0 if left_seconds is None else now_ns + int(left_seconds * 1e9)
 
     def respond(self, payload: bytes) -> None:
         """Wakes the asker with the serialized response."""
@@ -64,7 +63,7 @@ class Lane:
     def __init__(self, handle: Handle, name: str) -> None:
         """``name``: of the thread."""
         self._handle = handle
-        self._waiting: queue.SimpleQueue[LaneCall | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[AwaitedCall | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -73,8 +72,7 @@ class Lane:
         neither comes in time. Whoever stops waiting cancels it: the call is answered to nobody."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
-        deadline_ns = time.monotonic_ns() + int(timeout_seconds * 1e9)
-        self._waiting.put(LaneCall(loop, answer, payload, deadline_ns))
+        self._waiting.put(AwaitedCall(loop, answer, payload, timeout_seconds))
         expiry = loop.call_later(timeout_seconds, _expire, answer, timeout_seconds)
         answer.add_done_callback(lambda _: expiry.cancel())
         return answer
@@ -94,16 +92,17 @@ class Lane:
                     is_open = False
                     break
                 calls.append(call)
-            self._guarded(calls)
+            guarded(self._handle, calls)
 
-    def _guarded(self, calls: Sequence[Call]) -> None:
-        """An exception that escaped would end the loop, and with it the service."""
-        try:
-            self._handle(calls)
-        except Exception as error:
-            log.exception("receiving_failed", calls=len(calls))
-            for call in calls:
-                call.fail(error)
+
+def guarded(handle: Handle, calls: Sequence[Call]) -> None:
+    """An exception that escaped would end the loop that calls this, and with it the service."""
+    try:
+        handle(calls)
+    except Exception as error:
+        log.exception("receiving_failed", calls=len(calls))
+        for call in calls:
+            call.fail(error)
 
 
 def _expire(answer: "asyncio.Future[bytes]", seconds: float) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from homeostat_inference.app.ports import Call
 from homeostat_inference.edges.errors import status_of, trailing_of
+from homeostat_inference.edges.lane import AwaitedCall, Handle, guarded
 from homeostat_kit.auth import Forbidden, Guard, Unauthenticated
 from homeostat_kit.logs import get_logger
 
@@ -29,7 +30,6 @@ _TURN_CALLS = 4096
 _WAIT_MS = 200
 log = get_logger("homeostat_inference.transports")
 
-Handle = Callable[[Sequence[Call]], None]
 Infer = Callable[[bytes, Any], Any]
 
 
@@ -205,7 +205,7 @@ class NativeTransport:
         while (events := receive(BATCH_CALLS, turns.patience_ms(_WAIT_MS))) is not None:
             taken = 0
             while events:
-                _guarded(turns.take, self._calls(events))
+                guarded(turns.take, self._calls(events))
                 taken += len(events)
                 if len(events) < BATCH_CALLS or taken >= _TURN_CALLS:
                     break
@@ -233,60 +233,12 @@ class NativeTransport:
         return True
 
 
-def _guarded(handle: Handle, calls: Sequence[Call]) -> None:
-    """An exception that escaped would end the loop, and with it the service."""
-    try:
-        handle(calls)
-    except Exception as error:
-        log.exception("receiving_failed", calls=len(calls))
-        for call in calls:
-            call.fail(error)
-
-
-class GrpcioCall:
-    """A call whose handler waits on the event loop."""
-
-    __slots__ = ("_answer", "_loop", "deadline_ns", "payload", "received_ns")
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        answer: "asyncio.Future[bytes]",
-        payload: bytes,
-        left_seconds: float | None,
-    ) -> None:
-        self._loop = loop
-        self._answer = answer
-        self.payload = payload
-        self.received_ns = now_ns = time.monotonic_ns()
-        self.deadline_ns = 0 if left_seconds is None else now_ns + int(left_seconds * 1e9)
-
-    def respond(self, payload: bytes) -> None:
-        """Wakes the handler with the response."""
-        self._wake(lambda: self._answer.set_result(payload))
-
-    def fail(self, error: Exception) -> None:
-        """Wakes the handler with the error, which the server maps to a status."""
-        self._wake(lambda: self._answer.set_exception(error))
-
-    def _wake(self, finish: Callable[[], None]) -> None:
-        def finish_once() -> None:
-            if not self._answer.done():
-                finish()
-
-        try:
-            self._loop.call_soon_threadsafe(finish_once)
-        except RuntimeError:
-            # The loop has ended, and the client with it.
-            log.warning("answer_after_the_end")
-
-
 class GrpcioTransport:
     """grpc.aio alone."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self._waiting: queue.SimpleQueue[GrpcioCall | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[AwaitedCall | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="receive", daemon=True)
         self._server: Fallback
 
@@ -312,7 +264,7 @@ class GrpcioTransport:
     async def _infer(self, payload: bytes, context: Any) -> bytes:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
-        self._waiting.put(GrpcioCall(loop, answer, payload, context.time_remaining()))
+        self._waiting.put(AwaitedCall(loop, answer, payload, context.time_remaining()))
         try:
             return await answer
         except Exception as error:
@@ -324,12 +276,12 @@ class GrpcioTransport:
     def _loop(self) -> None:
         turns = self._turns
         while (calls := self._received(turns.patience_ms(_WAIT_MS) / 1000)) is not None:
-            _guarded(turns.take, calls)
+            guarded(turns.take, calls)
             turns.work()
 
-    def _received(self, seconds: float) -> list[GrpcioCall] | None:
+    def _received(self, seconds: float) -> list[AwaitedCall] | None:
         """Whatever waits, perhaps nothing after so many seconds; None at the end."""
-        calls: list[GrpcioCall] = []
+        calls: list[AwaitedCall] = []
         try:
             call = self._waiting.get(timeout=seconds) if seconds else self._waiting.get_nowait()
             while call is not None and len(calls) < _TURN_CALLS:
