@@ -1,21 +1,17 @@
 """The keeper: follows the registry, keeps workers alive, and sends on what they have kept."""
 
 import asyncio
-import json
 import os
-import socket
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import grpc
 
-from homeostat.events.v1.version_activated_pb2 import VersionActivated
 from homeostat.inference.v1.serving_pb2_grpc import add_ServingServiceServicer_to_server
 from homeostat.inference.v1.truth_pb2_grpc import add_TruthServiceServicer_to_server
 from homeostat.progress.v1.progress_pb2 import GetProgressResponse
@@ -26,9 +22,9 @@ from homeostat_inference.app.ports import Kind
 from homeostat_inference.app.records import pack_mark
 from homeostat_inference.app.supervising import CrashBook, DeadRun
 from homeostat_inference.app.truth import CallerMarks, Described
-from homeostat_inference.domain.blocks import timestamp
 from homeostat_inference.domain.errors import NotKept, NotServed
 from homeostat_inference.domain.times import TimeBounds, bounds
+from homeostat_inference.edges.announcing import Announcer
 from homeostat_inference.edges.archive import AskFate
 from homeostat_inference.edges.board import Word
 from homeostat_inference.edges.control import (
@@ -51,6 +47,7 @@ from homeostat_inference.edges.marks_file import MarkFile
 from homeostat_inference.edges.nursery import Nursery, NurseryDied
 from homeostat_inference.edges.passing import KEEPER_SERVICES
 from homeostat_inference.edges.promises import Promises
+from homeostat_inference.edges.reservation import Reservation
 from homeostat_inference.edges.shadow_positions import (
     Position,
     is_held,
@@ -60,7 +57,7 @@ from homeostat_inference.edges.shadow_positions import (
 from homeostat_inference.edges.slot_relay import Hooks, SlotRelay, Tail, wait_for
 from homeostat_inference.edges.slots import Orders, WorkerSlot
 from homeostat_inference.edges.status import Status
-from homeostat_inference.edges.versions import Registry, RegistryAway, VersionCache, write_whole
+from homeostat_inference.edges.versions import Registry, RegistryAway, VersionCache
 from homeostat_inference.metrics import keeper_metrics, observe
 from homeostat_inference.settings import InferenceSettings
 from homeostat_kit import grpc_server, telemetry
@@ -82,66 +79,6 @@ _PATH_BYTES = 100
 log = get_logger("homeostat_inference.keeper")
 
 
-@dataclass(slots=True)
-class Reservation:
-    """The server's port, held for the workers: each of them binds it for itself."""
-
-    address: str
-    _socket: socket.socket
-
-    @staticmethod
-    def of(address: str) -> "Reservation":
-        """OSError if somebody else listens there. Port 0 takes a free one."""
-        host, _, port = address.rpartition(":")
-        bare = host.strip("[]") or "0.0.0.0"  # noqa: S104 - as the address says
-        family, _, _, _, place = socket.getaddrinfo(
-            bare, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, socket.SOCK_STREAM) as stranger:
-            # Without SO_REUSEPORT, which would let us in beside a stranger who has it too.
-            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            stranger.bind(place)
-            number = stranger.getsockname()[1]
-        held = socket.socket(family, socket.SOCK_STREAM)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((place[0], number, *place[2:]))
-        return Reservation(f"{host}:{number}", held)
-
-    def close(self) -> None:
-        """Others may have it."""
-        self._socket.close()
-
-
-@dataclass(slots=True)
-class _Announced:
-    """Which champions were told of, slot by slot, so that a restart does not tell of them again."""
-
-    file: Path
-    known: dict[str, list[int]] = field(default_factory=dict)
-
-    def load(self) -> None:
-        """As far as the file can be read."""
-        try:
-            self.known = {
-                str(k): [int(e) for e in v] for k, v in json.loads(self.file.read_text()).items()
-            }
-        except (OSError, ValueError, TypeError, AttributeError):
-            return
-
-    def is_new(self, slot: str, model_name: str, version: int, revision: int) -> bool:
-        """Whether this was not told of yet; from now on it was."""
-        key = f"{slot}/{model_name}"
-        if self.known.get(key) == [version, revision]:
-            return False
-        self.known[key] = [version, revision]
-        try:
-            write_whole(self.file, json.dumps(self.known).encode())
-        except OSError as error:
-            log.warning("activations_not_noted", reason=str(error))
-        return True
-
-
 class Keeper:
     """Holds the parts together; `run` is its whole life."""
 
@@ -161,6 +98,12 @@ class Keeper:
         self._observed = observed
         self._clock = SystemClock()
         self._folder = settings.data_folder
+        self._announcer = Announcer(
+            settings.server_name,
+            self._folder / "versions" / "announced.json",
+            self._clock,
+            self._publish_activation,
+        )
         self.crashes = CrashBook()
         self.following = Following(
             registry,
@@ -169,7 +112,7 @@ class Keeper:
             self.crashes,
             self._folder / "versions" / "plan.json",
             self._publish,
-            self._champion_failed,
+            self._announcer.not_fetched,
         )
         self.slots: list[WorkerSlot] = []
         self.relays: dict[str, SlotRelay] = {}
@@ -178,7 +121,6 @@ class Keeper:
         self._applied_epoch = ""
         self._applied: dict[tuple[str, int], int] = {}
         self._health = TellHealth([], is_losing=False, is_ready=False)
-        self._announced = _Announced(self._folder / "versions" / "announced.json")
         self._marking = asyncio.Lock()
         self._is_leaving = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -203,7 +145,7 @@ class Keeper:
             is_explicit = self._settings.watermark_mode == "explicit"
             self._marks = CallerMarks(is_explicit=is_explicit, mark_us=self._marks_file.mark_us)
             self._asked_mark_us = self._marks.mark_us
-            self._announced.load()
+            self._announcer.begin()
             await asyncio.to_thread(self.following.begin)
             self._has_cached = bool(self.following.plan.models)
             self.journal = stack.enter_context(self._open_journal())
@@ -464,7 +406,7 @@ class Keeper:
             case Loaded() | Applied():
                 self._announce(slot)
             case Failed(model_name, version):
-                self._announce_failure(slot, message)
+                self._announcer.failed(slot.name, self.following.plan, message)
                 if not self.following.cache.has(model_name, version):
                     self.following.forget_file((model_name, version))
                 else:
@@ -515,44 +457,15 @@ class Keeper:
         self.following.renew()
         return count
 
-    # What is told of versions.
-
     def _announce(self, slot: WorkerSlot) -> None:
-        for name, model in self.following.plan.models.items():
-            loaded = slot.told.loaded.get((name, model.champion or 0))
-            if loaded is None or model.champion is None:
-                continue
-            self.following.note_loaded(name, model.champion, model.revision)
-            if self._announced.is_new(slot.name, name, model.champion, model.revision):
-                self._tell(slot.name, name, model.champion, model.revision, loaded.load_seconds)
+        plan = self.following.plan
+        for name, model in plan.models.items():
+            if model.champion is not None and (name, model.champion) in slot.told.loaded:
+                self.following.note_loaded(name, model.champion, model.revision)
+        self._announcer.loaded(slot.name, plan, slot.told.loaded)
 
-    def _announce_failure(self, slot: WorkerSlot, failed: Failed) -> None:
-        model = self.following.plan.models.get(failed.model_name)
-        if model is None or model.champion != failed.version:
-            return
-        name, version = failed.model_name, failed.version
-        if self._announced.is_new(f"{slot.name} failed", name, version, model.revision):
-            self._tell(slot.name, name, version, model.revision, failed.load_seconds, failed.error)
-
-    def _champion_failed(self, model_name: str, version: int, revision: int, error: str) -> None:
-        if self._announced.is_new("failed", model_name, version, revision):
-            self._tell("", model_name, version, revision, 0.0, error)
-
-    def _tell(
-        self, slot: str, model_name: str, version: int, revision: int, seconds: float,
-        error: str = "",
-    ) -> None:  # fmt: skip
-        name = self._settings.server_name
-        message = VersionActivated(
-            model_name=model_name,
-            version=version,
-            revision=revision,
-            worker_id=f"{name}/{slot}" if slot else name,
-            load_seconds=seconds,
-            error=error,
-            occurred_at=timestamp(self._clock.now_us()),
-        )
-        self.journal.append(Kind.ACTIVATION, message.SerializeToString(), must=True)
+    def _publish_activation(self, message: bytes) -> None:
+        self.journal.append(Kind.ACTIVATION, message, must=True)
         self._begin(asyncio.to_thread(self.journal.commit))
 
     # Following the registry.
