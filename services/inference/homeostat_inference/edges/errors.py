@@ -60,6 +60,14 @@ def trailing_of(error: Exception) -> Metadata:
     seconds = getattr(error, "retry_after_seconds", None)
     if seconds is None:
         return ()
+    # Under load one error is told to very many.
+    known: Metadata | None = error.__dict__.get(_DETAILS_KEY)
+    if known is None:
+        known = error.__dict__[_DETAILS_KEY] = _details(error, seconds)
+    return known
+
+
+def _details(error: Exception, seconds: float) -> Metadata:
     code, text = status_of(error)
     delay = Duration()
     delay.FromNanoseconds(int(seconds * 1e9))
