@@ -66,22 +66,26 @@ _DRAIN_SECONDS = 2.0
 _LOCK_SECONDS = 5.0
 # Beyond what makes a worker be replaced: what a single allocation may still take.
 _MEMORY_SPARE = 1.5
+# The native front reserves what a message's length says before the message has come, up to 4 GiB
+# each, and ends the process where it can't. What is reserved costs nothing until it is written.
+_NATIVE_SPARE_BYTES = 1 << 40
 log = get_logger("homeostat_inference.worker")
 
 
 def run_worker(settings: InferenceSettings, told: Mapping[str, Any], given: Sequence[int]) -> int:
     """The life of a forked process. ``given``: control socket, board, and what wakes the relay."""
     control, board, bell = given
-    _bound_memory(settings.worker_memory_bytes)
+    spare_bytes = _NATIVE_SPARE_BYTES if settings.transport == "native" else 0
+    _bound_memory(settings.worker_memory_bytes, spare_bytes)
     worker = Worker(settings, Assignment.of(told), Board.open(board), bell)
     uvloop.run(worker.run(socket.socket(fileno=control)))
     return 0
 
 
-def _bound_memory(worker_memory_bytes: int) -> None:
+def _bound_memory(worker_memory_bytes: int, spare_bytes: int) -> None:
     """One giant allocation is to fail in the model that asks for it, not to end this machine."""
     data_bytes = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    limit = data_bytes + round(worker_memory_bytes * _MEMORY_SPARE)
+    limit = data_bytes + round(worker_memory_bytes * _MEMORY_SPARE) + spare_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 

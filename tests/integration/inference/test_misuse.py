@@ -18,7 +18,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -553,6 +553,17 @@ async def test_an_open_call_of_empty_data_costs_no_memory(server: Server) -> Non
         stream = client.begin(grpc_headers(client.address))
         for _ in range(20):
             client.send(_data(stream, b"") * 1000)
+
+
+async def test_lengths_of_4_gib_that_never_come_cost_no_memory(server: Server) -> None:
+    before = {each.pid for each in server.processes()}
+    with nothing_stays(server), ExitStack() as stack:
+        for _ in range(50):
+            client = stack.enter_context(Http2(server.address))
+            stream = client.begin(grpc_headers(client.address))
+            client.data(stream, message(GOOD, length=2**32 - 1))
+        server.answers()
+    assert {each.pid for each in server.processes()} == before
 
 
 async def test_trailers_of_the_client_are_read_over(server: Server) -> None:
