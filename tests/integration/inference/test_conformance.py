@@ -58,6 +58,7 @@ async def serving(
             registry=registry.address,
             folder=tmp_path_factory.mktemp("conforming"),
             transport=request.param,
+            http_address=f"127.0.0.1:{free_port()}",
         ) as running:
             yield Shared(running, registry, shared_broker)
 
@@ -109,13 +110,30 @@ async def test_nvidias_grpc_client_finds_everything_as_the_protocol_says(serving
 
 
 async def test_kserves_client_is_answered(serving: Shared, kserve_python: Path) -> None:
-    found = await _found_by(kserve_python, "kserve_client.py", serving.inference.address, KINDS)
-    assert found["live"] and found["ready"]
-    assert found["models_ready"] == [True, False]
-    assert found["raw"] == ALL
+    inference = serving.inference
+    found = await _found_by(
+        kserve_python, "kserve_client.py", inference.address, KINDS, _http_address(inference)
+    )
+    for ways in (found, found["http"]):
+        assert ways["live"] and ways["ready"]
+        assert ways["models_ready"] == [True, False]
+        assert ways["raw"] == ALL
+        assert ways["id"] == "mine"
     assert found["typed"] == MADE_FOR_JSON
-    assert found["id"] == "mine"
     assert found["refused"] == "StatusCode.NOT_FOUND"
+
+
+def _http_address(inference: RunningInference) -> str:
+    return inference.environment["HOMEOSTAT_INFERENCE_HTTP_ADDRESS"]
+
+
+async def test_nvidias_http_client_gets_every_datatype_back_as_bytes_and_as_json(
+    serving: Shared,
+) -> None:
+    found = await _found_by(
+        sys.executable, "triton_http_kinds.py", _http_address(serving.inference), KINDS
+    )
+    assert found == {"binary": ALL, "json": ALL, "mixed": ALL}
 
 
 def _typed_request() -> ModelInferRequest:
