@@ -210,6 +210,7 @@ class Keeper:
                 for each in (*self.slots, self.shadow)
             ]
             tasks.create_task(self._follow(stop), name="registry")
+            tasks.create_task(self.following.bring(stop), name="files")
             tasks.create_task(self._follow_topic(stop), name="versions")
             tasks.create_task(self._forget(stop), name="forget")
             tasks.create_task(self._tell_health(stop), name="health")
@@ -572,7 +573,7 @@ class Keeper:
     async def _progress(self) -> GetProgressResponse:
         epoch = self._bus.epoch
         # Read along the flow, so that what moves on in the meantime is counted twice, not missed.
-        open_work = self.following.fetching_count + len(self._tasks)
+        open_work = self.following.open_work_count + len(self._tasks)
         number = self.following.plan.number
         for slot in self.slots:
             open_work += slot.board.get(Word.ROWS_IN_HAND) + slot.board.get(Word.FETCHING)

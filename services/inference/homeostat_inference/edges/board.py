@@ -391,7 +391,9 @@ class BoardRuns:
         """Rows whose fingerprints are among these."""
         layout = layout_of(schema)
         names = fingerprints(layout, len(arrays[0]), packed(layout, arrays))
-        return [row for row, each in enumerate(names) if each in held]
+        found = [row for row, each in enumerate(names) if each in held]
+        self._board.words[Word.HELD_BACK] += len(found)
+        return found
 
     def end_overdue(self, now_ns: int) -> int:
         """Tells runs beyond their deadline to end; how many. Called now and then by a thread."""

@@ -53,7 +53,10 @@ class Following:
     _schemas: dict[Key, Schema] = field(default_factory=dict)
     _failures: "OrderedDict[Key, tuple[float, str]]" = field(default_factory=OrderedDict)
     _poke: asyncio.Event = field(default_factory=asyncio.Event)
-    _working: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    # Whether something that is wanted may not be here.
+    _is_behind: bool = False
+    _was_told: bool = False
 
     def begin(self) -> None:
         """Takes up the last plan and what was held back, as far as they can be read."""
@@ -77,53 +80,68 @@ class Following:
         """Versions that could not be had lately, and why."""
         return {key: reason for key, (_, reason) in self._failures.items()}
 
+    @property
+    def open_work_count(self) -> int:
+        """What is still to be fetched, as far as it is known."""
+        return self.fetching_count + self._is_behind
+
     async def run(self, interval_seconds: float, stop: asyncio.Event) -> None:
-        """Asks again and again, and at once when the topic says that something has changed."""
+        """Asks again and again, and at once when a file is missing."""
         while not stop.is_set():
             self._poke.clear()
             await self.look()
             await _first_of(stop, self._poke, 0.2 if not self.has_snapshot else interval_seconds)
 
+    async def bring(self, stop: asyncio.Event) -> None:
+        """Fetches what is wanted, beside `run`: a kill switch does not wait for a large file."""
+        while not stop.is_set():
+            await _first_of(stop, self._wanted, _RETRY_SECONDS)
+            self._wanted.clear()
+            await self._bring_all()
+
     async def look(self) -> None:
-        """Follows a snapshot, as far as it can; says once if the registry is away."""
-        async with self._working:
-            try:
-                snapshot = await self.registry.snapshot()
-                for model in snapshot.models:
-                    self.planner.follow(model_plan(model))
-                await self._bring_all()
-            except RegistryAway as error:
-                if self.away_since is None:
-                    log.warning("registry_away", reason=str(error))
-                    self.away_since = time.monotonic()
-            except OSError as error:
-                log.error("snapshot_not_followed", reason=str(error))
-            else:
-                self.has_snapshot = True
-                self.away_since = None
-            self.renew()
+        """Follows a snapshot with the files that are here; says once if the registry is away."""
+        try:
+            snapshot = await self.registry.snapshot()
+        except RegistryAway as error:
+            self._note_away(error)
+            return
+        self.away_since = None
+        for model in snapshot.models:
+            self.planner.follow(model_plan(model))
+        self._was_told = True
+        self.renew()
+        self._want()
+
+    def _want(self) -> None:
+        self._is_behind = True
+        self._wanted.set()
+
+    def _note_away(self, error: RegistryAway) -> None:
+        if self.away_since is None:
+            log.warning("registry_away", reason=str(error))
+            self.away_since = time.monotonic()
 
     async def hear(self, change: VersionChanged) -> None:
         """What the topic says, which may be newer than the last snapshot."""
-        async with self._working:
-            known = self.planner.models.get(change.model_name) or ModelPlan(change.model_name, 0)
-            if change.revision > known.revision:
-                champion = change.champion_version if change.HasField("champion_version") else None
-                self.planner.follow(replace(known, revision=change.revision, champion=champion))
+        known = self.planner.models.get(change.model_name) or ModelPlan(change.model_name, 0)
+        if change.revision > known.revision:
+            champion = change.champion_version if change.HasField("champion_version") else None
+            self.planner.follow(replace(known, revision=change.revision, champion=champion))
+        self._want()
         await self.look()
 
     async def pin(self, key: Key) -> None:
         """Makes a named version part of the plan; NotServed or RegistryAway if it can't be."""
-        async with self._working:
+        if key not in self._here:
+            reason = self._failed_lately(key)
+            if reason:
+                raise NotServed(reason)
+            await self._bring(key)
             if key not in self._here:
-                reason = self._failed_lately(key)
-                if reason:
-                    raise NotServed(reason)
-                await self._bring(key)
-                if key not in self._here:
-                    raise NotServed(self._failed_lately(key) or "it could not be fetched")
-            self.planner.pin(key)
-            self.renew()
+                raise NotServed(self._failed_lately(key) or "it could not be fetched")
+        self.planner.pin(key)
+        self.renew()
 
     def note_unfit(self, key: Key) -> None:
         """Nobody can load it: who was champion before goes on in its place."""
@@ -169,8 +187,7 @@ class Following:
         self._schemas = {key: each for key, each in self._schemas.items() if key in self._here}
 
     async def _bring_all(self) -> None:
-        """Files of everything that is wanted, champions first; RegistryAway if that is not all."""
-        away: RegistryAway | None = None
+        """Files of everything that is wanted, champions first."""
         models = list(self.planner.models.values())
         champions = [(each.name, each.champion) for each in models if each.champion is not None]
         others = [(each.name, version) for each in models for version in wanted(each)]
@@ -180,12 +197,13 @@ class Following:
             try:
                 await self._bring(key)
             except RegistryAway as error:
-                away = error
-            else:
-                # What is here can serve while the next one is fetched.
-                self.renew()
-        if away is not None:
-            raise away
+                self._note_away(error)
+                return
+            # What is here can serve while the next one is fetched.
+            self.renew()
+        if not self._wanted.is_set():
+            self._is_behind = False
+            self.has_snapshot = self.has_snapshot or self._was_told
 
     async def _bring(self, key: Key) -> None:
         self.fetching_count += 1

@@ -47,7 +47,7 @@ _WORKERS_LOSSES = {
     "requests_refused": Word.REFUSED,
     "requests_failed": Word.FAILED,
     "records_not_kept": Word.JOURNAL_REFUSED,
-    "requests_held_back": Word.HELD_BACK,
+    "rows_held_back": Word.HELD_BACK,
     "runs_ended_at_deadline": Word.OVERDUE,
     "rows_not_sampled": Word.SAMPLED_OUT,
     "rows_shed": Word.SHED,
