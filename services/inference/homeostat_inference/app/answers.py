@@ -121,10 +121,9 @@ class Answers:
 
     def _raws(self, part: Part[Item], first: int) -> list[bytes]:
         """Each request's own outputs, as fields of the message."""
-        indexes = part.outputs
-        all_raw = all(self._is_raw(part, each) for each in indexes)
-        if all_raw and all(self._outputs[each].dtype != object for each in indexes):
-            return _raw_numbers(part, [self._outputs[each] for each in indexes], first)
+        outputs = [self._outputs[each] for each in part.outputs]
+        if part.is_raw and not any(each.dtype.hasobject for each in outputs):
+            return _raw_numbers(part, outputs, first)
         return [self._written(part, first + at * part.each) for at in range(len(part.items))]
 
     def _written(self, part: Part[Item], first: int) -> bytes:
@@ -146,6 +145,9 @@ def _raw_numbers(part: Part[Item], outputs: Sequence[Array], first: int) -> list
     """Raw contents of numbers, with tag and length in front: all requests' in one buffer."""
     count = len(part.items)
     rows = slice(first, first + part.rows)
+    if count == 1:
+        contents = [values[rows].tobytes() for values in outputs]
+        return [b"".join([piece for each in contents for piece in (_raw_tag(len(each)), each)])]
     own = [
         np.ascontiguousarray(values[rows]).reshape(count, -1).view(np.uint8) for values in outputs
     ]
@@ -163,8 +165,13 @@ def _raw_numbers(part: Part[Item], outputs: Sequence[Array], first: int) -> list
 
 
 @lru_cache(maxsize=256)
+def _raw_tag(size: int) -> bytes:
+    return _RAW_OUTPUT_TAG + varint(size)
+
+
+@lru_cache(maxsize=256)
 def _raw_head(size: int) -> Array:
-    return np.frombuffer(_RAW_OUTPUT_TAG + varint(size), np.uint8)
+    return np.frombuffer(_raw_tag(size), np.uint8)
 
 
 def _parameter(name: str, **value: int | str) -> bytes:

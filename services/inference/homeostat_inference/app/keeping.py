@@ -1,6 +1,7 @@
 """From a run to the journal, and from there to the answers."""
 
 import hashlib
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from homeostat_inference.app.book import BlockBook, Placed, Size
 from homeostat_inference.app.intake import MAX_BLOCK_BYTES, Rules, expected_bytes
 from homeostat_inference.app.ports import Call, Done
 from homeostat_inference.app.records import column_bytes, pack_rows
-from homeostat_inference.app.running import Ran, row_times
+from homeostat_inference.app.running import Ran
 from homeostat_inference.app.serving import Served
 from homeostat_inference.app.waiting import Waiting
 from homeostat_inference.domain.blocks import outline
@@ -24,7 +25,8 @@ from homeostat_inference.domain.requests import EVENT_TIME_INPUT
 from homeostat_inference.domain.tensors import Array
 
 _NO_BLOCK = bytes(16)
-_SECONDS = np.float32(1e-9)
+_TIME = struct.Struct("<q")
+_LATENCY = struct.Struct("<f")
 
 
 class ClientKeys:
@@ -166,11 +168,8 @@ class _Group:
     def _prepare(self) -> None:
         keeper, batch = self._keeper, self.batch
         now_ns = time.monotonic_ns()
-        self._times = row_times(batch, keeper.book.promised_us or 0)
-        # The last row's time is an arrival where no client gave one, and those don't fall.
-        is_given = any(each.part.event_times is not None for each in batch)
-        newest_us = self._times.max() if is_given else self._times[-1]
-        keeper.see(int(newest_us), batch[-1].arrived_at_us)
+        self._times, newest_us = _times(batch, keeper.book.promised_us or 0)
+        keeper.see(newest_us, batch[-1].arrived_at_us)
         self._latencies = _latencies(batch, now_ns)
         self._client_ids = _client_ids(batch)
         self._context_values: list[Array] = (
@@ -244,10 +243,10 @@ class _Group:
             outline=b"" if placed.first_row else self._outline(),
             client_keys=b"" if ids is None else self._keeper.keys.of(ids[own]),
             columns=[
-                self._times[own].tobytes(),
+                self._times[own.start * _TIME.size : own.stop * _TIME.size],
                 answered.scores[run].tobytes(),
                 answered.decisions[run].tobytes(),
-                self._latencies[own].tobytes(),
+                self._latencies[own.start * _LATENCY.size : own.stop * _LATENCY.size],
                 *[column_bytes(each[run]) for each in answered.inputs],
                 *[column_bytes(each[run]) for each in answered.outputs],
                 *[column_bytes(each[own]) for each in self._context_values],
@@ -313,13 +312,36 @@ class _Group:
         return [max(0, (started_ns - each.received_ns) // 1000) for each in calls]
 
 
-def _latencies(batch: Sequence[Waiting], now_ns: int) -> Array:
-    parts = []
+def _times(batch: Sequence[Waiting], earliest_us: int) -> tuple[bytes, int]:
+    """Every row's event time, packed, and the newest one; where the client gave none it is the
+    arrival, but not before ``earliest_us``: a replay may run ahead of the clock."""
+    packed = []
+    newest_us = 0
     for each in batch:
-        own = np.array([now_ns - call.received_ns for call in each.part.items], "<f4")
-        own *= _SECONDS
-        parts.append(own if each.part.each == 1 else np.repeat(own, each.part.each))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        given = each.part.event_times
+        if given is None:
+            time_us = max(each.arrived_at_us, earliest_us)
+            packed.append(_TIME.pack(time_us) * each.rows)
+        else:
+            time_us = int(given.max())
+            packed.append(given.tobytes())
+        newest_us = max(newest_us, time_us)
+    return b"".join(packed), newest_us
+
+
+def _latencies(batch: Sequence[Waiting], now_ns: int) -> bytes:
+    """Every row's time from its receipt, in seconds, packed."""
+    packed = []
+    # Requests that came in together share it.
+    received_ns, own = -1, b""
+    for each in batch:
+        rows = each.part.each
+        for call in each.part.items:
+            if call.received_ns != received_ns:
+                received_ns = call.received_ns
+                own = _LATENCY.pack((now_ns - received_ns) / 1e9)
+            packed.append(own if rows == 1 else own * rows)
+    return b"".join(packed)
 
 
 def _client_ids(batch: Sequence[Waiting]) -> list[bytes] | None:

@@ -6,8 +6,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from homeostat.schema import judge
 from homeostat_inference.app.ports import Call, Run, RunWatch
 from homeostat_inference.app.routing import Guard
@@ -187,15 +185,3 @@ def require_rows(outputs: Sequence[Array], rows: int) -> None:
     for each in outputs:
         if each.shape[:1] != (rows,):
             raise ValueError(f"expected an output of {rows} rows, got shape {each.shape}")
-
-
-def row_times(batch: Sequence[Waiting], earliest_us: int) -> Array:
-    """Every row's event time, in microseconds; the arrival where the client gave none, but not
-    before ``earliest_us``: a replay may run ahead of the clock."""
-    times = [
-        np.full(each.rows, max(each.arrived_at_us, earliest_us), "<i8")
-        if each.part.event_times is None
-        else each.part.event_times
-        for each in batch
-    ]
-    return times[0] if len(times) == 1 else np.concatenate(times)

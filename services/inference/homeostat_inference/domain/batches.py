@@ -29,6 +29,8 @@ def unfit(
             reason = _reason(schema, tensor, float(worst), int(row) - first)
             found.setdefault(at, {}).setdefault(index, reason)
     for at, part in enumerate(parts):
+        if not part.context_schema:
+            continue
         for index, name in _bad_contexts(part):
             reason = f"context {name!r}: expected finite numbers or NaN for null, got infinity"
             found.setdefault(at, {}).setdefault(index, f"model {schema.model_name!r}, {reason}")
