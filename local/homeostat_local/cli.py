@@ -35,7 +35,7 @@ def up(
             "--set",
             metavar="NAME=VALUE",
             help="A service's setting without HOMEOSTAT_, like INFERENCE_WATERMARK_MODE=explicit; "
-            "for all: OTLP_ENDPOINT, LOG_LEVEL.",
+            "for all: OTLP_ENDPOINT, LOG_LEVEL, TOKENS_FILE, TLS_CERTIFICATE_FILE, ...",
         ),
     ] = None,
     ports: Annotated[

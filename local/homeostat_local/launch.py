@@ -17,7 +17,18 @@ SERVICES = ("registry", "inference", "ledger", "monitor", "retrainer")
 HTTP_PORTS = MappingProxyType({"inference": "inference-http"})
 
 # Settings that every service has, and that are set for all at once.
-COMMON_SETTINGS = ("OTLP_ENDPOINT", "LOG_LEVEL")
+COMMON_SETTINGS = (
+    "OTLP_ENDPOINT",
+    "LOG_LEVEL",
+    "TOKENS_FILE",
+    "PEER_TOKEN",
+    "TLS_CERTIFICATE_FILE",
+    "TLS_KEY_FILE",
+    "TLS_CLIENT_CA_FILE",
+    "PEER_CA_FILE",
+    "PEER_CERTIFICATE_FILE",
+    "PEER_KEY_FILE",
+)
 
 _FILE_NAME = "launch.json"
 _PREFIX = "HOMEOSTAT_"
