@@ -64,6 +64,13 @@ def test_a_champion_that_can_not_be_loaded_leaves_the_proven_one_in_its_place() 
     assert (other.proven, other.unfit) == (planner.proven, planner.unfit)
 
 
+def test_where_there_is_a_fallback_it_stands_in_for_a_champion_that_can_not_be_loaded() -> None:
+    model = ModelPlan("risk", 2, champion=3, fallback=1)
+    unfit = {("risk", 3)}
+    assert attainable(model, Proven(2, 1), only(1, 2, 3).__contains__, unfit) == model
+    assert attainable(model, Proven(2, 1), only(2, 3).__contains__, unfit).champion == 2
+
+
 def test_plans_are_numbered_and_made_only_if_something_has_changed() -> None:
     planner = Planner(pinned_limit=4)
     assert renewed(planner) is None

@@ -1,6 +1,6 @@
 """From the registry's word to what workers are told to serve."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,16 +54,21 @@ class Proven:
 
 
 def attainable(
-    model: ModelPlan, proven: Proven | None, is_here: Callable[[Key], bool]
+    model: ModelPlan,
+    proven: Proven | None,
+    is_here: Callable[[Key], bool],
+    unfit: Container[Key] = (),
 ) -> ModelPlan:
     """As much of the plan as can be loaded here. Who was champion before, and was loaded, stays it
-    until the next one's file has come, or if that can't be loaded."""
+    until the next one's file has come; and if that can't be loaded, unless there is a fallback."""
 
     def has(version: int | None) -> bool:
-        return version is not None and is_here((model.name, version))
+        key = (model.name, version)
+        return version is not None and is_here((model.name, version)) and key not in unfit
 
     champion, revision = model.champion, model.revision
-    if champion is not None and not has(champion):
+    is_stood_in_for = has(model.fallback) and (model.name, champion) in unfit
+    if champion is not None and not has(champion) and not is_stood_in_for:
         is_left = proven is not None and has(proven.version)
         champion, revision = (
             (proven.version, proven.revision) if proven is not None and is_left else (None, 0)
@@ -120,12 +125,8 @@ class Planner:
     ) -> ServingPlan | None:
         """The next plan; None if nothing has changed."""
         last = self.plan
-
-        def is_able(key: Key) -> bool:
-            return is_here(key) and key not in self.unfit
-
         models = {
-            name: attainable(each, self.proven.get(name), is_able)
+            name: attainable(each, self.proven.get(name), is_here, self.unfit)
             for name, each in self.models.items()
         }
         pinned = tuple(each for each in self.pinned if is_here(each))
