@@ -105,7 +105,11 @@ class RegistryApi(RegistryServiceServicer):
         """ALREADY_EXISTS if the name is taken."""
         autonomy = messages.autonomy(request.autonomy) if request.autonomy else None
         made = await registering.create_model(
-            request.model_name, autonomy, book=self._tools.book, clock=self._tools.clock
+            request.model_name,
+            autonomy,
+            actor=_who(""),
+            book=self._tools.book,
+            clock=self._tools.clock,
         )
         return pb.CreateModelResponse(model=messages.model(made))
 

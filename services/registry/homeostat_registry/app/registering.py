@@ -47,11 +47,14 @@ class Part(Enum):
 Parts = AsyncIterator[tuple[Part, bytes]]
 
 
-async def create_model(name: str, autonomy: Autonomy | None, *, book: Book, clock: Clock) -> Model:
-    """A new model without versions; AlreadyExists if the name is taken."""
+async def create_model(
+    name: str, autonomy: Autonomy | None, *, actor: str, book: Book, clock: Clock
+) -> Model:
+    """A new model without versions; AlreadyExists if the name is taken. ``actor``: if it is known,
+    since anybody may."""
     require_model_name(name)
     wanted = Model(name, autonomy or Autonomy.APPROVE, None, 1, clock.now_us())
-    made = await book.create_model(wanted, actor="")
+    made = await book.create_model(wanted, actor=actor)
     if made is None:
         raise AlreadyExists(f"model {name} exists already")
     return made
