@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import json
+import os
+import signal
 import sys
 import zlib
 from collections.abc import AsyncIterator
@@ -12,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import psutil
 import pytest
 import pytest_asyncio
 from tests.support.inference import (
@@ -24,6 +27,7 @@ from tests.support.inference import (
     read_topic,
 )
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 from homeostat.ids import parse_prediction_id
 from homeostat.topics import OUTCOMES, PREDICTIONS
@@ -298,3 +302,56 @@ async def test_a_client_that_waits_to_be_asked_is_asked(served: Served) -> None:
 async def test_an_answer_names_no_library(served: Served) -> None:
     async with served.session.get(served.url("/v2")) as answer:
         assert answer.headers["Server"] == "homeostat"
+
+
+def listening_on(parent: int, port: int) -> set[int]:
+    """Which of a process's descendants listen on a port."""
+    return {
+        each.pid
+        for each in psutil.Process(parent).children(recursive=True)
+        for socket in each.net_connections("tcp")
+        if socket.status == psutil.CONN_LISTEN and socket.laddr.port == port
+    }
+
+
+async def test_workers_share_the_port_and_may_die(
+    shared_broker: str, tmp_path: Path, served: Served
+) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v2/models/{MODEL}/infer"
+
+    async def is_answered() -> bool:
+        # A connection of its own: the kernel picks a worker for each.
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(url, json={"inputs": ROW}) as answer,
+            ):
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async with an_inference(
+        port=free_port(),
+        broker=shared_broker,
+        registry=served.registry.address,
+        folder=tmp_path,
+        http_address=f"127.0.0.1:{port}",
+        workers=2,
+    ) as running:
+
+        async def both_listen() -> bool:
+            return len(listening_on(running.process.pid, port)) == 2
+
+        await eventually(both_listen, what="two workers listen")
+        assert all([await is_answered() for _ in range(20)])
+        before = listening_on(running.process.pid, port)
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+
+        async def is_replaced() -> bool:
+            now = listening_on(running.process.pid, port)
+            return len(now) == 2 and victim not in now
+
+        await eventually(is_replaced, what="a fresh worker")
+        assert all([await is_answered() for _ in range(20)])
