@@ -1,6 +1,7 @@
 """The protocol over HTTP: as NVIDIA's client speaks it, as people write it, as nobody should."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
@@ -306,12 +307,14 @@ async def test_an_answer_names_no_library(served: Served) -> None:
 
 def listening_on(parent: int, port: int) -> set[int]:
     """Which of a process's descendants listen on a port."""
-    return {
-        each.pid
-        for each in psutil.Process(parent).children(recursive=True)
-        for socket in each.net_connections("tcp")
-        if socket.status == psutil.CONN_LISTEN and socket.laddr.port == port
-    }
+    found = set()
+    for each in psutil.Process(parent).children(recursive=True):
+        # One may end while it is looked at.
+        with contextlib.suppress(psutil.Error):
+            sockets = each.net_connections("tcp")
+            if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in sockets):
+                found.add(each.pid)
+    return found
 
 
 async def test_workers_share_the_port_and_may_die(
