@@ -19,6 +19,7 @@ from homeostat_inference.app.assembly import Assembler, Sealed
 from homeostat_inference.app.book import BlockBook
 from homeostat_inference.app.engine import Engine
 from homeostat_inference.app.intake import Rules
+from homeostat_inference.app.plan import CanaryPlan, ModelPlan, ServingPlan
 from homeostat_inference.app.ports import Chain, Done, Kind
 from homeostat_inference.app.serving import Served, Table
 from homeostat_inference.domain.layouts import Layouts, _walk, learn
@@ -329,3 +330,32 @@ def test_no_bytes_take_the_walk_beyond_their_end(content: bytes) -> None:
         assert layout.matches(stack) is None
         assert part.columns[0].tobytes() == checked.columns[0]
         assert part.columns[1].tobytes() == checked.columns[1]
+
+
+def test_a_client_belongs_to_the_same_side_of_a_canary_however_its_requests_are_read() -> None:
+    worlds = [World(256), World(0)]
+    arms: list[list[tuple[str, str]]] = []
+    for world in worlds:
+        candidate = Served(
+            schema_of("m", 2, SIGNATURE),
+            Mixes(),
+            run_seconds=lambda rows: 0.0,
+            inline_seconds=1.0,
+            queue_rows=1000,
+            queue_bytes=1 << 20,
+        )
+        plan = ModelPlan("m", 1, champion=1, canary=CanaryPlan(2, 0.5))
+        world.engine.table.apply(
+            ServingPlan(1, {"m": plan}), {("m", 1): world.served, ("m", 2): candidate}
+        )
+        for _ in range(3):
+            calls = [
+                Call(a_request(f"client-{number:02d}", number).SerializeToString())
+                for number in range(40)
+            ]
+            world.engine.handle(calls)
+        told_arms = [each.answers[0].parameters["homeostat_arm"].string_param for each in calls]
+        arms.append([(each.answers[0].id, arm) for each, arm in zip(calls, told_arms, strict=True)])
+    assert worlds[0].engine.intake.learned_count == 1
+    assert arms[0] == arms[1]
+    assert {arm for _, arm in arms[0]} == {"champion", "canary"}

@@ -30,8 +30,8 @@ from homeostat_inference.domain.schema import Schema
 from homeostat_inference.domain.tensors import Array
 from homeostat_inference.domain.times import TimeBounds
 
-# Longer requests are worth their parsing.
-MAX_BYTES = 1 << 20
+# Longer requests are worth their parsing, and are not copied side by side.
+MAX_BYTES = 1 << 17
 # Of one length: a client whose constants vary must not make others wait for comparisons.
 _PER_LENGTH = 6
 _LENGTHS_MET = 1024
