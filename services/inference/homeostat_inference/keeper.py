@@ -4,7 +4,6 @@ import asyncio
 import os
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -19,14 +18,14 @@ from homeostat.topics import ACTIVATIONS, OUTCOMES, PREDICTIONS, VERSIONS
 from homeostat_inference.app.plan import ServingPlan
 from homeostat_inference.app.planning import Planner
 from homeostat_inference.app.ports import Kind
-from homeostat_inference.app.records import pack_mark
 from homeostat_inference.app.supervising import CrashBook, DeadRun
 from homeostat_inference.app.truth import CallerMarks, Described
-from homeostat_inference.domain.errors import NotKept, NotServed
+from homeostat_inference.domain.errors import NotServed
 from homeostat_inference.domain.times import TimeBounds, bounds
 from homeostat_inference.edges.announcing import Announcer
 from homeostat_inference.edges.archive import AskFate
 from homeostat_inference.edges.board import Word
+from homeostat_inference.edges.callers import CallersPromises
 from homeostat_inference.edges.control import (
     Applied,
     Assignment,
@@ -40,13 +39,12 @@ from homeostat_inference.edges.control import (
 )
 from homeostat_inference.edges.errors import CODES
 from homeostat_inference.edges.following import Following
-from homeostat_inference.edges.journal_reader import JournalReader, Segment
-from homeostat_inference.edges.journal_writer import JournalWriter
-from homeostat_inference.edges.keeper_api import KeeperTruthApi, ServingApi, kept
+from homeostat_inference.edges.journal_reader import Segment
+from homeostat_inference.edges.journals import KEEPER_SLOT, JournalRules, Journals
+from homeostat_inference.edges.keeper_api import KeeperTruthApi, ServingApi
 from homeostat_inference.edges.marks_file import MarkFile
 from homeostat_inference.edges.nursery import Nursery, NurseryDied
 from homeostat_inference.edges.passing import KEEPER_SERVICES
-from homeostat_inference.edges.promises import Promises
 from homeostat_inference.edges.reservation import Reservation
 from homeostat_inference.edges.shadow_positions import (
     Position,
@@ -54,7 +52,7 @@ from homeostat_inference.edges.shadow_positions import (
     load_positions,
     positions_file,
 )
-from homeostat_inference.edges.slot_relay import Hooks, SlotRelay, Tail, wait_for
+from homeostat_inference.edges.slot_relay import Hooks, Tail, wait_for
 from homeostat_inference.edges.slots import Orders, WorkerSlot
 from homeostat_inference.edges.status import Status
 from homeostat_inference.edges.versions import Registry, RegistryAway, VersionCache
@@ -66,11 +64,8 @@ from homeostat_kit.kafka import Batch, Bus, consume, from_the_start
 from homeostat_kit.logs import get_logger
 from homeostat_kit.progress import ProgressServicer, progress_response
 
-KEEPER_SLOT = "keeper"
 SHADOW_SLOT = "shadow"
-_FORGET_SECONDS = 5.0
 _HEALTH_SECONDS = 0.5
-_MARK_SECONDS = 8.0
 # Of the ten seconds after SIGTERM: for workers to answer and end, then for the broker.
 _LEAVE_SECONDS = 4.0
 _RELAY_SECONDS = 3.0
@@ -94,7 +89,6 @@ class Keeper:
         self._settings = settings
         self._nursery = nursery
         self._bus = bus
-        self._ask_fate = ask_fate
         self._observed = observed
         self._clock = SystemClock()
         self._folder = settings.data_folder
@@ -115,16 +109,15 @@ class Keeper:
             self._announcer.not_fetched,
         )
         self.slots: list[WorkerSlot] = []
-        self.relays: dict[str, SlotRelay] = {}
-        self.promises = Promises(bus, settings.server_name, self._note_marks)
-        self._marks_produced: dict[tuple[str, int], int] = {}
+        self.journals = Journals(
+            self._folder, _journal_rules(settings), bus, ask_fate, settings.server_name
+        )
         self._applied_epoch = ""
         self._applied: dict[tuple[str, int], int] = {}
         self._health = TellHealth([], is_losing=False, is_ready=False)
-        self._marking = asyncio.Lock()
         self._is_leaving = False
+        self._was_ready = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._finished_relays: Counter[str] = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop``; then lets the workers answer, and sends what is kept."""
@@ -140,15 +133,20 @@ class Keeper:
                 reserved = Reservation.of(self._settings.http_address)
                 stack.callback(reserved.close)
                 self._http_address = reserved.address
-            self._marks_file = MarkFile(self._folder / KEEPER_SLOT / "mark")
-            stack.callback(self._marks_file.close)
-            is_explicit = self._settings.watermark_mode == "explicit"
-            self._marks = CallerMarks(is_explicit=is_explicit, mark_us=self._marks_file.mark_us)
-            self._asked_mark_us = self._marks.mark_us
+            self._marks = CallerMarks(
+                is_explicit=self._settings.watermark_mode == "explicit", mark_us=None
+            )
+            marks_file = MarkFile(self._folder / KEEPER_SLOT / "mark")
+            stack.callback(marks_file.close)
+            if self._marks.is_explicit:
+                self._marks.mark_us = marks_file.mark_us
             self._announcer.begin()
             await asyncio.to_thread(self.following.begin)
             self._has_cached = bool(self.following.plan.models)
-            self.journal = stack.enter_context(self._open_journal())
+            self.journal = stack.enter_context(self.journals.open_own(self._loop))
+            self._callers = CallersPromises(
+                self._marks, marks_file, self.journal, self.slots, self._marks.mark_us
+            )
             self._keeper_address = f"unix:{self._socket_path(stack)}"
             self._add_journals()
             self.status = Status(
@@ -161,7 +159,7 @@ class Keeper:
                 self.journal,
                 self.slots,
                 self.shadow,
-                self.relays,
+                self.journals.relays,
             )
             server = await self._start_server()
             stack.push_async_callback(server.stop, 0.2)
@@ -176,34 +174,13 @@ class Keeper:
         path.unlink(missing_ok=True)
         return path
 
-    def _open_journal(self) -> JournalWriter:
-        return JournalWriter(
-            self._folder / KEEPER_SLOT / "journal",
-            segment_bytes=self._settings.journal_segment_bytes,
-            quota_bytes=self._settings.journal_quota_bytes,
-            is_durable=self._settings.durability == "durable",
-            start=lambda: self._keeper_start,
-            on_commit=self._kept_more,
-        )
-
-    _keeper_start = 0
-
-    def _kept_more(self, end: int) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake_keeper_relay)
-
-    def _wake_keeper_relay(self) -> None:
-        relay = self.relays.get(KEEPER_SLOT)
-        if relay is not None:
-            relay.wake()
-
     async def _live(self, stop: asyncio.Event) -> None:
         drained, slots_stop, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._hold_bus(over), name="broker")
             relays = [
                 tasks.create_task(each.run(drained), name=f"relay-{name}")
-                for name, each in self.relays.items()
+                for name, each in self.journals.relays.items()
             ]
             lives = [
                 tasks.create_task(each.live(slots_stop), name=each.name)
@@ -212,7 +189,7 @@ class Keeper:
             tasks.create_task(self._follow(stop), name="registry")
             tasks.create_task(self.following.bring(stop), name="files")
             tasks.create_task(self._follow_topic(stop), name="versions")
-            tasks.create_task(self._forget(stop), name="forget")
+            tasks.create_task(self.journals.forget(stop), name="forget")
             tasks.create_task(self._tell_health(stop), name="health")
             tasks.create_task(self._fail_without_nursery(stop), name="nursery")
             await stop.wait()
@@ -241,31 +218,20 @@ class Keeper:
         if not stop.is_set():
             raise NurseryDied("no worker can be started any longer")
 
-    # Journals and their relays.
+    # Slots and their journals.
 
     def _add_journals(self) -> None:
-        self._add_relay(
-            KEEPER_SLOT,
-            lambda: self.journal.end,
-            Hooks(
-                has_writer=lambda: True,
-                forgot=self._forgot_of_keeper,
-                standing_mark_us=self._standing_mark_us,
-            ),
-        )
+        self.journals.add_own(self.journal, self._standing_mark_us)
         for index in range(self._settings.workers):
             self.slots.append(self._add_slot(f"worker-{index}", index))
         self.shadow = self._add_slot(SHADOW_SLOT, self._settings.workers)
         self.shadow.want(self._has_shadows(self.following.plan))
-        self._keeper_start = self._reader_start(KEEPER_SLOT)
-        for name in self._left_over():
-            self._end_blocks(name)
-            self._add_relay(name, lambda: None, Hooks(has_writer=lambda: False))
+        self.journals.add_left_over()
 
     def _add_slot(self, name: str, index: int) -> WorkerSlot:
         is_shadow = name == SHADOW_SLOT
         orders = Orders(
-            lambda: self._asked_mark_us,
+            lambda: self._callers.asked_us,
             self._shadow_assignment if is_shadow else partial(self._assignment, index),
             self._boards_of_workers if is_shadow else list,
             lambda: self.following.plan,
@@ -282,78 +248,20 @@ class Keeper:
             may_overlap=not is_shadow,
         )
         hooks = _hooks_of_shadow(slot) if is_shadow else _hooks(slot, self._is_held)
-        self._add_relay(name, _committed_of(slot), hooks)
-        slot.board.set(Word.JOURNAL_START, self._reader_start(name))
+        self.journals.add(name, _committed_of(slot), hooks)
+        slot.board.set(Word.JOURNAL_START, self.journals.start(name))
         self._loop.add_reader(slot.bell, self._rung, slot)
         return slot
 
-    def _reader_start(self, name: str) -> int:
-        return JournalReader(self._folder / name / "journal", lambda: None).start
-
-    def _add_relay(self, name: str, committed: Callable[[], int | None], hooks: Hooks) -> None:
-        settings = self._settings
-        (self._folder / name).mkdir(parents=True, exist_ok=True)
-        self.relays[name] = SlotRelay(
-            name,
-            JournalReader(self._folder / name / "journal", committed),
-            self._bus,
-            self.promises,
-            state_file=self._folder / name / "relay.json",
-            tail=Tail(
-                settings.journal_tail_bytes,
-                settings.journal_tail_seconds,
-                crowded_bytes=settings.journal_quota_bytes // 2,
-            ),
-            ask_fate=self._ask_fate,
-            hooks=hooks,
-        )
-
-    def _left_over(self) -> list[str]:
-        """Journals of workers that there are no more."""
-        names = {each.name for each in self.slots}
-        found = (each.parent.name for each in self._folder.glob("*/journal") if each.is_dir())
-        return sorted(each for each in found if each not in {*names, SHADOW_SLOT, KEEPER_SLOT})
-
-    def _end_blocks(self, name: str) -> None:
-        """Whoever opens a journal for writing ends the blocks that the one before left open."""
-        with JournalWriter(
-            self._folder / name / "journal",
-            segment_bytes=self._settings.journal_segment_bytes,
-            quota_bytes=self._settings.journal_quota_bytes,
-            is_durable=True,
-        ):
-            log.info("journal_left_over", slot=name)
-
     def _rung(self, slot: WorkerSlot) -> None:
         os.eventfd_read(slot.bell)
-        self.relays[slot.name].wake()
-
-    def _forgot_of_keeper(self, start: int) -> None:
-        self._keeper_start = start
+        self.journals.relays[slot.name].wake()
 
     def _standing_mark_us(self) -> int | None:
         """By the clock: truths bring no times that a promise would have to wait for."""
         if self._marks.is_explicit:
             return None
         return self._clock.now_us() - round(self._settings.watermark_bound_seconds * 1e6)
-
-    def _note_marks(self, acknowledged: list[tuple[str, int, int]]) -> None:
-        for topic, partition, offset in acknowledged:
-            key = topic, partition
-            self._marks_produced[key] = max(self._marks_produced.get(key, 0), offset + 1)
-
-    async def _forget(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            await wait_for((stop,), _FORGET_SECONDS)
-            for name, relay in self.relays.items():
-                try:
-                    dropped = await relay.forget_archived()
-                except OSError as error:
-                    # A file that can't be removed now may be later; serving does not need it.
-                    log.error("journal_not_forgotten", slot=name, reason=str(error))
-                    continue
-                if dropped:
-                    log.info("journal_forgot", slot=name, segments=dropped)
 
     # Workers.
 
@@ -376,7 +284,7 @@ class Keeper:
             each.send(message)
         has_shadows = self._has_shadows(plan)
         if has_shadows:
-            self.promises.count(SHADOW_SLOT)
+            self.journals.promises.count(SHADOW_SLOT)
         self.shadow.want(has_shadows)
 
     def _is_held(self, slot: str, segment: Segment) -> bool:
@@ -392,7 +300,8 @@ class Keeper:
             return False
         positions = self._shadow_positions()
         return any(
-            (at := positions.get(each.name)) is None or at.floor < self.relays[each.name].end
+            (at := positions.get(each.name)) is None
+            or at.floor < self.journals.relays[each.name].end
             for each in self.slots
         )
 
@@ -486,35 +395,6 @@ class Keeper:
             self._applied_epoch, self._applied = batch.epoch, {}
         self._applied.update(batch.next_offsets)
 
-    # Promises by callers.
-
-    async def advance(self, mark_us: int, latest_us: int) -> None:
-        """Has a caller's promise kept in every journal. InvalidInput or WrongMode if it can't be
-        made, NotKept if a journal does not take it."""
-        async with self._marking:
-            self._marks.judge(mark_us, latest_us)
-            # Whoever starts now begins with it.
-            self._asked_mark_us = mark_us
-            try:
-                async with asyncio.timeout(_MARK_SECONDS):
-                    errors = await asyncio.gather(*(each.mark(mark_us) for each in self.slots))
-            except TimeoutError:
-                raise NotKept("a worker is being restarted; try again") from None
-            for error in errors:
-                if error:
-                    raise NotKept(error)
-            await kept(lambda done: self._keep_mark(mark_us, done))
-            self._marks.mark_us = mark_us
-
-    def _keep_mark(self, mark_us: int, done: Callable[[Exception | None], None]) -> None:
-        try:
-            self._marks_file.keep(mark_us)
-        except OSError as error:
-            done(NotKept(f"the promise could not be written: {error.strerror}; try again later"))
-            return
-        self.journal.append(Kind.CALLER_MARK, pack_mark(mark_us), done=done)
-        self.journal.commit()
-
     def _times(self, now_us: int) -> TimeBounds:
         return bounds(now_us, self._marks.mark_us, round(self._settings.future_bound_seconds * 1e6))
 
@@ -525,7 +405,7 @@ class Keeper:
         truth = KeeperTruthApi(
             champions=self._champions,
             journal=self.journal,
-            advance=self.advance,
+            advance=self._callers.advance,
             clock=self._clock,
             times=self._times,
             secret=settings.client_key_secret.get_secret_value().encode(),
@@ -550,8 +430,15 @@ class Keeper:
 
     @property
     def is_ready(self) -> bool:
-        """Whether what is to be served is known: from the registry, or from the last life."""
-        return self.following.has_snapshot or self._has_cached
+        """Whether what is to be served is known (from the registry, or from the last life), and was
+        loaded once by every worker that there is: a fresh one loads before it takes calls."""
+        if not self._was_ready and (self.following.has_snapshot or self._has_cached):
+            number = self.following.plan.number
+            alive = [each for each in self.slots if each.has_process]
+            self._was_ready = bool(alive) and all(
+                each.is_ready and each.told.plan_number >= number for each in alive
+            )
+        return self._was_ready
 
     async def _tell_health(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -580,21 +467,13 @@ class Keeper:
             open_work += slot.is_ready and slot.told.plan_number < number
         open_work += self._is_shadow_behind()
         unsettled = self.journal.unsettled_count
-        unsent_bytes = sum(each.unsent_bytes for each in self.relays.values())
-        produced: dict[tuple[str, int], int] = {}
-        positions = [each.produced for each in self.relays.values() if each.epoch == epoch]
-        if self.promises.epoch == epoch:
-            positions.append(self._marks_produced)
-        for each in positions:
-            for place, at in each.items():
-                produced[place] = max(at, produced.get(place, 0))
         return progress_response(
             "inference",
             epoch,
-            produced=produced,
+            produced=self.journals.produced(epoch),
             applied=self._applied if self._applied_epoch == epoch else {},
             # A record's mean size is not worth keeping: what counts is whether anything is left.
-            unsent_count=unsettled - (-unsent_bytes // 4096),
+            unsent_count=unsettled - (-self.journals.unsent_bytes // 4096),
             open_work_count=open_work,
             watermark_us=self._watermark_us(),
         )
@@ -604,6 +483,19 @@ class Keeper:
             return self._marks.mark_us
         marks = [each.board.get(Word.LAST_MARK_US) for each in self.slots]
         return min(marks) if all(marks) else None
+
+
+def _journal_rules(settings: InferenceSettings) -> JournalRules:
+    return JournalRules(
+        settings.journal_segment_bytes,
+        settings.journal_quota_bytes,
+        settings.durability == "durable",
+        Tail(
+            settings.journal_tail_bytes,
+            settings.journal_tail_seconds,
+            crowded_bytes=settings.journal_quota_bytes // 2,
+        ),
+    )
 
 
 def _committed_of(slot: WorkerSlot) -> Callable[[], int | None]:
