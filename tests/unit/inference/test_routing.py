@@ -130,6 +130,15 @@ def test_a_version_that_is_not_loaded_may_be_fetched() -> None:
         answer(table, "7")
 
 
+@pytest.mark.parametrize("name", ["nobody", "\x01" * 1_000_000])
+def test_a_model_that_nobody_told_of_is_not_asked_for(name: str) -> None:
+    table = Table()
+    table.apply(a_plan(), loaded([1]))
+    with pytest.raises(NotServed) as raised:
+        table.route(name, "1")
+    assert len(str(raised.value)) < 1000
+
+
 def test_the_kill_switch_puts_the_fallback_in_the_place_of_champion_and_canary() -> None:
     table, models = Table(), loaded([1, 2, 3])
     switched: dict[str, Any] = {"canary": CanaryPlan(2, 0.5), "fallback": 3}

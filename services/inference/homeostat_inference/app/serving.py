@@ -310,9 +310,7 @@ class Table:
         refusal = routes.refusals.get(model_name)
         if refusal is not None:
             raise refusal.error()
-        raise NotServed(
-            f"unknown model {model_name[:128]!r}: expected one of {_names(routes.entries)}"
-        )
+        raise _unknown(routes, model_name)
 
     def swap(self, served: Served) -> Served | None:
         """Makes it the champion of its model; returns the one before."""
@@ -365,8 +363,17 @@ def _named_version(routes: Routes, model_name: str, version: str) -> Served:
         raise held_back(*key, reason).error()
     served = routes.versions.get(key)
     if served is None:
+        if model_name not in routes.plan.models:
+            # Nobody is asked for a name that the registry has not told.
+            raise _unknown(routes, model_name)
         raise NotLoaded(*key)
     return served
+
+
+def _unknown(routes: Routes, model_name: str) -> NotServed:
+    return NotServed(
+        f"unknown model {model_name[:128]!r}: expected one of {_names(routes.entries)}"
+    )
 
 
 def _names(entries: Mapping[str, Entry]) -> str:

@@ -133,6 +133,8 @@ class Following:
 
     async def pin(self, key: Key) -> None:
         """Makes a named version part of the plan; NotServed or RegistryAway if it can't be."""
+        if key[0] not in self.planner.models:
+            raise NotServed(f"unknown model {key[0][:128]!r}")
         if key not in self._here:
             reason = self._failed_lately(key)
             if reason:
@@ -229,7 +231,9 @@ class Following:
             self._failures.popitem(last=False)
         if is_known:
             return
-        log.error("version_not_fetched", model_name=key[0], version=key[1], reason=reason)
+        # Of what only a request named, there may be very many.
+        tell = log.error if key in self.planner.versions() else log.info
+        tell("version_not_fetched", model_name=key[0], version=key[1], reason=reason[:500])
         model = self.planner.models.get(key[0])
         if model is not None and model.champion == key[1]:
             self.failed(*key, model.revision, reason)
