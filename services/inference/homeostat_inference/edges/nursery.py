@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from homeostat_kit.logs import get_logger
@@ -73,6 +74,10 @@ class Nursery:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
+        threads = len(list(Path("/proc/self/task").iterdir()))
+        if threads != 1:
+            # Whatever another thread holds at this moment, the nursery would hold for ever.
+            log.warning("forked_beside_threads", threads=threads)
         sys.stdout.flush()
         sys.stderr.flush()
         process_id = os.fork()
