@@ -366,6 +366,39 @@ async def test_the_servers_promise_is_the_least_of_all_journals(tmp_path: Path) 
     assert promised(bus) == [10, 20, 30]
 
 
+async def test_a_journal_that_never_comes_to_rest_passes_on_what_stands_all_the_same(
+    tmp_path: Path,
+) -> None:
+    class GrowingBus(MemoryBus):
+        async def produce_many(self, outgoing: Any, *, epoch: str | None = None) -> Any:
+            if any(each.partition is None for each in outgoing) and not stop.is_set():
+                one_more()
+            return await super().produce_many(outgoing, epoch=epoch)
+
+    def one_more() -> None:
+        add_rows(journal, b"a")
+        seal(journal, b"a")
+
+    bus, stop = GrowingBus(), asyncio.Event()
+    hooks = Hooks(has_writer=lambda: True, standing_mark_us=lambda: len(bus.taken) + 1)
+    with a_journal(tmp_path) as journal:
+        one_more()
+        async with running(a_relay(journal, bus, tmp_path, hooks=hooks), journal):
+            await eventually(lambda: len(promised(bus)) > 1)
+            stop.set()
+
+
+async def test_a_promise_that_stands_waits_for_all_that_stood_before_it(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    with a_journal(tmp_path) as journal:
+        add_rows(journal, b"a", width=3 << 20)
+        seal(journal, b"a")
+        hooks = Hooks(has_writer=lambda: True, standing_mark_us=lambda: 7)
+        async with running(a_relay(journal, bus, tmp_path, hooks=hooks), journal):
+            await eventually(lambda: promised(bus) == [7])
+    assert [each.partition is None for each in bus.taken[:2]] == [True, False]
+
+
 async def test_a_new_broker_is_promised_nothing_before_every_journal_was_sent_to_it(
     tmp_path: Path,
 ) -> None:

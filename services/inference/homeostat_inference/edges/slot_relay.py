@@ -70,7 +70,8 @@ class Hooks:
     set_idle: Callable[[bool], None] = lambda is_idle: None
     # Told the oldest position that is still there, after something was forgotten.
     forgot: Callable[[int], None] = lambda start: None
-    # A promise that the journal need not spell out, made while nothing waits in it.
+    # A promise that the journal need not spell out: it holds for all that stands in it when it is
+    # asked for.
     standing_mark_us: Callable[[], int | None] = lambda: None
     # Whether a segment has to wait for another reader.
     is_held: Callable[[Segment], bool] = lambda segment: False
@@ -128,6 +129,8 @@ class SlotRelay:
         self._held_since: tuple[int, float] | None = None
         self._held_told_at = 0.0
         self._known_blocks: tuple[int, list[bytes]] | None = None
+        # A promise that holds for all that stood before this position when it was made.
+        self._standing: tuple[int, int] | None = None
         promises.count(slot)
 
     def wake(self) -> None:
@@ -205,13 +208,24 @@ class SlotRelay:
         """Nothing waits: then a journal without a writer holds up no promise."""
         if not self._sent.epoch or self._bus.epoch != self._sent.epoch:
             return
-        mark_us = self._hooks.standing_mark_us()
+        self._note_standing()
         if self._reader.end > self._next:
             return
-        if mark_us is not None:
-            await self._promises.passed(self.slot, mark_us, self._sent.epoch)
+        if self._standing is not None:
+            await self._pass_standing(self._sent.epoch)
         elif not self._hooks.has_writer():
             await self._promises.release(self.slot)
+
+    def _note_standing(self) -> None:
+        """In a journal that never comes to rest, too, a promise holds for what stood before it."""
+        if self._standing is None:
+            mark_us = self._hooks.standing_mark_us()
+            self._standing = None if mark_us is None else (mark_us, self._reader.end)
+
+    async def _pass_standing(self, epoch: str) -> None:
+        if self._standing is not None and self._standing[1] <= self._next:
+            (mark_us, _), self._standing = self._standing, None
+            await self._promises.passed(self.slot, mark_us, epoch)
 
     async def _advance(self) -> bool:
         """Sends one chunk; False if there was nothing to send, or nobody to send it to."""
@@ -222,6 +236,7 @@ class SlotRelay:
             self._begin_anew(epoch)
         if self._next >= self._reader.end:
             return False
+        self._note_standing()
         steps, after = await asyncio.to_thread(self._prepare)
         if after == self._next:
             return False
@@ -233,6 +248,7 @@ class SlotRelay:
             needed = self._assembler.needed_from
             self._sent.position = after if needed is None else needed
             self._save_sometimes()
+            await self._pass_standing(epoch)
         return True
 
     async def _take(self, step: _Step, epoch: str) -> None:
@@ -246,6 +262,7 @@ class SlotRelay:
         log.info("relay_epoch", slot=self.slot, epoch=epoch, before=self._sent.epoch)
         self.resent_epochs_count += bool(self._sent.epoch)
         self._sent = Sent(epoch, self._reader.start)
+        self._standing = None
         self._promises.begin(self.slot, epoch)
         self._forget_unacknowledged()
         self._save()
