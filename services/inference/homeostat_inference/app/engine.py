@@ -1,5 +1,6 @@
 """Answering calls: take in, batch, run, keep, answer."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -72,6 +73,8 @@ class Engine:
     log: Callable[[str, Exception], None]
     trace: Callable[[Schema, int], AbstractContextManager[str]] = _no_trace
     watch: RunWatch | None = None
+    # Monotonic: by it runs are measured and waits end.
+    now_ns: Callable[[], int] = time.monotonic_ns
     counts: Counts = field(default_factory=Counts)
     is_leaving: bool = False
     intake: Intake = field(init=False)
@@ -84,7 +87,7 @@ class Engine:
     def __post_init__(self) -> None:
         self.intake = Intake(self.table, self.clock, self.rules, self.times, self.fetch, self._fail)
         self._runs = Runs(self._refuse, self.intake.deadline_ns)
-        self._turns = Turns(self._turn, self._policy)
+        self._turns = Turns(self._turn, self._policy, self.now_ns)
         self._keeper = Keeper(
             self.book,
             self.rules,

@@ -68,7 +68,14 @@ class Turns:
     which nothing waited for a version gives it no claim: it goes on where the others are.
     """
 
-    def __init__(self, run: RunBatch, policy: Callable[[Served], BatchingPlan | None]) -> None:
+    def __init__(
+        self,
+        run: RunBatch,
+        policy: Callable[[Served], BatchingPlan | None],
+        now_ns: Callable[[], int] = monotonic_ns,
+    ) -> None:
+        """``policy``: how requests are batched. ``now_ns``: a clock that never falls."""
+        self._now_ns = now_ns
         self._run = run
         self._policy = policy
         self._queues: dict[Served, _Queue] = {}
@@ -80,7 +87,7 @@ class Turns:
         """More for this version."""
         queue = self._queues.get(served)
         if queue is None:
-            queue = _Queue(served, self._policy(served) or _NO_POLICY, since_ns=monotonic_ns())
+            queue = _Queue(served, self._policy(served) or _NO_POLICY, since_ns=self._now_ns())
             queue.used_ns = max(self._floor_ns, self._used_ns.get(served, 0))
             self._queues[served] = queue
         queue.waiting += waiting
@@ -91,11 +98,11 @@ class Turns:
         if not self._queues:
             return None
         first = min(each.due_ns() for each in self._queues.values())
-        return max(0, first - monotonic_ns()) if first else 0
+        return max(0, first - self._now_ns()) if first else 0
 
     def work(self) -> None:
         """Runs one batch, if one is due."""
-        now_ns = monotonic_ns()
+        now_ns = self._now_ns()
         due = [each for each in self._queues.values() if each.due_ns() <= now_ns]
         if not due:
             return
@@ -108,6 +115,6 @@ class Turns:
         if not queue.waiting:
             del self._queues[queue.served]
         self._run(queue.served, batch, OVER_THE_LIMIT if queue.waiting else ALONE)
-        queue.used_ns += monotonic_ns() - now_ns
+        queue.used_ns += self._now_ns() - now_ns
         # Should it come back at once, it has had its share.
         self._used_ns[queue.served] = queue.used_ns
