@@ -308,6 +308,9 @@ class Worker:
         match message:
             case TellPlan(plan):
                 self._loader.take(ServingPlan.from_json(plan))
+            case AskMark(number) if not self._is_serving:
+                # The journal is still another's.
+                self._control.send(Marked(number, "the worker does not serve yet; try again"))
             case AskMark(number, mark_us):
                 await asyncio.to_thread(self._mark, number, mark_us)
             case Refuse():

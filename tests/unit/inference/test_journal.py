@@ -383,3 +383,16 @@ async def test_what_the_reader_has_done_with_is_written_again(tmp_path: Path) ->
         with pytest.raises(ValueError, match="oldest"):
             reader.recycle(reader.segments()[-1])
     assert payloads_in(tmp_path) == [b"x" * 3000] * 4
+
+
+def test_who_does_not_hold_the_folder_writes_nothing_into_it(tmp_path: Path) -> None:
+    with a_journal(tmp_path) as living:
+        assert keep(living, b"first") is None
+        for stranger in (a_journal(tmp_path), a_journal(tmp_path)):
+            assert isinstance(keep(stranger, b"mark", Kind.CALLER_MARK), NotKept)
+            with pytest.raises(JournalInUse):
+                stranger.__enter__()
+            assert isinstance(keep(stranger, b"mark", Kind.CALLER_MARK), NotKept)
+        assert keep(living, b"second") is None
+    assert isinstance(keep(living, b"too late"), NotKept)
+    assert payloads_in(tmp_path) == [b"first", b"second"]

@@ -107,6 +107,7 @@ class JournalWriter:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock_file)
+            self._lock_file = -1
             raise JournalInUse(f"another process writes the journal in {self._folder}") from None
         self._recover()
         self._files.wanted.set()
@@ -147,8 +148,11 @@ class JournalWriter:
         self._sync_late()
         if self._file >= 0:
             os.close(self._file)
+            self._file = -1
         self._files.close()
-        os.close(self._lock_file)
+        with self._committing:
+            os.close(self._lock_file)
+            self._lock_file = -1
 
     @property
     def start(self) -> int:
@@ -210,6 +214,10 @@ class JournalWriter:
         return group
 
     def _settle(self, group: list[_Entry], told: _Told) -> None:
+        if self._lock_file < 0:
+            # The folder is another process's: what is there is not to be touched.
+            self._lose(group, NotKept("the journal is not open in this process; try again"), told)
+            return
         error = self._pay_owed(told)
         if error is None:
             error = self._keep(group, told)

@@ -1,0 +1,36 @@
+"""What a worker does with what the keeper tells it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.control import AskMark, Assignment, Marked, Message
+from homeostat_inference.settings import InferenceSettings
+from homeostat_inference.worker import Worker
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Worker, list[Any]]]:
+    """One that has no slot yet, and what it says."""
+    said: list[Message] = []
+    board, bell = Board.create("worker-0"), os.eventfd(0)
+    assignment = Assignment(0, "127.0.0.1:1", None, "unix:/nowhere", is_successor=True)
+    made = Worker(InferenceSettings(data_folder=tmp_path), assignment, board, bell)
+    monkeypatch.setattr(made, "_control", SimpleNamespace(send=said.append), raising=False)
+    yield made, said
+    board.close()
+    os.close(bell)
+
+
+async def test_who_waits_for_a_slot_keeps_no_promise_in_its_journal(
+    worker: tuple[Worker, list[Any]], tmp_path: Path
+) -> None:
+    waiting, said = worker
+    await waiting._obey(AskMark(7, 1_000))
+    assert [(type(each), each.number, bool(each.error)) for each in said] == [(Marked, 7, True)]
+    assert not list(tmp_path.rglob("*"))  # noqa: ASYNC240 - an empty folder
