@@ -182,6 +182,23 @@ def test_a_request_that_the_model_can_not_digest_fails_alone() -> None:
     assert "poison" not in str(calls[1].errors[0])
 
 
+def test_a_refused_request_is_not_refused_again_when_the_model_fails_on_those_beside_it() -> None:
+    world = World()
+    for _ in range(3):
+        calls = [MemoryCall([np.nan]), MemoryCall([POISON]), MemoryCall([3.0])]
+        world.engine.handle(calls)
+        assert world.errors(calls) == [InvalidInput, ModelFailed, None]
+    assert world.served.admit(1, 1, 2000, 0) == 1000
+
+
+def test_what_is_released_twice_makes_no_room() -> None:
+    served = World().served
+    assert served.admit(2, 10, 1, 0) == 1
+    assert served.release(2, 10, 1, 0)
+    assert not served.release(2, 10, 1, 0)
+    assert served.rows_in_hand == 0
+
+
 def test_bad_values_are_refused_and_spare_those_beside_them() -> None:
     world = World()
     calls = [MemoryCall([1.0]), MemoryCall([1.0, np.nan]), MemoryCall([np.inf]), MemoryCall([4.0])]

@@ -219,7 +219,8 @@ class Engine:
 
     def _refuse(self, served: Served, waiting: Waiting, error: Exception) -> None:
         served.tally.refused += waiting.count
-        waiting.release(served)
+        if not waiting.release(served):
+            self.log("released_twice", RuntimeError(f"{waiting.rows} rows"))
         for call in waiting.part.items:
             self._fail(call, error)
 
@@ -230,4 +231,8 @@ class Engine:
         else:
             self.counts.failed += 1
             self.log("call_failed", error)
-        call.fail(error)
+        try:
+            call.fail(error)
+        except Exception as own:
+            # Those beside it are to hear of it all the same.
+            self.log("call_not_failed", own)

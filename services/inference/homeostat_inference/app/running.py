@@ -55,13 +55,14 @@ class Runs:
         trace: Trace,
     ) -> Ran | None:
         """What the model made of the batch; None if nobody was left. Raises what the model raises,
-        DeadlineExceeded if the run was ended."""
-        batch = self._in_time(served, batch)
-        batch, arrays = self._fit(served, batch)
+        DeadlineExceeded if the run was ended. Who is refused is taken out of ``batch`` before, so
+        that whoever called knows what is left, be it after an error."""
+        self._in_time(served, batch)
+        arrays = self._fit(served, batch)
         if batch and guard is not None and watch is not None and guard.input_fingerprints:
             held = watch.held_back(served.schema, arrays, guard.input_fingerprints)
             if held:
-                batch = self._without_rows(served, batch, held)
+                self._without_rows(served, batch, held)
                 arrays = gathered([each.part for each in batch]) if batch else []
         if not batch:
             return None
@@ -78,41 +79,38 @@ class Runs:
             batch, Answered(arrays, outputs, scores, decisions), started_ns, ran_ns, traceparent
         )
 
-    def _in_time(self, served: Served, batch: list[Waiting]) -> list[Waiting]:
+    def _in_time(self, served: Served, batch: list[Waiting]) -> None:
         """Without those that have waited too long: their answers would be heard by nobody."""
         now_ns = time.monotonic_ns()
-        left: list[Waiting] = []
-        for each in batch:
-            if each.deadline_ns > now_ns:
-                left.append(each)
-                continue
-            calls = each.part.items
-            late = [at for at, call in enumerate(calls) if self.deadline_ns([call]) <= now_ns]
-            for index in late:
-                self.refuse(served, each.cut(index, index + 1), _late(served))
-            for kept in each.without(late):
-                kept.deadline_ns = self.deadline_ns(kept.part.items)
-                left.append(kept)
-        return left
+        found: dict[int, dict[int, Exception]] = {}
+        for at, each in enumerate(batch):
+            if each.deadline_ns <= now_ns:
+                calls = each.part.items
+                late = [
+                    index for index, call in enumerate(calls) if self.deadline_ns([call]) <= now_ns
+                ]
+                found[at] = dict.fromkeys(late, _late(served))
+        if found:
+            self._take_out(served, batch, found)
+            for each in batch:
+                each.deadline_ns = self.deadline_ns(each.part.items)
 
-    def _fit(self, served: Served, batch: list[Waiting]) -> tuple[list[Waiting], list[Array]]:
-        """Without requests whose values no model can be given."""
+    def _fit(self, served: Served, batch: list[Waiting]) -> list[Array]:
+        """Without requests whose values no model can be given; the others' values."""
         while batch:
             parts = [each.part for each in batch]
             arrays = gathered(parts)
             bad = unfit(served.schema, parts, arrays)
             if not bad:
-                return batch, arrays
+                return arrays
             reasons = {
                 at: {index: InvalidInput(reason) for index, reason in found.items()}
                 for at, found in bad.items()
             }
-            batch = self._take_out(served, batch, reasons)
-        return [], []
+            self._take_out(served, batch, reasons)
+        return []
 
-    def _without_rows(
-        self, served: Served, batch: list[Waiting], rows: Sequence[int]
-    ) -> list[Waiting]:
+    def _without_rows(self, served: Served, batch: list[Waiting], rows: Sequence[int]) -> None:
         """Without requests whose rows have ended processes before."""
         schema = served.schema
         error = Quarantined(
@@ -128,24 +126,26 @@ class Runs:
             if own:
                 found[at] = dict.fromkeys(own, error)
             first = after
-        return self._take_out(served, batch, found)
+        self._take_out(served, batch, found)
 
     def _take_out(
         self,
         served: Served,
         batch: list[Waiting],
         found: Mapping[int, Mapping[int, Exception]],
-    ) -> list[Waiting]:
+    ) -> None:
         left: list[Waiting] = []
+        out: list[tuple[Waiting, Exception]] = []
         for at, each in enumerate(batch):
             errors = found.get(at)
             if errors is None:
                 left.append(each)
                 continue
-            for index, error in errors.items():
-                self.refuse(served, each.cut(index, index + 1), error)
+            out += [(each.cut(index, index + 1), error) for index, error in errors.items()]
             left += each.without(list(errors))
-        return left
+        batch[:] = left
+        for one, error in out:
+            self.refuse(served, one, error)
 
 
 def _watched(

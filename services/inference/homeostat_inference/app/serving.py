@@ -157,14 +157,17 @@ class Served:
             seconds,
         )
 
-    def release(self, rows: int, size_bytes: int, count: int, arrived_at_us: int) -> None:
-        """``count`` requests of so many rows and bytes each were answered, one way or the other."""
+    def release(self, rows: int, size_bytes: int, count: int, arrived_at_us: int) -> bool:
+        """``count`` requests of so many rows and bytes each were answered, one way or the other.
+        False if so many were not in hand, which is a bug: what may wait stays bounded."""
         with self._lock:
-            self._rows -= rows * count
-            self._bytes -= size_bytes * count
+            were_in_hand = self._rows >= rows * count
+            self._rows = max(0, self._rows - rows * count)
+            self._bytes = max(0, self._bytes - size_bytes * count)
             left = self._arrivals.pop(arrived_at_us, 0) - count
             if left > 0:
                 self._arrivals[arrived_at_us] = left
+            return were_in_hand
 
 
 class Runner(Generic[Waiting]):

@@ -49,10 +49,10 @@ class Waiting:
         """What is left when these requests are taken out."""
         return [replace(self, part=each) for each in self.part.without(indexes)]
 
-    def release(self, served: Served) -> None:
-        """Its requests were answered."""
+    def release(self, served: Served) -> bool:
+        """Its requests were answered; False if they were not in hand."""
         part = self.part
-        served.release(part.each, part.size_bytes, len(part.items), self.arrived_at_us)
+        return served.release(part.each, part.size_bytes, len(part.items), self.arrived_at_us)
 
 
 def taken(waiting: list[Waiting], max_rows: int) -> tuple[list[Waiting], list[Waiting]]:
