@@ -38,7 +38,10 @@ from homeostat_inference.edges.nursery import Child, Nursery, NurseryDied
 from homeostat_kit.logs import get_logger
 
 _LOOK_SECONDS = 0.1
-_MEMORY_LOOKS = 10
+# So many times what it may take, a process is not asked to leave: it is ended.
+_KILL_FACTOR = 1.5
+# A run that had only just begun is not what filled the memory.
+_BLAMED_NS = 50_000_000
 # A worker without a sign of life for so long is killed; its machine may be busy.
 _SILENCE_SECONDS = 10.0
 # So long after its deadline a run must have ended.
@@ -127,6 +130,15 @@ class _Process:
             case _:
                 pass
 
+    async def gets_ready(self, seconds: float) -> bool:
+        """Waits until it is prepared; False if it ended before, or takes longer."""
+        preparing = asyncio.ensure_future(self.prepared.wait())
+        await asyncio.wait(
+            (preparing, self.child.ended), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        preparing.cancel()
+        return self.prepared.is_set() and not self.child.ended.done()
+
     def end(self) -> None:
         """It has ended, or is to be forgotten."""
         if self.hearing is not None:
@@ -149,7 +161,8 @@ class WorkerSlot:
         may_overlap: bool,
     ) -> None:
         """``name``: as its journal is called. ``memory_bytes``: a process that takes more is
-        replaced. ``may_overlap``: by one that listens before it has gone."""
+        replaced, and killed where it takes far more. ``may_overlap``: it is replaced by one that
+        listens before it has gone."""
         self.name = name
         self.index = index
         self.board = Board.create(name)
@@ -174,6 +187,7 @@ class WorkerSlot:
         self._successor: _Process | None = None
         self._replacing: asyncio.Task[None] | None = None
         self._killed_for = ""
+        self._is_overweight = False
         self._is_leaving = False
         self._totals: Counter[Word] = Counter()
         self._models: dict[tuple[str, int], ModelCounts] = {}
@@ -302,6 +316,7 @@ class WorkerSlot:
         self.state = STARTING
         self.started_at_us = time.time_ns() // 1000
         self._killed_for = ""
+        self._is_overweight = False
         self._became_ready.clear()
 
     def _bury(self, process: "_Process", status: int) -> tuple[str, bool]:
@@ -309,6 +324,7 @@ class WorkerSlot:
         runs = [
             DeadRun(each.model_name, each.version, each.rows, tuple(self.board.fingerprints(each)))
             for each in self.board.running()
+            if not self._is_overweight or time.monotonic_ns() - each.started_ns > _BLAMED_NS
         ]
         self.board.set(Word.IS_WRITING, 0)
         was_leaving = self.state == LEAVING
@@ -388,8 +404,11 @@ class WorkerSlot:
         if self._may_overlap:
             try:
                 successor = await self._spawn(is_successor=True)
-                await asyncio.wait_for(successor.prepared.wait(), _START_SECONDS)
-            except (OSError, NurseryDied, TimeoutError) as error:
+                if not await successor.gets_ready(_START_SECONDS):
+                    successor.child.send_signal(signal.SIGKILL)
+                    successor.end()
+                    successor = None
+            except (OSError, NurseryDied) as error:
                 log.error("successor_failed", slot=self.name, reason=repr(error))
         if self._process is not before or self._is_leaving or before is None:
             # It died in the meantime; the next one is on its way already.
@@ -416,19 +435,22 @@ class WorkerSlot:
             self._process.child.send_signal(signal.SIGKILL)
 
     async def _watch(self, child: Child) -> None:
-        looks = 0
         began = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            looks += 1
             self._look(time.monotonic_ns(), began)
-            if looks % _MEMORY_LOOKS == 0:
-                self.memory_bytes = _resident_bytes(child.pid)
-                if self.memory_bytes > self._memory_limit and self.state == READY:
-                    self.recycle(
-                        f"it held {self.memory_bytes >> 20} MiB, "
-                        f"{self._memory_limit >> 20} MiB are allowed"
-                    )
+            self._weigh(_resident_bytes(child.pid))
+
+    def _weigh(self, memory_bytes: int) -> None:
+        """Messages that are still coming in count too, and no process can refuse those: whoever
+        sends them may not be known yet. So it is not asked to end where it grows fast."""
+        self.memory_bytes = memory_bytes
+        why = f"it held {memory_bytes >> 20} MiB, {self._memory_limit >> 20} MiB are allowed"
+        if memory_bytes > self._memory_limit * _KILL_FACTOR:
+            self._is_overweight = True
+            self.kill(why)
+        elif memory_bytes > self._memory_limit and self.state == READY:
+            self.recycle(why)
 
     def _look(self, now_ns: int, began: float) -> None:
         if self.state == STARTING and time.monotonic() - began > _START_SECONDS:
