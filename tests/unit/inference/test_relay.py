@@ -1,6 +1,8 @@
 """The relay sends everything at least once, in order, and forgets only what nobody needs."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from homeostat_inference.edges import slot_relay as module
 from homeostat_inference.edges.archive import Fate
 from homeostat_inference.edges.journal_reader import JournalReader, Segment
 from homeostat_inference.edges.journal_writer import JournalWriter
+from homeostat_inference.edges.journals import JournalRules, Journals
 from homeostat_inference.edges.promises import Promises
 from homeostat_inference.edges.slot_relay import Hooks, SlotRelay, Tail
 from homeostat_kit.kafka import BrokerAway, Outgoing
@@ -234,6 +237,109 @@ async def test_a_block_that_no_broker_takes_is_skipped_and_holds_up_nothing(tmp_
             assert relay.skipped_count == 1
             assert await relay.forget_archived() > 0
             assert b"a" * 16 not in archived
+
+
+async def test_what_can_not_be_read_is_skipped_and_counted_and_holds_up_nothing(
+    tmp_path: Path,
+) -> None:
+    bus = MemoryBus()
+    with a_journal(tmp_path, segment_bytes=1) as journal:
+        journal.append(Kind.OUTCOMES, b"\xff\xff no message")
+        journal.append(Kind.ACTIVATION, b"\xff\xff no message")
+        add_rows(journal, b"b")
+        seal(journal, b"b")
+        relay = a_relay(journal, bus, tmp_path)
+        async with running(relay, journal):
+            await eventually(lambda: bus.blocks() == [b"b"] and relay.unsent_bytes == 0)
+            assert relay.unreadable_count == 2
+            assert await relay.forget_archived() > 0
+
+
+async def test_a_disk_that_can_not_be_read_is_told_of_and_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = MemoryBus()
+    is_broken = True
+    pread = os.pread
+
+    def failing_pread(*args: Any) -> bytes:
+        if is_broken:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(*args)
+
+    with a_journal(tmp_path) as journal:
+        add_rows(journal, b"a")
+        seal(journal, b"a")
+        monkeypatch.setattr(os, "pread", failing_pread)
+        relay = a_relay(journal, bus, tmp_path)
+        async with running(relay, journal):
+            await eventually(lambda: "Input/output error" in relay.trouble)
+            is_broken = False
+            await eventually(lambda: bus.blocks() == [b"a"] and not relay.trouble)
+
+
+async def test_records_that_stand_where_lost_ones_stood_are_sent_after_a_loss_of_power(
+    tmp_path: Path,
+) -> None:
+    bus = MemoryBus()
+    with a_journal(tmp_path) as journal:
+        add_rows(journal, b"a", width=1000)
+        seal(journal, b"a")
+        async with running(a_relay(journal, bus, tmp_path), journal):
+            pass
+    for each in (tmp_path / "journal").glob("*.journal"):
+        each.write_bytes(b"")
+    with a_journal(tmp_path) as journal:
+        async with running(a_relay(journal, bus, tmp_path), journal):
+            add_rows(journal, b"b")
+            seal(journal, b"b")
+            await eventually(lambda: bus.blocks() == [b"a", b"b"])
+
+
+async def test_a_broker_that_takes_no_large_pieces_in_time_gets_smaller_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SlowBus(MemoryBus):
+        async def produce_many(self, outgoing: Any, *, epoch: str | None = None) -> Any:
+            if sum(len(each.value) for each in outgoing) > 200_000:
+                raise BrokerAway("not in time")
+            return await super().produce_many(outgoing, epoch=epoch)
+
+    monkeypatch.setattr(module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    bus = SlowBus()
+    with a_journal(tmp_path, segment_bytes=16 << 20) as journal:
+        for at in range(64):
+            add_rows(journal, bytes([at]), width=40_000)
+            seal(journal, bytes([at]))
+        async with running(a_relay(journal, bus, tmp_path), journal):
+            await eventually(lambda: len(set(bus.blocks())) == 64)
+    assert bus.blocks() == [bytes([at]) for at in range(64)]
+
+
+def all_journals(folder: Path, bus: MemoryBus, ask_fate: Any = None) -> Journals:
+    async def nothing_is(block_ids: Sequence[bytes]) -> Fate:
+        return Fate(False)
+
+    rules = JournalRules(1 << 20, 1 << 30, False, NO_TAIL)
+    return Journals(folder, rules, bus, ask_fate or nothing_is, "inference-0")  # type: ignore[arg-type]
+
+
+async def test_a_journal_left_over_whose_file_can_not_be_read_stops_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_journal(tmp_path / "worker-7") as journal:
+        add_rows(journal, b"a")
+    read_bytes = Path.read_bytes
+
+    def failing_read(path: Path) -> bytes:
+        if path.suffix == ".journal":
+            raise OSError(errno.EIO, "Input/output error")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing_read)
+    journals = all_journals(tmp_path, MemoryBus())
+    journals.add_left_over()
+    assert "Input/output error" in journals.relays["worker-7"].trouble
 
 
 async def test_the_next_writer_ends_exactly_the_blocks_that_were_open(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from homeostat_inference.edges.journal_format import (
+    HEAD,
     SPARE_FOLDER,
     Record,
     end_of_records,
@@ -71,8 +72,8 @@ class JournalReader:
     @property
     def start(self) -> int:
         """The oldest position that is there; the end if there is nothing."""
-        spans = self._spans()
-        return spans[0][0] if spans else self._committed() or 0
+        starts = found_starts(self._folder)
+        return starts[0] if starts else self._committed() or 0
 
     @property
     def end(self) -> int:
@@ -131,7 +132,9 @@ class JournalReader:
         try:
             records = self._records(start, position, min(end, position + max_bytes))
             if not records:
-                records = self._records(start, position, end)
+                # One that is larger alone, or damage.
+                after = position + self._record_bytes(start, position)
+                records = self._records(start, position, min(end, after))
         except FileNotFoundError:
             records = []
         if records:
@@ -139,6 +142,14 @@ class JournalReader:
         if position < end:
             log.error("journal_damaged", position=position, bytes=end - position)
         return Chunk([], end, end - position)
+
+    def _record_bytes(self, start: int, position: int) -> int:
+        file = os.open(segment_path(self._folder, start), os.O_RDONLY)
+        try:
+            head = os.pread(file, HEAD.size, position - start)
+        finally:
+            os.close(file)
+        return HEAD.size + (HEAD.unpack(head)[0] if len(head) == HEAD.size else 0)
 
     def _records(self, start: int, position: int, end: int) -> list[Record]:
         file = os.open(segment_path(self._folder, start), os.O_RDONLY)

@@ -109,10 +109,18 @@ class Journals:
         """Journals of workers that there are no more, once all others were added."""
         found = (each.parent.name for each in self.folder.glob("*/journal") if each.is_dir())
         for name in sorted(set(found) - set(self.relays)):
-            # Whoever opens a journal for writing ends the blocks that the one before left open.
+            self.add(name, lambda: None, Hooks(has_writer=lambda: False))
+            if not self.relays[name].is_all_sent:
+                self._end_blocks(name)
+
+    def _end_blocks(self, name: str) -> None:
+        """Whoever opens a journal for writing ends the blocks that the one before left open."""
+        try:
             with self._writer(name, lambda end: None, None):
                 log.info("journal_left_over", slot=name)
-            self.add(name, lambda: None, Hooks(has_writer=lambda: False))
+        except OSError as error:
+            # What can be read of it is sent all the same.
+            log.error("journal_not_ended", slot=name, reason=str(error))
 
     async def forget(self, stop: asyncio.Event) -> None:
         """Removes what nobody needs any longer, again and again."""

@@ -27,6 +27,8 @@ from homeostat_kit.kafka.records import require_fit
 from homeostat_kit.logs import get_logger
 
 _CHUNK_BYTES = 2 * 1024 * 1024
+# What a broker does not acknowledge in time is sent again in smaller pieces.
+_SMALLEST_CHUNK_BYTES = 64 * 1024
 # A journal that grew lately is looked at so often: what completes a block comes every 20 ms.
 _LOOK_SECONDS = 0.02
 _BUSY_SECONDS = 0.5
@@ -110,6 +112,11 @@ class SlotRelay:
         self._ask_fate = ask_fate
         self._hooks = hooks
         self._sent = _load(state_file)
+        self._last_span = (0, 0)
+        # Why the journal can't be read now.
+        self.trouble = ""
+        self._bound_position()
+        self._chunk_bytes = _CHUNK_BYTES
         self._assembler = Assembler()
         self._next = self._sent.position
         self._grew = asyncio.Event()
@@ -150,47 +157,77 @@ class SlotRelay:
     @property
     def end(self) -> int:
         """Behind the last record that is kept."""
-        return self._reader.end
+        return self._span()[1]
 
     @property
     def size_bytes(self) -> int:
         """What the journal holds."""
-        return max(0, self._reader.end - self._reader.start)
+        start, end = self._span()
+        return max(0, end - start)
 
     @property
     def unsent_bytes(self) -> int:
         """What the broker has not acknowledged."""
-        start, end = self._reader.start, self._reader.end
+        start, end = self._span()
         if self._bus.epoch != self._sent.epoch:
             return max(0, end - start)
         return max(0, end - max(start, self._sent.position))
+
+    @property
+    def is_all_sent(self) -> bool:
+        """Nothing in the journal waits for the broker of the last life, or for its block's end."""
+        return bool(self._sent.epoch) and self._sent.position == self._span()[1]
 
     @property
     def held_seconds(self) -> float:
         """For how long the oldest segment has been kept only because it is not archived."""
         return 0.0 if self._held_since is None else time.monotonic() - self._held_since[1]
 
+    def _span(self) -> tuple[int, int]:
+        """Where the journal begins and ends; as it was, while that can't be read."""
+        try:
+            self._last_span = self._reader.start, self._reader.end
+        except OSError as error:
+            self.trouble = str(error)
+        return self._last_span
+
+    def _bound_position(self) -> None:
+        """What was acknowledged may have been lost since, with all else that was not on disk: the
+        next records stand where it stood, and nobody has sent those."""
+        end = self._span()[1]
+        if self._sent.position > end and not self.trouble:
+            lost_bytes = self._sent.position - end
+            log.warning("journal_shorter_than_sent", slot=self.slot, bytes=lost_bytes)
+            self._sent.position = end
+
     async def run(self, stop: asyncio.Event) -> None:
         """Relays until ``stop`` is set and nothing is left, or the broker fails while leaving."""
         pause = 0.1
         while True:
             try:
-                if await self._advance():
-                    pause = 0.1
+                has_more = await self._advance()
+                pause, self.trouble = 0.1, ""
+                if has_more:
                     continue
                 await self._stand()
-            except BrokerAway as error:
-                log.warning("relay_interrupted", slot=self.slot, reason=str(error))
-                self._forget_unacknowledged()
+                if stop.is_set():
+                    self._save()
+                    return
+                await self._rest(stop)
+            except (BrokerAway, OSError) as error:
+                self._note_failure(error)
                 if stop.is_set():
                     return
                 await wait_for((stop,), pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-                continue
-            if stop.is_set():
-                self._save()
-                return
-            await self._rest(stop)
+
+    def _note_failure(self, error: Exception) -> None:
+        log.warning("relay_interrupted", slot=self.slot, reason=str(error))
+        self._forget_unacknowledged()
+        if isinstance(error, OSError):
+            self.trouble = str(error)
+        else:
+            self._chunk_bytes = max(self._chunk_bytes // 2, _SMALLEST_CHUNK_BYTES)
 
     async def _rest(self, stop: asyncio.Event) -> None:
         """Until there may be more to send: a busy journal is looked at, a quiet one wakes us."""
@@ -245,6 +282,7 @@ class SlotRelay:
             await self._take(step, epoch)
         if self._bus.epoch == epoch:
             self._next = after
+            self._chunk_bytes = min(self._chunk_bytes * 2, _CHUNK_BYTES)
             needed = self._assembler.needed_from
             self._sent.position = after if needed is None else needed
             self._save_sometimes()
@@ -273,7 +311,7 @@ class SlotRelay:
 
     def _prepare(self) -> tuple[list[_Step], int]:
         """The next chunk of the journal as steps; each is sent after the one before was acked."""
-        chunk = self._reader.read(self._next, _CHUNK_BYTES)
+        chunk = self._reader.read(self._next, self._chunk_bytes)
         self.damaged_bytes += chunk.lost_bytes
         made = [each for record in chunk.records for each in self._fed(record)]
         last_clock_mark = max(
@@ -289,7 +327,7 @@ class SlotRelay:
                     steps.append(_Step(outgoing, each.mark_us))
                     outgoing = []
             elif isinstance(each, Sealed | Whole | Event):
-                outgoing.extend(self._if_it_fits(outgoing_of(each)))
+                outgoing.extend(self._readable(each))
         return [*steps, _Step(outgoing)], chunk.after
 
     def _fed(self, record: Record) -> list[Assembled]:
@@ -428,9 +466,17 @@ class SlotRelay:
                 if record.kind in (Kind.ROWS, Kind.BLOCK):
                     found[record.payload[:16]] = None
                 elif record.kind == Kind.OUTCOMES:
-                    found[OutcomeBlock.FromString(record.payload).block_id] = None
+                    found.update(_id_of_outcomes(record.payload))
             position = chunk.after
         return list(found)
+
+
+def _id_of_outcomes(message: bytes) -> dict[bytes, None]:
+    """Nothing if it can't be read: then it was not sent either, which was counted."""
+    try:
+        return {OutcomeBlock.FromString(message).block_id: None}
+    except DecodeError:
+        return {}
 
 
 def outgoing_of(made: Sealed | Whole | Event) -> Outgoing:

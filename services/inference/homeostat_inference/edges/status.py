@@ -156,6 +156,11 @@ class Status:
                 f"the journal of {name} refuses records: give its disk space, or raise "
                 "journal_quota_bytes, or bring back broker and ledger"
             ]
+        if self.relays[name].trouble:
+            return [
+                f"the journal of {name} can't be read ({self.relays[name].trouble}): see to its "
+                "disk; nothing of it is sent until then"
+            ]
         if self.relays[name].size_bytes > self.quota_bytes // 2:
             return [
                 f"the journal of {name} is over half its quota: bring back the broker or the "
