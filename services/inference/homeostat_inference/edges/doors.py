@@ -18,7 +18,13 @@ from homeostat_inference.edges.lane import Handle, Lane
 from homeostat_inference.edges.rest import Rest, RestRules
 from homeostat_inference.edges.roles import INFERENCE_SERVICE
 from homeostat_inference.edges.streaming import Streams
-from homeostat_inference.edges.transports import Infer, Transport, Turns, open_transport
+from homeostat_inference.edges.transports import (
+    MAX_STREAMS,
+    Infer,
+    Transport,
+    Turns,
+    open_transport,
+)
 from homeostat_kit.grpc_server import RunningServer, Security, serve
 
 
@@ -126,7 +132,13 @@ class Doors:
         return self.server
 
     def _options(self) -> tuple[tuple[str, Any], ...]:
-        return (("grpc.so_reuseport", 1),) if self._rules.is_shared else ()
+        # Behind the native front the streams of all its connections are one connection's.
+        is_behind = self._rules.transport == "native"
+        return (
+            ("grpc.so_reuseport", int(self._rules.is_shared)),
+            ("grpc.max_receive_message_length", self._rules.max_message_bytes),
+            *(() if is_behind else (("grpc.max_concurrent_streams", MAX_STREAMS),)),
+        )
 
     def _rest(self) -> Rest:
         rules, behind = self._rules, self._behind

@@ -21,6 +21,8 @@ from homeostat_kit.auth import Forbidden, Guard, Unauthenticated
 from homeostat_kit.logs import get_logger
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+# Calls that a client may have open on one connection; it holds back the others.
+MAX_STREAMS = 128
 # What the front calls a call; the others say that a caller has gone.
 _EVENT_CALL = 0
 # Calls taken at once: as many as one turn of the loop can answer in a few milliseconds.
@@ -179,6 +181,8 @@ class NativeTransport:
                 io_threads=1,
                 # Deadlines.
                 call_details=True,
+                # Each may hold a whole message before anybody has asked who sends it.
+                max_concurrent_streams=MAX_STREAMS,
                 reuse_port=is_shared,
             )
             front.set_fallback(socket)
