@@ -1,6 +1,7 @@
 """The board tells, after a death too, what ran; and overdue runs are told to end."""
 
 import os
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +113,17 @@ def test_a_run_beyond_its_deadline_is_told_to_end_and_the_next_is_not(runs: Boar
     again = runs.enter(a_schema(), LATER, rows(1), 1)
     assert not again.is_overdue
     assert not again.options.terminate
+
+
+def test_a_callers_deadline_ends_a_run_and_does_not_make_the_keeper_end_the_process(
+    board: Board,
+) -> None:
+    runs = BoardRuns(board, Options, limit_ns=10**9)
+    run = runs.enter(a_schema(), time.monotonic_ns() + 1, rows(1), 1)
+    (seen,) = board.running()
+    assert seen.deadline_ns - seen.started_ns == 10**9
+    assert runs.end_overdue(time.monotonic_ns() + 10) == 1
+    runs.exit(run)
 
 
 def test_more_runs_than_areas_go_on_unseen(board: Board, runs: BoardRuns) -> None:

@@ -134,9 +134,11 @@ class Watch:
     is_overdue: bool = False
     options: Any = None
     rows: list[int] = field(default_factory=list)
+    deadlines_ns: list[int] = field(default_factory=list)
 
     def enter(self, schema: Schema, deadline_ns: int, arrays: Sequence[Any], rows: int) -> "Watch":
         self.rows.append(rows)
+        self.deadlines_ns.append(deadline_ns)
         return self
 
     def exit(self, run: "Watch") -> None:
@@ -329,6 +331,17 @@ def test_one_call_of_many_that_came_together_may_have_waited_too_long() -> None:
     world.finish()
     assert isinstance(calls[2].error, DeadlineExceeded)
     assert all(call.answers for call in (calls[0], calls[1], calls[3]))
+
+
+def test_a_run_lasts_as_long_as_anybody_waits_for_it() -> None:
+    watch = Watch()
+    world = World(watch=watch, request_timeout_seconds=3600.0)
+    for _ in range(3):
+        calls = [Call("a") for _ in range(4)]
+        calls[1].deadline_ns = calls[1].received_ns + 60_000_000_000
+        world.engine.take(calls)
+        world.finish()
+        assert watch.deadlines_ns[-1] == max(each.received_ns for each in calls) + 3600 * 10**9
 
 
 def test_a_run_that_was_ended_is_late_and_is_not_tried_again() -> None:

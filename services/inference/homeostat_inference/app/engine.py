@@ -86,7 +86,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.table, self.clock, self.rules, self.times, self.fetch, self._fail)
-        self._runs = Runs(self._refuse, self.intake.deadline_ns)
+        self._runs = Runs(self._refuse, self.intake.deadlines_ns)
         self._turns = Turns(self._turn, self._policy, self.now_ns)
         self._keeper = Keeper(
             self.book,

@@ -99,10 +99,11 @@ class Intake:
             return True
         return self._sample.takes(client_id) if client_id else random() < self.rules.sample_share
 
-    def deadline_ns(self, calls: Sequence[Call]) -> int:
-        """Of these calls, the first deadline."""
+    def deadlines_ns(self, calls: Sequence[Call]) -> tuple[int, int]:
+        """Of these calls, the first deadline and the last."""
         allowed_ns = int(self.rules.request_timeout_seconds * 1e9)
-        return min([each.deadline_ns or each.received_ns + allowed_ns for each in calls])
+        found = [each.deadline_ns or each.received_ns + allowed_ns for each in calls]
+        return min(found), max(found)
 
 
 @dataclass(slots=True)
@@ -220,8 +221,8 @@ class _Turn:
         is_logged: bool,
     ) -> None:
         part = layout.part(calls, stack, [each.payload for each in calls], served.schema)
-        deadline_ns = self._intake.deadline_ns(calls)
-        waiting = Waiting(part, arm, self._now_us, deadline_ns, is_logged)
+        first_ns, last_ns = self._intake.deadlines_ns(calls)
+        waiting = Waiting(part, arm, self._now_us, first_ns, last_ns, is_logged)
         self.groups.setdefault(served, []).append(waiting)
 
     def _by_parsing(self, call: Call) -> None:
@@ -245,9 +246,8 @@ class _Turn:
         self._learn(payload, message, request, schema)
         part = part_of(call, request, schema, len(payload))
         client = part.client_ids[0] if part.client_ids else None
-        waiting = Waiting(
-            part, arm, self._now_us, intake.deadline_ns([call]), intake.is_logged(client)
-        )
+        first_ns, last_ns = intake.deadlines_ns([call])
+        waiting = Waiting(part, arm, self._now_us, first_ns, last_ns, intake.is_logged(client))
         self.groups.setdefault(served, []).append(waiting)
 
     def _routed(self, message: ModelInferRequest) -> tuple[Served, int]:

@@ -43,8 +43,8 @@ class Runs:
     """Runs models; what must not be run is refused."""
 
     refuse: Refuse
-    # Until when the callers wait: the first deadline of theirs.
-    deadline_ns: Callable[[Sequence[Call]], int]
+    # Until when callers wait: their first deadline, and their last.
+    deadlines_ns: Callable[[Sequence[Call]], tuple[int, int]]
 
     def run(
         self,
@@ -68,7 +68,8 @@ class Runs:
             return None
         schema = served.schema
         rows = len(arrays[0])
-        deadline_ns = max([each.deadline_ns for each in batch])
+        # As long as anybody waits for it.
+        deadline_ns = max([each.last_deadline_ns for each in batch])
         started_ns = time.monotonic_ns()
         with trace(schema, rows) as traceparent:
             outputs = _watched(served, arrays, watch, deadline_ns)
@@ -87,13 +88,15 @@ class Runs:
             if each.deadline_ns <= now_ns:
                 calls = each.part.items
                 late = [
-                    index for index, call in enumerate(calls) if self.deadline_ns([call]) <= now_ns
+                    index
+                    for index, call in enumerate(calls)
+                    if self.deadlines_ns([call])[0] <= now_ns
                 ]
                 found[at] = dict.fromkeys(late, _late(served))
         if found:
             self._take_out(served, batch, found)
             for each in batch:
-                each.deadline_ns = self.deadline_ns(each.part.items)
+                each.deadline_ns, each.last_deadline_ns = self.deadlines_ns(each.part.items)
 
     def _fit(self, served: Served, batch: list[Waiting]) -> list[Array]:
         """Without requests whose values no model can be given; the others' values."""

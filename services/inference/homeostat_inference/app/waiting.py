@@ -19,8 +19,9 @@ class Waiting:
     part: Part[Call]
     arm: int
     arrived_at_us: int
-    # Monotonic: of its requests, the first deadline.
+    # Monotonic: of its requests, the first deadline and the last.
     deadline_ns: int
+    last_deadline_ns: int
     # Whether the rows go into the journal.
     is_logged: bool = True
     # Why its request runs alone, if it has to.

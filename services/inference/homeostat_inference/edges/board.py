@@ -122,6 +122,7 @@ class RunningNow:
     model_name: str
     version: int
     started_ns: int
+    # Until when it has to have ended, whoever waits for it.
     deadline_ns: int
     rows: int
     sequence: int
@@ -324,9 +325,13 @@ class BoardRuns:
     def enter(
         self, schema: Schema, deadline_ns: int, arrays: Sequence[Array], rows: int
     ) -> Watched:
-        """Takes an area; more runs than areas go unseen by the keeper, and are not ended."""
+        """Takes an area; more runs than areas go unseen by the keeper, and are not ended. The
+        keeper sees the limit only: callers' deadlines must not make a version look harmful."""
         now_ns = time.monotonic_ns()
-        return self._enter(schema, min(deadline_ns, now_ns + self._limit_ns), arrays, rows, now_ns)
+        limit_ns = now_ns + self._limit_ns
+        run = self._enter(schema, limit_ns, arrays, rows, now_ns)
+        run.deadline_ns = min(deadline_ns, limit_ns)
+        return run
 
     @contextmanager
     def loading(self, schema: Schema, seconds: float) -> Iterator[Watched]:
