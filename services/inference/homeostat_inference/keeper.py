@@ -48,6 +48,7 @@ from homeostat_inference.edges.passing import KEEPER_SERVICES
 from homeostat_inference.edges.reservation import Reservation
 from homeostat_inference.edges.shadow_positions import (
     Position,
+    bound_positions,
     is_held,
     load_positions,
     positions_file,
@@ -227,6 +228,11 @@ class Keeper:
         self.shadow = self._add_slot(SHADOW_SLOT, self._settings.workers)
         self.shadow.want(self._has_shadows(self.following.plan))
         self.journals.add_left_over()
+        relays = self.journals.relays
+        bound_positions(
+            positions_file(self._folder),
+            {name: each.end for name, each in relays.items() if not each.trouble},
+        )
 
     def _add_slot(self, name: str, index: int) -> WorkerSlot:
         is_shadow = name == SHADOW_SLOT
@@ -411,6 +417,7 @@ class Keeper:
             secret=settings.client_key_secret.get_secret_value().encode(),
             durability="durable" if settings.durability == "durable" else "fast",
             is_leaving=lambda: self._is_leaving,
+            promising=self._callers.promising,
         )
 
         def add(server: grpc.aio.Server) -> None:

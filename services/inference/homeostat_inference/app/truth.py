@@ -1,6 +1,7 @@
 """What clients tell besides asking for predictions: truth, and promises about time."""
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -127,9 +128,26 @@ def _truth(outcome: Outcome, where: str, schema: Schema) -> float:
     raise InvalidInput(f"{where}: expected a label or a finite value, got {got}")
 
 
-def record_outcomes(block: OutcomeBlock, journal: Journal, done: Done) -> None:
-    """Keeps the truths; ``done`` hears when they are safe."""
-    journal.append(Kind.OUTCOMES, block.SerializeToString(), done=done)
+def record_outcomes(
+    block: OutcomeBlock,
+    journal: Journal,
+    done: Done,
+    *,
+    times: Callable[[], TimeBounds],
+    promising: threading.Lock,
+) -> None:
+    """Keeps the truths; ``done`` hears when they are safe, or InvalidInput if a promise was made
+    in the meantime that they would break. ``promising`` is held by whoever appends a promise."""
+    payload = block.SerializeToString()
+    known_at = np.frombuffer(block.known_at_us, "<i8")
+    with promising:
+        try:
+            smallest, largest = int(known_at.min()), int(known_at.max())
+            times().check(smallest, largest, f"model {block.model_name!r}, known_at_us")
+        except InvalidInput as error:
+            done(error)
+            return
+        journal.append(Kind.OUTCOMES, payload, done=done)
     journal.commit()
 
 

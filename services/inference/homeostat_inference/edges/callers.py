@@ -1,6 +1,7 @@
 """Promises that callers make: one for the whole server, kept in each of its journals."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ class CallersPromises:
     slots: Sequence[WorkerSlot]
     # The last one, or the one that is just being made: whoever starts now begins with it.
     asked_us: int | None
+    # Held while the keeper's journal takes a promise; by whoever appends what it may concern, too.
+    promising: threading.Lock = field(default_factory=threading.Lock)
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def advance(self, mark_us: int, latest_us: int) -> None:
@@ -41,8 +44,12 @@ class CallersPromises:
             for error in errors:
                 if error:
                     raise NotKept(error)
-            await kept(lambda done: self._keep(mark_us, done))
-            self.marks.mark_us = mark_us
+            before = self.marks.mark_us
+            try:
+                await kept(lambda done: self._keep(mark_us, done))
+            except NotKept:
+                self.marks.mark_us = before
+                raise
 
     def _keep(self, mark_us: int, done: Done) -> None:
         try:
@@ -50,5 +57,8 @@ class CallersPromises:
         except OSError as error:
             done(NotKept(f"the promise could not be written: {error.strerror}; try again later"))
             return
-        self.journal.append(Kind.CALLER_MARK, pack_mark(mark_us), done=done)
+        with self.promising:
+            # Nothing earlier is appended from here on.
+            self.marks.mark_us = mark_us
+            self.journal.append(Kind.CALLER_MARK, pack_mark(mark_us), done=done)
         self.journal.commit()

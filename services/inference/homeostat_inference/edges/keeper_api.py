@@ -1,6 +1,7 @@
 """What the keeper answers: truth, promises, and what the server is doing."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ class KeeperTruthApi(TruthServiceServicer):
     secret: bytes
     durability: str
     is_leaving: Callable[[], bool]
+    # Held while a caller's promise, or truths that it may concern, are appended.
+    promising: threading.Lock
 
     async def RecordOutcomes(  # noqa: N802 - the contract's name
         self, request: RecordOutcomesRequest, context: Context
@@ -47,14 +50,24 @@ class KeeperTruthApi(TruthServiceServicer):
         """Answers once the truths are kept."""
         self._refuse_leaving()
         now_us = self.clock.now_us()
-        block = outcome_block(
+        # In a thread: a large request must not hold up all that the keeper does.
+        block = await asyncio.to_thread(
+            outcome_block,
             request,
             self.champions(request.model_name),
             secret=self.secret,
             now_us=now_us,
             times=self.times(now_us),
         )
-        await kept(lambda done: record_outcomes(block, self.journal, done))
+        await kept(
+            lambda done: record_outcomes(
+                block,
+                self.journal,
+                done,
+                times=lambda: self.times(now_us),
+                promising=self.promising,
+            )
+        )
         return RecordOutcomesResponse(recorded_count=block.row_count, durability=self.durability)
 
     async def AdvanceWatermark(  # noqa: N802 - the contract's name
