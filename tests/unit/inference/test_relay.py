@@ -472,6 +472,22 @@ async def test_the_servers_promise_is_the_least_of_all_journals(tmp_path: Path) 
     assert promised(bus) == [10, 20, 30]
 
 
+async def test_a_word_from_a_broker_that_is_gone_says_nothing_to_the_next(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    promises = Promises(bus, "inference-0", lambda noted: None)  # type: ignore[arg-type]
+    for slot in ("one", "two"):
+        promises.count(slot)
+    bus.epoch = "second"
+    for slot in ("one", "two"):
+        promises.begin(slot, "second")
+    # What was under way when the broker was replaced.
+    await promises.passed("one", 50, "first")
+    await promises.passed("two", 50, "second")
+    assert promised(bus) == []
+    await promises.passed("one", 10, "second")
+    assert promised(bus) == [10]
+
+
 async def test_a_journal_that_never_comes_to_rest_passes_on_what_stands_all_the_same(
     tmp_path: Path,
 ) -> None:

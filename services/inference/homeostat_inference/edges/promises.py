@@ -60,6 +60,9 @@ class Promises:
         """Everything before this mark in the journal was acknowledged. BrokerAway if what follows
         from it could not be told; then the same has to be said again."""
         self._turn_to(epoch)
+        if epoch != self._epoch:
+            # Of a life that is over, or not seen yet: it says nothing about this one.
+            return
         before = self._marks.get(slot)
         self._marks[slot] = mark_us if before is None else max(before, mark_us)
         await self._promise()
@@ -77,8 +80,10 @@ class Promises:
                 return
             outgoing = marks(self._source_id, mark_us)
             acknowledged = await self._bus.produce_many(outgoing, epoch=epoch)
-            if epoch == self._epoch:
-                self.promised_us = mark_us
+            if epoch != self._epoch:
+                # The next life of the broker has begun: its offsets are others.
+                return
+            self.promised_us = mark_us
             self._note(
                 [
                     (each.topic, partition, offset)
