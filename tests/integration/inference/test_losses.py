@@ -20,17 +20,20 @@ from tests.support.inference import (
     a_registry,
     a_signature,
     an_inference,
+    read_topic,
 )
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 from homeostat.inference.v1.serving_pb2 import WORKER_STATE_READY, GetServingRequest
 from homeostat.inference.v1.serving_pb2_grpc import ServingServiceStub
+from homeostat.inference.v1.truth_pb2 import AdvanceWatermarkRequest
 from homeostat.ledger.v1.ledger_pb2 import AreArchivedResponse
 from homeostat.ledger.v1.ledger_pb2_grpc import (
     LedgerServiceServicer,
     add_LedgerServiceServicer_to_server,
 )
+from homeostat.topics import OUTCOMES, PREDICTIONS
 
 # What a client may hear whose request was in flight when a process died.
 CUT_OFF = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
@@ -374,3 +377,31 @@ async def test_a_full_journal_that_may_shed_answers_and_says_what_it_did_not_kee
 async def _serving(running: RunningInference) -> Any:
     stub: Any = ServingServiceStub(running.channel)
     return await stub.GetServing(GetServingRequest(), timeout=5)
+
+
+async def test_of_a_broker_that_lost_all_no_more_is_said_to_be_there_than_is(
+    embedded_broker: TestBroker, registry: StandInRegistry, tmp_path: Path
+) -> None:
+    async with serving(
+        embedded_broker, registry, tmp_path / "inference", watermark_mode="explicit", workers=3
+    ) as running:
+        clients = Clients(running.address)
+        async with clients.asking(2) as memory:
+            await memory.until(50)
+        for mark in range(1, 40):
+            request = AdvanceWatermarkRequest(watermark_us=mark)
+            await running.truth.AdvanceWatermark(request, timeout=5)
+        epoch = (await running.progress()).epoch
+        await asyncio.to_thread(embedded_broker.restart)
+
+        async def is_all_sent_again() -> bool:
+            told = await running.progress()
+            return told.epoch != epoch and told.unsent_count == 0 and told.watermark_us == 39
+
+        await eventually(is_all_sent_again, what="all sent again")
+        told = await running.progress()
+        for topic in (PREDICTIONS, OUTCOMES):
+            said = sum(each.next_offset for each in told.produced if each.topic == topic.name)
+            await read_topic(
+                embedded_broker.address, topic, lambda found, said=said: len(found) >= said
+            )

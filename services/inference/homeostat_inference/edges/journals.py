@@ -41,6 +41,7 @@ class Journals:
     relays: dict[str, SlotRelay] = field(default_factory=dict)
     promises: Promises = field(init=False)
     _marks_produced: Positions = field(default_factory=dict)
+    _marks_epoch: str = ""
     _own_start: int = 0
 
     def __post_init__(self) -> None:
@@ -145,7 +146,7 @@ class Journals:
         """Next offsets by (topic, partition), as this life of the broker acknowledged them."""
         found: Positions = {}
         positions = [each.produced for each in self.relays.values() if each.epoch == epoch]
-        if self.promises.epoch == epoch:
+        if self._marks_epoch == epoch:
             positions.append(self._marks_produced)
         for each in positions:
             for place, at in each.items():
@@ -153,6 +154,8 @@ class Journals:
         return found
 
     def _note_marks(self, acknowledged: list[tuple[str, int, int]]) -> None:
+        if self._marks_epoch != self.promises.epoch:
+            self._marks_epoch, self._marks_produced = self.promises.epoch, {}
         for topic, partition, offset in acknowledged:
             key = topic, partition
             self._marks_produced[key] = max(self._marks_produced.get(key, 0), offset + 1)
