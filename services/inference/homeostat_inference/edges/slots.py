@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ _SILENCE_SECONDS = 10.0
 # So long after its deadline a run must have ended.
 _OVERDUE_SECONDS = 1.0
 _START_SECONDS = 120.0
+# So long after a replacement, done or failed, there is no other: what models need is not less in a
+# fresh process.
+_REPLACE_SECONDS = 60.0
 # For answering what it has and for closing its journal.
 _LEAVE_SECONDS = 6.0
 # Counters that go on from one life to the next.
@@ -109,6 +112,18 @@ class _Process:
         self.told = Told()
         self.prepared = asyncio.Event()
         self.hearing: asyncio.Task[None] | None = None
+        self.is_over = False
+        self._told_plan: TellPlan | None = None
+        self._told_health: TellHealth | None = None
+
+    def tell(self, plan: TellPlan, health: TellHealth) -> None:
+        """What it is to serve, and how the server is; nothing if it knows."""
+        if plan != self._told_plan:
+            self._told_plan = plan
+            self.control.send(plan)
+        if health != self._told_health:
+            self._told_health = health
+            self.control.send(health)
 
     def note(self, message: Message) -> None:
         """Remembers what it said."""
@@ -141,6 +156,7 @@ class _Process:
 
     def end(self) -> None:
         """It has ended, or is to be forgotten."""
+        self.is_over = True
         if self.hearing is not None:
             self.hearing.cancel()
         self.control.close()
@@ -188,6 +204,10 @@ class WorkerSlot:
         self._replacing: asyncio.Task[None] | None = None
         self._killed_for = ""
         self._is_overweight = False
+        self._is_hung = False
+        self._replaced_at = -_REPLACE_SECONDS
+        # It takes more memory than it may, and a fresh process does not help.
+        self.is_swollen = False
         self._is_leaving = False
         self._totals: Counter[Word] = Counter()
         self._models: dict[tuple[str, int], ModelCounts] = {}
@@ -287,16 +307,38 @@ class WorkerSlot:
         finally:
             theirs.close()
         process = _Process(child, await Control.over(ours))
-        process.control.send(TellPlan(self._orders.plan().to_json()))
-        process.control.send(self._orders.health())
-        process.hearing = asyncio.create_task(self._hear(process), name=f"hear-{self.name}")
+        self._tell(process)
+        process.hearing = self._beside(self._hear(process), "hear", process)
         return process
+
+    def _tell(self, process: "_Process") -> None:
+        process.tell(TellPlan(self._orders.plan().to_json()), self._orders.health())
+
+    def _beside(
+        self, work: Coroutine[Any, Any, None], what: str, process: "_Process | None" = None
+    ) -> "asyncio.Task[None]":
+        """Work that nobody waits for: if it fails, so does the process that it is about."""
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            if task.cancelled() or task.exception() is None:
+                return
+            log.error(f"{what}_failed", slot=self.name, exc_info=task.exception())
+            if process is not None and not process.is_over:
+                if process is self._process:
+                    self._killed_for = f"the keeper failed on it ({task.exception()!r})"
+                process.child.send_signal(signal.SIGKILL)
+
+        task = asyncio.create_task(work, name=f"{what}-{self.name}")
+        task.add_done_callback(ended)
+        return task
 
     async def _one_life(self, process: "_Process") -> tuple[str, bool]:
         self._begin(process)
+        # A successor may have missed what was published while it was born.
+        self._tell(process)
         process.control.send(Take(self._orders.mark_us()))
         self._orders.heard(self, Applied(self.told.plan_number, self.told.is_complete))
-        watching = asyncio.create_task(self._watch(process.child), name=f"watch-{self.name}")
+        watching = self._beside(self._watch(process.child), "watch", process)
         try:
             status = await process.child.ended
         finally:
@@ -316,7 +358,7 @@ class WorkerSlot:
         self.state = STARTING
         self.started_at_us = time.time_ns() // 1000
         self._killed_for = ""
-        self._is_overweight = False
+        self._is_overweight = self._is_hung = False
         self._became_ready.clear()
 
     def _bury(self, process: "_Process", status: int) -> tuple[str, bool]:
@@ -330,6 +372,7 @@ class WorkerSlot:
         was_leaving = self.state == LEAVING
         self.state = DEAD
         self._process = None
+        self._became_ready.clear()
         for each in self._marks.values():
             if not each.done():
                 each.set_exception(ConnectionError("the worker ended"))
@@ -339,11 +382,18 @@ class WorkerSlot:
         if is_crash:
             self.crash_count += 1
             log.error("worker_died", slot=self.name, pid=self.process_id, reason=reason)
-            self._orders.crashed(self, runs, reason)
+            self._orders.crashed(self, runs if self._is_blamed(status) else [], reason)
         else:
             log.info("worker_left", slot=self.name, pid=self.process_id)
             reason = self._killed_for or reason
         return reason, is_crash
+
+    def _is_blamed(self, status: int) -> bool:
+        """Whether what ran may have ended it. Whoever kills it from outside (an operator, a system
+        short of memory) or because it starts or leaves too slowly, says nothing of what ran."""
+        if self._killed_for:
+            return self._is_hung or self._is_overweight
+        return status & 0x7F not in (signal.SIGKILL, signal.SIGTERM)
 
     async def _hear(self, process: "_Process") -> None:
         try:
@@ -377,11 +427,14 @@ class WorkerSlot:
             number = self._mark_number
             waiting: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             self._marks[number] = waiting
-            self.send(AskMark(number, mark_us))
+            if self._process is not None:
+                # Whoever is to follow it has no journal yet.
+                self._process.control.send(AskMark(number, mark_us))
             try:
                 return await waiting
             except ConnectionError:
-                self._became_ready.clear()
+                # Its end was told of: the next one is waited for.
+                continue
             finally:
                 self._marks.pop(number, None)
 
@@ -394,22 +447,20 @@ class WorkerSlot:
 
     def recycle(self, why: str) -> None:
         """A fresh process prepares itself; then the present one answers what it has, and ends."""
-        if self._replacing is None or self._replacing.done():
+        if time.monotonic() - self._replaced_at < _REPLACE_SECONDS:
+            self.is_swollen = True
+        elif self._replacing is None or self._replacing.done():
             log.warning("worker_recycled", slot=self.name, reason=why)
-            self._replacing = asyncio.create_task(self._replace(why), name=f"replace-{self.name}")
+            self._replacing = self._beside(self._replace(why), "replace")
 
     async def _replace(self, why: str) -> None:
         before = self._process
-        successor: _Process | None = None
-        if self._may_overlap:
-            try:
-                successor = await self._spawn(is_successor=True)
-                if not await successor.gets_ready(_START_SECONDS):
-                    successor.child.send_signal(signal.SIGKILL)
-                    successor.end()
-                    successor = None
-            except (OSError, NurseryDied) as error:
-                log.error("successor_failed", slot=self.name, reason=repr(error))
+        successor = await self._raise_successor() if self._may_overlap else None
+        self._replaced_at = time.monotonic()
+        if self._may_overlap and successor is None:
+            # The present one goes on: it is all there is.
+            self.is_swollen = True
+            return
         if self._process is not before or self._is_leaving or before is None:
             # It died in the meantime; the next one is on its way already.
             if successor is not None:
@@ -419,6 +470,20 @@ class WorkerSlot:
         self._successor = successor
         self._killed_for = why
         self._let_go(is_followed=successor is not None)
+
+    async def _raise_successor(self) -> "_Process | None":
+        """One that is prepared; None if it can't be had."""
+        try:
+            successor = await self._spawn(is_successor=True)
+        except (OSError, NurseryDied) as error:
+            log.error("successor_failed", slot=self.name, reason=repr(error))
+            return None
+        if await successor.gets_ready(_START_SECONDS):
+            return successor
+        log.error("successor_failed", slot=self.name, reason="it ended, or was not ready in time")
+        successor.child.send_signal(signal.SIGKILL)
+        successor.end()
+        return None
 
     def _let_go(self, *, is_followed: bool = False) -> None:
         if self.state in (STARTING, READY) and self._process is not None:
@@ -449,7 +514,9 @@ class WorkerSlot:
         if memory_bytes > self._memory_limit * _KILL_FACTOR:
             self._is_overweight = True
             self.kill(why)
-        elif memory_bytes > self._memory_limit and self.state == READY:
+        elif memory_bytes <= self._memory_limit:
+            self.is_swollen = False
+        elif self.state == READY:
             self.recycle(why)
 
     def _look(self, now_ns: int, began: float) -> None:
@@ -462,6 +529,7 @@ class WorkerSlot:
             self.kill(f"it showed no sign of life for {silent_ns / 1e9:.0f} s")
         for run in self.board.running():
             if run.deadline_ns and now_ns - run.deadline_ns > _OVERDUE_SECONDS * 1e9:
+                self._is_hung = True
                 self.kill(f"a run did not end {_OVERDUE_SECONDS:.0f} s after its deadline")
 
 

@@ -127,6 +127,12 @@ class Status:
                 if each.restarts.is_looping and not each.is_ready
             ),
             *(
+                f"worker {each.index} takes more memory than it may, and so does a fresh one: "
+                "raise HOMEOSTAT_INFERENCE_WORKER_MEMORY_BYTES, or serve fewer or smaller versions"
+                for each in self.slots
+                if each.is_swollen
+            ),
+            *(
                 f"model {name!r} version {version} can't be loaded ({reason}): "
                 "promote another version, or register it anew"
                 for (name, version), reason in self._unloadable().items()
