@@ -214,6 +214,7 @@ async def test_every_bad_request_is_told_why_and_the_next_good_one_is_answered(
         ({"inputs": ROW, "pad": "x" * MAX_BYTES}, {}, 413, "at most"),
         (gzip.compress(b'{"pad": "' + b"x" * 50_000_000), {"Content-Encoding": "gzip"}, 413, ""),
         ({"inputs": ROW}, {"Origin": "https://example.org"}, 403, "origin"),
+        ({"inputs": ROW}, {"Host": "evil.example"}, 403, "localhost"),
     ]
     for body, headers, expected, words in bad:
         status, answer = await served.infer(body, **headers)
@@ -268,12 +269,12 @@ async def raw(address: str, sent: bytes) -> bytes:
 
 async def test_what_is_no_http_ends_its_own_connection_alone(served: Served) -> None:
     body = json.dumps({"inputs": ROW}).encode()
-    head = f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: x\r\n".encode()
+    head = f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: localhost\r\n".encode()
     for sent in (
         b"\x00\x01\x02" * 1000,
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 100_000 + b"\r\n\r\n",
-        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nA: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /v2 HTTP/1.1\r\n" + b"A: x\r\n" * 1000 + b"\r\n",
         head + b"Content-Length: 10\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         head + b"Content-Length: -1\r\n\r\n",
@@ -291,7 +292,7 @@ async def test_a_client_that_waits_to_be_asked_is_asked(served: Served) -> None:
     host, port = served.address.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
-        f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+        f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
         f"Content-Length: {len(body)}\r\n\r\n".encode()
     )
     assert b" 100 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)

@@ -1,6 +1,7 @@
 """The HTTP server's limits, with patience cut to fractions of a second."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -9,8 +10,16 @@ from tests.support.waiting import eventually
 
 from homeostat_inference.domain.errors import Overloaded, TooLarge
 from homeostat_inference.edges import http_server
-from homeostat_inference.edges.http_server import Answer, Asked, Bench, HttpServer, Timeout
-from homeostat_inference.edges.rest import _is_own
+from homeostat_inference.edges.http_server import (
+    Answer,
+    Asked,
+    Bench,
+    HttpServer,
+    Timeout,
+    Unreadable,
+)
+from homeostat_inference.edges.rest import _is_local_name, _is_own, _need, _parts
+from homeostat_kit.auth import Forbidden
 from homeostat_kit.grpc_server import Security
 
 MAX_BODY = 100_000
@@ -22,7 +31,7 @@ async def echo(asked: Asked) -> Answer:
 
 
 def refuse(error: Exception) -> Answer:
-    known = {Overloaded: 429, TooLarge: 413, Timeout: 408}
+    known = {Overloaded: 429, TooLarge: 413, Timeout: 408, Forbidden: 403, Unreadable: 400}
     return Answer(str(error).encode(), status=known.get(type(error), 500))
 
 
@@ -34,9 +43,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def a_server(
-    respond: Callable[[Asked], Awaitable[Answer]] = echo, *, held_bytes: int = MAX_BODY
+    respond: Callable[[Asked], Awaitable[Answer]] = echo,
+    *,
+    held_bytes: int = MAX_BODY,
+    require: Callable[[Asked], None] = lambda head: None,
+    refused: Callable[[Exception], Answer] = refuse,
 ) -> AsyncIterator[HttpServer]:
-    server = HttpServer(respond, refuse, Bench(), max_body_bytes=MAX_BODY, held_bytes=held_bytes)
+    server = HttpServer(
+        require, respond, refused, Bench(), max_body_bytes=MAX_BODY, held_bytes=held_bytes
+    )
     await server.start("127.0.0.1:0", Security())
     try:
         yield server
@@ -120,6 +135,83 @@ async def test_bodies_beyond_what_may_be_held_are_refused_until_there_is_room() 
             writer.close()
 
 
+async def test_who_announces_much_and_sends_nothing_keeps_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_server, "_BODY_SECONDS", 30)
+    async with a_server() as server:
+        silent = [await connect(server, HEAD + b"Content-Length: 100000\r\n\r\n") for _ in "1234"]
+        await eventually(lambda: has_connections(server, 4), what="four connections")
+        reader, writer = await connect(server, HEAD + b"Content-Length: 900\r\n\r\n" + b"x" * 900)
+        assert await status_of(reader) == 200
+        for each in (writer, *(writer for _, writer in silent)):
+            each.close()
+
+
+async def test_compressed_bodies_weigh_what_they_unpack_to() -> None:
+    goes_on, has_begun = asyncio.Event(), asyncio.Event()
+
+    async def respond(asked: Asked) -> Answer:
+        has_begun.set()
+        await goes_on.wait()
+        return Answer(b"done")
+
+    packed = gzip.compress(b"x" * 90_000)
+    head = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with a_server(respond) as server:
+        first = await connect(server, head + packed)
+        await asyncio.wait_for(has_begun.wait(), 10)
+        second = await connect(server, head + packed)
+        assert await status_of(second[0]) == 429
+        goes_on.set()
+        assert await status_of(first[0]) == 200
+        third = await connect(server, head + packed)
+        assert await status_of(third[0]) == 200
+        for _, writer in (first, second, third):
+            writer.close()
+
+
+async def test_who_may_not_call_is_told_before_the_body_comes() -> None:
+    def require(head: Asked) -> None:
+        raise Forbidden("not you")
+
+    async with a_server(require=require) as server:
+        reader, writer = await connect(server, HEAD + b"Content-Length: 100000\r\n\r\n")
+        assert await status_of(reader) == 403
+        assert b"Connection: close" in await rest_of(reader)
+        writer.close()
+
+
+async def test_a_client_that_goes_is_no_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http_server, "_BODY_SECONDS", 30)
+    has_begun, goes_on = asyncio.Event(), asyncio.Event()
+    seen: list[type[Exception]] = []
+
+    async def respond(asked: Asked) -> Answer:
+        has_begun.set()
+        await goes_on.wait()
+        return Answer(b"x" * 100_000)
+
+    def remember(error: Exception) -> Answer:
+        seen.append(type(error))
+        return refuse(error)
+
+    async with a_server(respond, refused=remember) as server:
+        for sent in (b"Content-Length: 10\r\n\r\nabc", b"Content-Length: 3\r\n\r\nabc"):
+            _, writer = await connect(server, HEAD + sent)
+            await eventually(lambda: has_connections(server, 1), what="a connection")
+            if sent.startswith(b"Content-Length: 3"):
+                await asyncio.wait_for(has_begun.wait(), 10)
+            writer.transport.abort()
+            # Notices it, in the first case, while it reads.
+            goes_on.set()
+            await eventually(lambda: has_connections(server, 0), what="none")
+    assert set(seen) <= {Unreadable}
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
 async def test_a_body_that_is_too_long_is_refused_before_it_comes() -> None:
     async with a_server() as server:
         reader, writer = await connect(server, HEAD + b"Content-Length: 100001\r\n\r\n")
@@ -179,3 +271,47 @@ def test_only_pages_of_its_own_are_answered(
     origin: str, host: str, is_open: bool, expected: bool
 ) -> None:
     assert _is_own(origin, host, is_open=is_open) is expected
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:8080", True),
+        ("127.0.0.1:8080", True),
+        ("127.0.0.2", True),
+        ("[::1]:8080", True),
+        ("evil.example:8080", False),
+        ("localhost.evil.example", False),
+        ("localhost@evil.example", False),
+        ("192.168.1.2:8080", False),
+        ("[", False),
+    ],
+)
+def test_a_name_that_leads_here_by_its_owners_will_is_not_ours(host: str, expected: bool) -> None:
+    assert _is_local_name(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v2/models/m/infer", "POST ModelInfer"),
+        ("/v2/models/m/versions/3/infer", "POST ModelInfer"),
+        ("/v2/homeostat/outcomes", "POST RecordOutcomes"),
+        ("/v2/repository/index", "POST RepositoryIndex"),
+        ("/v2/repository/models/m/unload", "POST RepositoryModelLoad"),
+        ("/v2", "GET ServerMetadata"),
+        ("/v2/health/ready", "GET "),
+        ("/v2/models", "GET RepositoryIndex"),
+        ("/v2/models/stats", "GET ModelStatistics"),
+        ("/v2/models/a%2Fb", "GET ModelMetadata"),
+        ("/v2/models/m/versions/3/config", "GET ModelConfig"),
+        ("/v2/models/m/versions", None),
+        ("/v2/health/other", None),
+        ("/", None),
+    ],
+)
+def test_what_a_path_needs_is_known_from_its_head(path: str, expected: str | None) -> None:
+    need = _need(_parts(path))
+    found = None if need is None else f"{need.http_method} {need.call.rpartition('/')[2]}"
+    assert found == expected

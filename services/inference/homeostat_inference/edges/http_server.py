@@ -7,7 +7,7 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from homeostat_inference.domain.errors import Overloaded, TooLarge
@@ -51,13 +51,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request whose body has come in, uncompressed."""
+    """A request."""
 
     method: str
     # As sent, quoted, without the query.
     path: str
     headers: Mapping[str, str]
-    body: bytes
+    # Uncompressed; nothing as long as only the head has come.
+    body: bytes = b""
 
 
 class Timeout(Exception):
@@ -68,6 +69,7 @@ class Unreadable(Exception):
     """The body is not what its headers say."""
 
 
+Require = Callable[[Asked], None]
 Respond = Callable[[Asked], Awaitable[Answer]]
 Refuse = Callable[[Exception], Answer]
 
@@ -77,6 +79,7 @@ class HttpServer:
 
     def __init__(
         self,
+        require: Require,
         respond: Respond,
         refuse: Refuse,
         bench: "Bench",
@@ -84,10 +87,12 @@ class HttpServer:
         max_body_bytes: int,
         held_bytes: int,
     ) -> None:
-        """``refuse`` makes an answer of any error. ``held_bytes``: what bodies that are being read
-        or answered may take together; beyond it requests are refused as Overloaded. ``bench`` is
-        closed with the server."""
+        """``require`` raises what is wrong with a head, before any of its body is taken.
+        ``refuse`` makes an answer of any error. ``held_bytes``: what bodies that are being read
+        or answered may take together, uncompressed; beyond it requests are refused as Overloaded.
+        ``bench`` is closed with the server."""
         self._bench = bench
+        self._require = require
         self._respond = respond
         self._refuse = refuse
         self._max_body_bytes = max_body_bytes
@@ -162,52 +167,71 @@ class HttpServer:
             # Whoever does not take the answer would hold its memory for good.
             if request.transport is not None:
                 request.transport.abort()
+        except ConnectionError:
+            # The client has gone: nobody misses the answer.
+            pass
         return response
 
     async def _answer(self, request: "BaseRequest") -> Answer:
-        held = min(request.content_length or self._max_body_bytes, self._max_body_bytes)
-        if not request.can_read_body:
-            held = 0
-        elif held > self._free_bytes:
-            return self._refuse(Overloaded("too many bytes of requests are in hand; try later"))
-        self._free_bytes -= held
+        held = _Held()
         try:
-            return await self._respond(await self._read(request))
+            head = Asked(request.method, request.rel_url.raw_path, request.headers)
+            self._require(head)
+            body = await self._read(request, held) if request.can_read_body else b""
+            return await self._respond(replace(head, body=body))
         except Exception as error:
             return self._refuse(error)
         finally:
-            self._free_bytes += held
+            self._free_bytes += held.size_bytes
 
-    async def _read(self, request: "BaseRequest") -> Asked:
-        if (request.content_length or 0) > self._max_body_bytes:
+    async def _read(self, request: "BaseRequest", held: "_Held") -> bytes:
+        told = request.content_length or 0
+        if told > self._max_body_bytes:
             raise self._too_large()
+        if told > self._free_bytes:
+            raise _no_room()
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                body = await self._body(request)
+                return await self._body(request, held)
         except TimeoutError:
             raise Timeout(f"expected the whole body within {_BODY_SECONDS:g} s") from None
-        path = request.rel_url.raw_path
-        return Asked(request.method, path, request.headers, body)
 
-    async def _body(self, request: "BaseRequest") -> bytes:
+    async def _body(self, request: "BaseRequest", held: "_Held") -> bytes:
+        """What has come counts, not what was announced: who announces much and sends nothing
+        keeps nobody out."""
         from aiohttp.web_protocol import RequestPayloadError  # noqa: PLC0415
 
         parts: list[bytes] = []
-        size = 0
         try:
             async for part in request.content.iter_any():
-                size += len(part)
-                if size > self._max_body_bytes:
+                if held.size_bytes + len(part) > self._max_body_bytes:
                     raise self._too_large()
+                if len(part) > self._free_bytes:
+                    raise _no_room()
+                held.size_bytes += len(part)
+                self._free_bytes -= len(part)
                 parts.append(part)
         except RequestPayloadError as error:
             raise Unreadable(f"the body can't be read: {str(error)[:200]}") from None
+        except OSError:
+            raise Unreadable("the client went away before its body had come") from None
         return b"".join(parts)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"expected a body of at most {self._max_body_bytes} bytes")
+
+
+@dataclass(slots=True)
+class _Held:
+    """What one request's body takes."""
+
+    size_bytes: int = 0
+
+
+def _no_room() -> Overloaded:
+    return Overloaded("too many bytes of requests are in hand; try later")
 
 
 async def _look_forever(look: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,7 +37,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 TIMEOUT = "X-Request-Timeout"
 _BINARY = "application/octet-stream"
 _MAX_TIMEOUT_SECONDS = 3600.0
-_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _STATUS: Mapping[grpc.StatusCode, int] = MappingProxyType(
     {
         grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -101,8 +101,10 @@ class Rest:
 
     async def open(self, address: str, *, reuse_port: bool = False) -> HttpServer:
         """Listens on "host:port"; OSError if it is taken."""
+        mine = replace(self, is_local=is_loopback(address))
         server = HttpServer(
-            replace(self, is_local=is_loopback(address)).respond,
+            mine.require,
+            mine.respond,
             refused,
             self.bench,
             max_body_bytes=self.rules.max_body_bytes,
@@ -111,81 +113,72 @@ class Rest:
         await server.start(address, self.security, reuse_port=reuse_port)
         return server
 
+    def require(self, head: Asked) -> None:
+        """Raises what is wrong with a head: a body may be long, and is anybody's until then."""
+        self._require_own_page(head.headers)
+        need = _need(_parts(head.path))
+        if need is None:
+            raise _nothing_at(head)
+        if head.method != need.http_method and (head.method, need.http_method) != ("HEAD", "GET"):
+            raise WrongMethod(need.http_method)
+        guard = self.security.guard
+        if guard is not None and need.call:
+            guard.check(need.call, head.headers.get("Authorization"))
+
     async def respond(self, asked: Asked) -> Answer:
-        """Finds what the path names; raises what is wrong."""
-        if "Origin" in asked.headers:
-            self._require_own_page(asked.headers)
-        parts = [unquote(each) for each in asked.path.strip("/").split("/")]
-        match parts:
+        """Answers what `require` let pass; raises what is wrong."""
+        match _parts(asked.path):
             case ["v2", "models", model, "infer"]:
                 return await self._infer(asked, model, "")
             case ["v2", "models", model, "versions", version, "infer"]:
                 return await self._infer(asked, model, version)
             case ["v2", "homeostat", "outcomes"]:
                 return await self._record(asked)
-            case ["v2", "repository", *rest]:
-                return self._repository(asked, rest)
+            case ["v2", "repository", "index"]:
+                return self._index(asked)
+            case ["v2", "repository", *_]:
+                raise NotOffered(LOADING_IS_THE_REGISTRYS)
             case ["v2", *rest]:
-                self._require_method(asked, "GET")
                 return await self._look(asked, rest)
-        raise NotServed(f"there is nothing at {asked.path[:128]!r}; see /v2")
+        raise _nothing_at(asked)
 
     async def _look(self, asked: Asked, parts: list[str]) -> Answer:
         match parts:
             case []:
-                self._require_role(asked, "ServerMetadata")
                 return _found(as_json(self.inventory.server()))
-            case ["health", "live" | "ready" as what]:
+            case ["health", what]:
                 is_true = what == "live" or self.is_ready()
                 return _told({what: is_true}, is_true=is_true)
             case ["models"]:
-                self._require_role(asked, "RepositoryIndex")
                 return _found({"models": self.inventory.model_names})
             case ["models", "stats"]:
-                return self._statistics(asked, "", "")
+                return _found(as_json(self.inventory.statistics("", "")))
             case ["models", model, "versions", version, *rest]:
                 return await self._look_at(asked, model, version, rest)
             case ["models", model, *rest]:
                 return await self._look_at(asked, model, "", rest)
-        raise NotServed(f"there is nothing at {asked.path[:128]!r}; see /v2")
+        raise _nothing_at(asked)
 
     async def _look_at(self, asked: Asked, model: str, version: str, what: list[str]) -> Answer:
         match what:
             case []:
-                self._require_role(asked, "ModelMetadata")
                 return _found(as_json(await self.inventory.model(model, version)))
             case ["ready"]:
-                self._require_role(asked, "ModelReady")
                 is_ready = await self.inventory.is_ready(model, version)
                 return _told({"name": model, "ready": is_ready}, is_true=is_ready)
             case ["config"]:
-                self._require_role(asked, "ModelConfig")
                 found = await self.inventory.config(model, version)
                 return _found(as_json(found.config))
             case ["stats"]:
-                return self._statistics(asked, model, version)
-        raise NotServed(f"there is nothing at {asked.path[:128]!r}; see /v2")
+                return _found(as_json(self.inventory.statistics(model, version)))
+        raise _nothing_at(asked)
 
-    def _statistics(self, asked: Asked, model: str, version: str) -> Answer:
-        self._require_role(asked, "ModelStatistics")
-        return _found(as_json(self.inventory.statistics(model, version)))
-
-    def _repository(self, asked: Asked, parts: list[str]) -> Answer:
-        self._require_method(asked, "POST")
-        match parts:
-            case ["index"]:
-                self._require_role(asked, "RepositoryIndex")
-                told = read_json(asked.body) if asked.body else {}
-                found = self.inventory.index(is_ready_only=told.get("ready") is True)
-                return _found([as_json(each) for each in found.models])
-            case ["models", _, "load" | "unload"]:
-                self._require_role(asked, "RepositoryModelLoad")
-                raise NotOffered(LOADING_IS_THE_REGISTRYS)
-        raise NotServed(f"there is nothing at {asked.path[:128]!r}; see /v2")
+    def _index(self, asked: Asked) -> Answer:
+        told = read_json(asked.body) if asked.body else {}
+        found = self.inventory.index(is_ready_only=told.get("ready") is True)
+        return _found([as_json(each) for each in found.models])
 
     async def _infer(self, asked: Asked, model: str, version: str) -> Answer:
-        self._require_method(asked, "POST")
-        self._require_role(asked, "ModelInfer")
         text, tail = self._split(asked)
         told_seconds = _timeout(asked.headers)
         request = await self.bench.do(
@@ -227,30 +220,89 @@ class Rest:
         return asked.body[:length], memoryview(asked.body)[length:]
 
     async def _record(self, asked: Asked) -> Answer:
-        self._require_method(asked, "POST")
-        self._require_role(asked, "RecordOutcomes", TRUTH_SERVICE)
         text, _ = self._split(asked)
         request = await self.bench.do(lambda: _outcomes(text), len(text))
         return _found(as_json(await self.record(request)))
 
     def _require_own_page(self, headers: Mapping[str, str]) -> None:
-        """A page of somebody else's that is open in a browser must not predict, or tell truths.
+        """A page of somebody else's that is open in a browser must not predict, read, or tell
+        truths.
 
-        Where nothing but being on this machine lets callers in, the page must be of this machine:
-        a name that its owner lets lead here would be its own origin.
+        Where nothing but being on this machine lets callers in, the name that was called must be
+        this machine's: one that its owner lets lead here would be its own origin, and browsers
+        tell no origin of a page's requests to its own.
         """
         is_open = self.is_local and self.security.guard is None
-        if not _is_own(headers["Origin"], headers.get("Host", ""), is_open=is_open):
+        host = headers.get("Host", "")
+        # Every browser names it.
+        if is_open and host and not _is_local_name(host):
+            raise Forbidden(
+                f"{host[:128]!r} is no name of this machine: expected localhost or 127.0.0.1 in "
+                "the header Host; set tokens_file to be reached by other names"
+            )
+        if "Origin" in headers and not _is_own(headers["Origin"], host, is_open=is_open):
             raise Forbidden("requests of pages from other origins are not answered")
 
-    def _require_role(self, asked: Asked, method: str, service: str = INFERENCE_SERVICE) -> None:
-        guard = self.security.guard
-        if guard is not None:
-            guard.check(f"/{service}/{method}", asked.headers.get("Authorization"))
 
-    def _require_method(self, asked: Asked, method: str) -> None:
-        if asked.method != method and (asked.method, method) != ("HEAD", "GET"):
-            raise WrongMethod(method)
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What a path asks of a request. ``call``: whose role it needs; nothing where all may."""
+
+    http_method: str
+    call: str
+
+
+_LOOKS: Mapping[str, str] = MappingProxyType(
+    {
+        "": "ModelMetadata",
+        "ready": "ModelReady",
+        "config": "ModelConfig",
+        "stats": "ModelStatistics",
+    }
+)
+
+
+def _parts(path: str) -> list[str]:
+    return [unquote(each) for each in path.strip("/").split("/")]
+
+
+def _need(parts: list[str]) -> _Need | None:
+    """None where there is nothing."""
+    if parts == ["v2", "homeostat", "outcomes"]:
+        return _Need("POST", f"/{TRUTH_SERVICE}/RecordOutcomes")
+    if parts in (["v2", "health", "live"], ["v2", "health", "ready"]):
+        return _Need("GET", "")
+    posted = _posted(parts)
+    name = posted or _looked_at(parts)
+    return _Need("POST" if posted else "GET", f"/{INFERENCE_SERVICE}/{name}") if name else None
+
+
+def _posted(parts: list[str]) -> str:
+    match parts:
+        case ["v2", "models", _, "infer"] | ["v2", "models", _, "versions", _, "infer"]:
+            return "ModelInfer"
+        case ["v2", "repository", "index"]:
+            return "RepositoryIndex"
+        case ["v2", "repository", "models", _, "load" | "unload"]:
+            return "RepositoryModelLoad"
+    return ""
+
+
+def _looked_at(parts: list[str]) -> str:
+    match parts:
+        case ["v2"]:
+            return "ServerMetadata"
+        case ["v2", "models"]:
+            return "RepositoryIndex"
+        case ["v2", "models", "stats"]:
+            return "ModelStatistics"
+        case ["v2", "models", _, "versions", _, *what] | ["v2", "models", _, *what]:
+            return _LOOKS.get("/".join(what), "")
+    return ""
+
+
+def _nothing_at(asked: Asked) -> NotServed:
+    return NotServed(f"there is nothing at {asked.path[:128]!r}; see /v2")
 
 
 def _outcomes(text: bytes) -> RecordOutcomesRequest:
@@ -262,13 +314,21 @@ def _outcomes(text: bytes) -> RecordOutcomesRequest:
         raise InvalidInput(f"expected outcomes: {str(error)[:500]}") from None
 
 
+def _is_local_name(host: str) -> bool:
+    """Of a header Host, perhaps with a port."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
 def _is_own(origin: str, host: str, *, is_open: bool) -> bool:
     try:
         told = urlsplit(origin)
-        name = told.hostname
     except ValueError:
         return False
-    return told.netloc == host and (not is_open or name in _LOCAL_NAMES)
+    return told.netloc == host and (not is_open or _is_local_name(host))
 
 
 def _timeout(headers: Mapping[str, str]) -> float | None:
