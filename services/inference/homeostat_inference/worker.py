@@ -44,6 +44,7 @@ from homeostat_inference.edges.control import (
 from homeostat_inference.edges.doors import Behind, DoorRules, Doors
 from homeostat_inference.edges.grpc_api import ServerState
 from homeostat_inference.edges.journal_writer import JournalInUse, JournalWriter
+from homeostat_inference.edges.lane import Turns
 from homeostat_inference.edges.passing import KEEPER_SERVICES, PassedOn, keeper_channel
 from homeostat_inference.edges.plan_loading import Limits, PlanLoader
 from homeostat_inference.edges.roles import ROLES, SERVING_SERVICE
@@ -112,6 +113,8 @@ class Worker:
         self._needed: dict[tuple[str, int], list[asyncio.Future[None]]] = {}
         self._fetching: set[asyncio.Task[None]] = set()
         self._taken = asyncio.Event()
+        # Calls wait for it: there is a journal to keep them in.
+        self._opened = threading.Event()
         self._leave = asyncio.Event()
         self._is_followed = False
         self._is_serving = False
@@ -148,7 +151,7 @@ class Worker:
             channel = await stack.enter_async_context(
                 keeper_channel(self._assignment.keeper_address)
             )
-            self._gate = Gate(self._engine)
+            self._gate = Gate(self._engine, self._engine, self._opened)
             self._doors = self._new_doors(channel)
             await self._doors.open()
             hearing = asyncio.create_task(self._hear(), name="control")
@@ -216,7 +219,7 @@ class Worker:
         self._board.words[Word.IS_WRITING] = 1
         self._loader.watch = self._runs
         self._is_serving = True
-        self._gate.open()
+        self._opened.set()
         return True
 
     async def _serve(self, hearing: "asyncio.Task[None]") -> None:
@@ -245,6 +248,7 @@ class Worker:
                 client_key_secret=settings.client_key_secret.get_secret_value().encode(),
                 durability=settings.durability,
                 request_timeout_seconds=settings.request_timeout_seconds,
+                run_limit_seconds=settings.run_limit_seconds,
                 sample_share=settings.sample_share if settings.durability == "sampled" else 1.0,
                 sheds_when_full=settings.journal_full == "shed",
             ),
@@ -270,6 +274,7 @@ class Worker:
             Behind(
                 handle=self._gate.handle,
                 turns=self._gate,
+                lane_turns=Gate(self._engine, self._engine.another_way(), self._opened),
                 table=self._table,
                 state=ServerState(self._is_ready, lambda: self._engine.is_leaving),
                 pin=self._pinned,
@@ -498,15 +503,13 @@ class Worker:
 class Gate:
     """Lets calls through to the engine once its worker has a slot; until then they wait."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, turns: Turns, opened: threading.Event) -> None:
+        """``turns``: the engine, or another way to it."""
         self._engine = engine
-        self._opened = threading.Event()
-        self.take: Callable[[Sequence[Call]], None] = self._take_later
-
-    def open(self) -> None:
-        """From now on nothing is in the way."""
-        self.take = self._engine.take
-        self._opened.set()
+        self._opened = opened
+        self._take = turns.take
+        self.work = turns.work
+        self.patience_ms = turns.patience_ms
 
     def handle(self, calls: Sequence[Call]) -> None:
         """As the engine does."""
@@ -514,17 +517,11 @@ class Gate:
             self._opened.wait()
         self._engine.handle(calls)
 
-    def work(self) -> None:
+    def take(self, calls: Sequence[Call]) -> None:
         """As the engine does."""
-        self._engine.work()
-
-    def patience_ms(self, at_most_ms: int) -> int:
-        """As the engine says."""
-        return self._engine.patience_ms(at_most_ms)
-
-    def _take_later(self, calls: Sequence[Call]) -> None:
-        self._opened.wait()
-        self._engine.take(calls)
+        if not self._opened.is_set():
+            self._opened.wait()
+        self._take(calls)
 
 
 def _run_options() -> Any:

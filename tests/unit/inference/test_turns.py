@@ -1,7 +1,8 @@
 """Versions take turns, batches follow their policy, and every answer says what became of it."""
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +29,7 @@ from homeostat_inference.domain.errors import (
 )
 from homeostat_inference.domain.schema import Schema, schema_of
 from homeostat_inference.domain.times import bounds
+from homeostat_inference.edges.lane import Lane
 from homeostat_kit.clock import FixedClock
 
 SIGNATURE = Signature(
@@ -159,6 +161,7 @@ class World:
         plan: ServingPlan | None = None,
         watch: Watch | None = None,
         queue_rows: int = 1000,
+        inline_seconds: float = 1.0,
         **rules: Any,
     ) -> None:
         self.runs: list[tuple[str, int]] = []
@@ -169,7 +172,7 @@ class World:
                 schema_of(name, 1, SIGNATURE),
                 model,
                 run_seconds=lambda rows: rows * 1e-3,
-                inline_seconds=1.0,
+                inline_seconds=inline_seconds,
                 queue_rows=queue_rows,
                 queue_bytes=1 << 30,
             )
@@ -198,6 +201,13 @@ class World:
         """Works until nothing waits."""
         while self.table.rows_in_hand:
             self.engine.work()
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_true():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.002)
 
 
 def a_plan(policy: BatchingPlan, **more: Any) -> ServingPlan:
@@ -259,6 +269,41 @@ def test_a_policy_bounds_a_run_and_prefers_sizes() -> None:
     assert world.runs == [("a", 4), ("a", 2), ("a", 1)]
     assert calls[-1].told["homeostat_batch_why"] == "alone"
     assert "homeostat_batch_why" not in calls[0].told
+
+
+@pytest.mark.parametrize("inline_seconds", [1.0, 0.0])
+def test_a_policy_bounds_runs_in_other_threads_too(inline_seconds: float) -> None:
+    world = World(
+        a_plan(BatchingPlan(max_rows=6, preferred_rows=(2, 4))), inline_seconds=inline_seconds
+    )
+    calls = [Call("a") for _ in range(7)]
+    world.engine.handle(calls)
+    wait_until(lambda: all(each.answers for each in calls))
+    assert world.runs == [("a", 4), ("a", 2), ("a", 1)]
+
+
+@pytest.mark.parametrize("inline_seconds", [1.0, 0.0])
+def test_under_a_flood_no_run_is_expected_to_come_near_the_limit(inline_seconds: float) -> None:
+    # A row takes 1 ms.
+    world = World(run_limit_seconds=0.04, inline_seconds=inline_seconds)
+    calls = [Call("a") for _ in range(50)]
+    world.engine.take(calls)
+    while not all(each.answers for each in calls):
+        world.engine.work()
+    assert max(rows for _, rows in world.runs) == 8
+    assert world.engine.counts.overdue == 0
+
+
+async def test_calls_that_wait_on_the_event_loop_take_turns_and_follow_the_policy() -> None:
+    world = World(a_plan(BatchingPlan(max_rows=3, max_delay_seconds=60.0)))
+    lane = Lane(world.engine.another_way(), "test")
+    payload = Call("a").payload
+    answers = [lane.ask(payload, 30.0) for _ in range(6)]
+    for each in answers:
+        ModelInferResponse.FromString(await each)
+    assert world.runs == [("a", 3), ("a", 3)]
+    assert await lane.ask(Call("b").payload, 30.0)
+    await lane.close()
 
 
 def test_a_policy_that_waits_is_given_its_time_and_no_more() -> None:

@@ -14,7 +14,15 @@ from homeostat_inference.app.plan import BatchingPlan
 from homeostat_inference.app.ports import Call, Clock, RunWatch
 from homeostat_inference.app.running import Ran, Runs
 from homeostat_inference.app.serving import NotLoaded, Served, Table
-from homeostat_inference.app.turns import ALONE, MAX_RUN_ROWS, OVER_THE_LIMIT, Turns
+from homeostat_inference.app.turns import (
+    ALONE,
+    MAX_RUN_ROWS,
+    NO_POLICY,
+    OVER_THE_LIMIT,
+    Turns,
+    max_rows,
+    preferred,
+)
 from homeostat_inference.app.waiting import Waiting, taken
 from homeostat_inference.domain.errors import (
     DeadlineExceeded,
@@ -29,6 +37,9 @@ __all__ = ["MAX_BLOCK_BYTES", "MAX_RUN_ROWS", "Counts", "Engine", "Rules"]
 
 SUSPECT = "suspect"
 RUN_APART = "its batch failed"
+# Of the time after which a run is ended, what one with several rows is expected to take: another
+# machine, or a busy one, may need a few times as long.
+_SHARE_OF_LIMIT = 0.25
 
 
 def _no_trace(schema: Schema, rows: int) -> AbstractContextManager[str]:
@@ -87,7 +98,7 @@ class Engine:
     def __post_init__(self) -> None:
         self.intake = Intake(self.table, self.clock, self.rules, self.times, self.fetch, self._fail)
         self._runs = Runs(self._refuse, self.intake.deadlines_ns)
-        self._turns = Turns(self._turn, self._policy, self.now_ns)
+        self._turns = self._new_turns()
         self._keeper = Keeper(
             self.book,
             self.rules,
@@ -96,6 +107,17 @@ class Engine:
             self._shed,
             ClientKeys(self.rules.client_key_secret),
         )
+
+    def _new_turns(self) -> Turns:
+        return Turns(self._turn, self._policy, self.now_ns, allowed_seconds=self._allowed_seconds)
+
+    @property
+    def _allowed_seconds(self) -> float:
+        return self.rules.run_limit_seconds * _SHARE_OF_LIMIT
+
+    def another_way(self) -> "Way":
+        """For another thread that takes calls and works."""
+        return Way(self, self._new_turns())
 
     def handle(self, calls: Sequence[Call]) -> None:
         """Answers all calls, now or later; raises nothing."""
@@ -107,8 +129,11 @@ class Engine:
 
     def take(self, calls: Sequence[Call]) -> None:
         """Like `handle`, except that the calls are answered by `work`; for one thread only."""
+        self._take(calls, self._turns)
+
+    def _take(self, calls: Sequence[Call], turns: Turns) -> None:
         for served, waiting in self._read(calls).items():
-            self._turns.add(served, waiting)
+            turns.add(served, waiting)
 
     def work(self) -> None:
         """Answers some of what was taken, if it is time; raises nothing."""
@@ -116,8 +141,7 @@ class Engine:
 
     def patience_ms(self, at_most_ms: int) -> int:
         """How long to wait for more calls before `work` is called again; 0 for not at all."""
-        wait_ns = self._turns.wait_ns()
-        return at_most_ms if wait_ns is None else min(at_most_ms, -(-wait_ns // 1_000_000))
+        return _patience_ms(self._turns, at_most_ms)
 
     def _read(self, calls: Sequence[Call]) -> Groups:
         if not self.is_leaving:
@@ -139,8 +163,13 @@ class Engine:
 
     def run_all(self, served: Served, waiting: list[Waiting]) -> None:
         """Runs and answers it all, in runs of a limited size."""
+        policy = self._policy(served) or NO_POLICY
+        limit = max_rows(served, policy, self._allowed_seconds)
         while waiting:
-            batch, waiting = taken(waiting, MAX_RUN_ROWS)
+            rows = limit
+            if policy.preferred_rows:
+                rows = preferred(policy, sum(each.rows for each in waiting), limit)
+            batch, waiting = taken(waiting, rows)
             self.run(served, batch, OVER_THE_LIMIT if waiting else ALONE)
 
     def _hand_over(self, served: Served, waiting: list[Waiting]) -> None:
@@ -236,3 +265,28 @@ class Engine:
         except Exception as own:
             # Those beside it are to hear of it all the same.
             self.log("call_not_failed", own)
+
+
+class Way:
+    """Takes calls and answers them, for one thread (as the engine itself does for another)."""
+
+    def __init__(self, engine: Engine, turns: Turns) -> None:
+        self._engine = engine
+        self._turns = turns
+
+    def take(self, calls: Sequence[Call]) -> None:
+        """Takes the calls, or fails them."""
+        self._engine._take(calls, self._turns)
+
+    def work(self) -> None:
+        """Answers some of what was taken, if it is time; raises nothing."""
+        self._turns.work()
+
+    def patience_ms(self, at_most_ms: int) -> int:
+        """How long `work` can wait; 0 for not at all."""
+        return _patience_ms(self._turns, at_most_ms)
+
+
+def _patience_ms(turns: Turns, at_most_ms: int) -> int:
+    wait_ns = turns.wait_ns()
+    return at_most_ms if wait_ns is None else min(at_most_ms, -(-wait_ns // 1_000_000))

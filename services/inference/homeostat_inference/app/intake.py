@@ -38,6 +38,8 @@ class Rules:
     durability: str
     # For calls that bring no deadline.
     request_timeout_seconds: float = 10.0
+    # What ends a run; batches are made so that they need a part of it.
+    run_limit_seconds: float = 5.0
     # "sampled": of the requests, the share that is kept.
     sample_share: float = 1.0
     # Whether requests are answered although they can't be kept.

@@ -11,7 +11,7 @@ from homeostat_inference.app.waiting import Waiting, taken
 
 # While others wait too, a run takes no more rows than it can do in this time.
 _SLICE_SECONDS = 2e-3
-_NO_POLICY = BatchingPlan()
+NO_POLICY = BatchingPlan()
 
 # Runs and answers a batch; the text is why its request is alone, if it is a single one.
 RunBatch = Callable[[Served, list[Waiting], str], None]
@@ -21,12 +21,28 @@ OVER_THE_LIMIT = "rows over the limit"
 MAX_RUN_ROWS = 4096
 
 
+def max_rows(served: Served, policy: BatchingPlan, allowed_seconds: float) -> int:
+    """How many rows a run may have: by the policy, and so that it is over in time."""
+    limit = min(policy.max_rows or MAX_RUN_ROWS, MAX_RUN_ROWS)
+    while limit > 1 and served.run_seconds(limit) > allowed_seconds:
+        limit //= 2
+    return limit
+
+
+def preferred(policy: BatchingPlan, rows: int, limit: int) -> int:
+    """How many of the rows that wait the next run takes."""
+    fitting = [each for each in policy.preferred_rows if each <= rows]
+    return min(limit, max(fitting)) if fitting else limit
+
+
 @dataclass(slots=True)
 class _Queue:
     """What waits for one version."""
 
     served: Served
     policy: BatchingPlan
+    # Rows of a run.
+    max_rows: int
     waiting: list[Waiting] = field(default_factory=list)
     rows: int = 0
     since_ns: int = 0
@@ -43,19 +59,11 @@ class _Queue:
     @property
     def _full_rows(self) -> int:
         """More rows would not make the run better."""
-        return max(self.policy.preferred_rows, default=self.max_rows)
-
-    @property
-    def max_rows(self) -> int:
-        """Rows of a run."""
-        return min(self.policy.max_rows or MAX_RUN_ROWS, MAX_RUN_ROWS)
+        return min(max(self.policy.preferred_rows, default=self.max_rows), self.max_rows)
 
     def run_rows(self, *, is_shared: bool) -> int:
         """How many rows the next run takes."""
-        limit = self.max_rows
-        fitting = [each for each in self.policy.preferred_rows if each <= self.rows]
-        if fitting:
-            limit = min(limit, max(fitting))
+        limit = preferred(self.policy, self.rows, self.max_rows)
         while is_shared and limit > 1 and self.served.run_seconds(limit) > _SLICE_SECONDS:
             limit //= 2
         return limit
@@ -73,9 +81,13 @@ class Turns:
         run: RunBatch,
         policy: Callable[[Served], BatchingPlan | None],
         now_ns: Callable[[], int] = monotonic_ns,
+        *,
+        allowed_seconds: float,
     ) -> None:
-        """``policy``: how requests are batched. ``now_ns``: a clock that never falls."""
+        """``policy``: how requests are batched. ``now_ns``: a clock that never falls.
+        ``allowed_seconds``: what a run is expected to take at most, if it has several rows."""
         self._now_ns = now_ns
+        self._allowed_seconds = allowed_seconds
         self._run = run
         self._policy = policy
         self._queues: dict[Served, _Queue] = {}
@@ -87,7 +99,9 @@ class Turns:
         """More for this version."""
         queue = self._queues.get(served)
         if queue is None:
-            queue = _Queue(served, self._policy(served) or _NO_POLICY, since_ns=self._now_ns())
+            policy = self._policy(served) or NO_POLICY
+            limit = max_rows(served, policy, self._allowed_seconds)
+            queue = _Queue(served, policy, limit, since_ns=self._now_ns())
             queue.used_ns = max(self._floor_ns, self._used_ns.get(served, 0))
             self._queues[served] = queue
         queue.waiting += waiting

@@ -14,7 +14,7 @@ from homeostat_inference.app.serving import Table
 from homeostat_inference.edges.errors import CODES
 from homeostat_inference.edges.grpc_api import InferenceApi, ServerState
 from homeostat_inference.edges.http_server import HttpServer
-from homeostat_inference.edges.lane import Handle, Lane
+from homeostat_inference.edges.lane import AtOnce, Handle, Lane, Turns
 from homeostat_inference.edges.rest import Rest, RestRules
 from homeostat_inference.edges.roles import INFERENCE_SERVICE
 from homeostat_inference.edges.streaming import Streams
@@ -22,7 +22,6 @@ from homeostat_inference.edges.transports import (
     MAX_STREAMS,
     Infer,
     Transport,
-    Turns,
     open_transport,
 )
 from homeostat_kit.grpc_server import RunningServer, Security, serve
@@ -57,8 +56,9 @@ class Behind:
     # Registers what else is served over gRPC, under these names.
     add: Callable[[grpc.aio.Server], None]
     service_names: Sequence[str]
-    # Answers what comes over gRPC in the place of `handle`.
+    # Answer in the place of `handle`: what comes over gRPC, and what waits on the event loop.
     turns: Turns | None = None
+    lane_turns: Turns | None = None
 
 
 class Doors:
@@ -80,7 +80,7 @@ class Doors:
             # The server behind it, which warns otherwise, sees a Unix socket.
             rules.security.warn(rules.grpc_address)
         async with AsyncExitStack() as closing:
-            self._lane = Lane(behind.handle, "receive-loop")
+            self._lane = Lane(behind.lane_turns or AtOnce(behind.handle), "receive-loop")
             closing.push_async_callback(self._lane.close)
             self._inventory = Inventory(behind.table, behind.pin, max_run_rows=MAX_RUN_ROWS)
             if rules.http_address:

@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from homeostat_inference.app.ports import Call
 from homeostat_inference.domain.errors import DeadlineExceeded
@@ -13,9 +14,38 @@ from homeostat_kit.logs import get_logger
 # Calls taken at once: as many as one turn of the loop can answer in a few milliseconds.
 _BATCH_CALLS = 256
 _JOIN_SECONDS = 2.0
+# Nothing that was taken waits.
+_FOR_EVER_MS = 1 << 40
 log = get_logger("homeostat_inference.lane")
 
 Handle = Callable[[Sequence[Call]], None]
+
+
+class Turns(Protocol):
+    """What takes calls in and answers them in its own order; used by one thread."""
+
+    def take(self, calls: Sequence[Call]) -> None:
+        """Takes the calls, or fails them."""
+
+    def work(self) -> None:
+        """Answers some of them, if it is time."""
+
+    def patience_ms(self, at_most_ms: int) -> int:
+        """How long `work` can wait."""
+
+
+class AtOnce:
+    """Every call is answered in the turn in which it came."""
+
+    def __init__(self, handle: Handle) -> None:
+        self.take = handle
+
+    def work(self) -> None:
+        """Nothing is left."""
+
+    def patience_ms(self, at_most_ms: int) -> int:
+        """For as long as may be."""
+        return at_most_ms
 
 
 class AwaitedCall:
@@ -60,9 +90,9 @@ class Lane:
     """A thread that hands whatever calls wait to the engine, all at once: a run of a model, and
     the journal's fdatasync, must not hold up the event loop."""
 
-    def __init__(self, handle: Handle, name: str) -> None:
-        """``name``: of the thread."""
-        self._handle = handle
+    def __init__(self, turns: Turns, name: str) -> None:
+        """``turns``: used by this thread alone, whose ``name`` it is."""
+        self._turns = turns
         self._waiting: queue.SimpleQueue[AwaitedCall | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -78,25 +108,39 @@ class Lane:
         return answer
 
     async def close(self) -> None:
-        """Hands over what waits, then ends the thread."""
+        """Hands over what waits, then ends the thread; what was taken is answered before."""
         self._waiting.put(None)
         await asyncio.to_thread(self._thread.join, _JOIN_SECONDS)
 
     def _run(self) -> None:
+        turns = self._turns
         is_open = True
-        while is_open and (first := self._waiting.get()) is not None:
-            calls = [first]
-            while len(calls) < _BATCH_CALLS and not self._waiting.empty():
-                call = self._waiting.get()
-                if call is None:
-                    is_open = False
-                    break
+        while is_open or turns.patience_ms(_FOR_EVER_MS) < _FOR_EVER_MS:
+            wait_ms = turns.patience_ms(_FOR_EVER_MS)
+            calls, is_end = self._received(None if wait_ms == _FOR_EVER_MS else wait_ms / 1000)
+            is_open = is_open and not is_end
+            guarded(turns.take, calls)
+            turns.work()
+
+    def _received(self, seconds: float | None) -> tuple[list[AwaitedCall], bool]:
+        """Whatever waits, perhaps nothing after so many seconds; and whether that was the end."""
+        calls: list[AwaitedCall] = []
+        try:
+            call = self._waiting.get(block=seconds != 0, timeout=seconds or None)
+            while call is not None:
                 calls.append(call)
-            guarded(self._handle, calls)
+                if len(calls) == _BATCH_CALLS:
+                    return calls, False
+                call = self._waiting.get_nowait()
+        except queue.Empty:
+            return calls, False
+        return calls, True
 
 
 def guarded(handle: Handle, calls: Sequence[Call]) -> None:
     """An exception that escaped would end the loop that calls this, and with it the service."""
+    if not calls:
+        return
     try:
         handle(calls)
     except Exception as error:

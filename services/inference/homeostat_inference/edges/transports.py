@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
-from homeostat_inference.app.ports import Call
 from homeostat_inference.edges.errors import status_of, trailing_of
-from homeostat_inference.edges.lane import AwaitedCall, Handle, guarded
+from homeostat_inference.edges.lane import AtOnce, AwaitedCall, Handle, Turns, guarded
 from homeostat_kit.auth import Forbidden, Guard, Unauthenticated
 from homeostat_kit.logs import get_logger
 
@@ -33,32 +32,6 @@ _WAIT_MS = 200
 log = get_logger("homeostat_inference.transports")
 
 Infer = Callable[[bytes, Any], Any]
-
-
-class Turns(Protocol):
-    """What takes calls in and answers them in its own order; used by one thread."""
-
-    def take(self, calls: Sequence[Call]) -> None:
-        """Takes the calls, or fails them."""
-
-    def work(self) -> None:
-        """Answers some of them, if it is time."""
-
-    def patience_ms(self, at_most_ms: int) -> int:
-        """How long `work` can wait."""
-
-
-class _AtOnce:
-    """Every call is answered in the turn in which it came."""
-
-    def __init__(self, handle: Handle) -> None:
-        self.take = handle
-
-    def work(self) -> None:
-        pass
-
-    def patience_ms(self, at_most_ms: int) -> int:
-        return at_most_ms
 
 
 class Fallback(Protocol):
@@ -101,7 +74,7 @@ async def open_transport(
     what goes to the ``fallback`` it guards itself. ``is_shared``: other processes listen there too
     (the ``fallback`` knows that by itself). ``turns``: answers the calls in the place of
     ``handle``."""
-    turns = turns or _AtOnce(handle)
+    turns = turns or AtOnce(handle)
     if kind == "native":
         return await NativeTransport.start(
             address, turns, fallback, guard=guard, is_shared=is_shared
