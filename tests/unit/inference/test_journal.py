@@ -14,6 +14,8 @@ from tests.support.waiting import eventually
 
 from homeostat_inference.app.ports import Chain, Kind
 from homeostat_inference.domain.errors import NotKept
+from homeostat_inference.edges import journal_files as files_module
+from homeostat_inference.edges import journal_reader as reader_module
 from homeostat_inference.edges import journal_writer as module
 from homeostat_inference.edges.journal_format import (
     HEAD,
@@ -396,3 +398,43 @@ def test_who_does_not_hold_the_folder_writes_nothing_into_it(tmp_path: Path) -> 
         assert keep(living, b"second") is None
     assert isinstance(keep(living, b"too late"), NotKept)
     assert payloads_in(tmp_path) == [b"first", b"second"]
+
+
+def test_a_folder_that_did_not_change_is_not_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[Path] = []
+    found_starts = reader_module.found_starts
+
+    def counted(folder: Path) -> list[int]:
+        listed.append(folder)
+        return found_starts(folder)
+
+    monkeypatch.setattr(reader_module, "found_starts", counted)
+    with a_journal(tmp_path, segment_bytes=1) as journal:
+        reader = JournalReader(tmp_path, lambda: journal.end)
+        for number in range(3):
+            assert keep(journal, bytes([number])) is None
+            assert reader.end == journal.end, "a new file is seen at once"
+    monkeypatch.setattr(reader_module, "_SAME_TIME_NS", -1)
+    assert reader.end
+    listed.clear()
+    for _ in range(9):
+        assert (reader.start, reader.end) == (0, journal.end)
+    assert not listed
+
+
+def test_a_disk_that_fails_is_tried_again_after_a_pause_and_no_file_is_left_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files_module, "sync_folder", fails)
+    before = len(os.listdir("/proc/self/fd"))
+    files = files_module.FilesAhead(tmp_path, 4096)
+    files.wanted.set()
+    assert not files.is_ready
+    files.prepare()
+    assert files.is_ready, "for now there is nothing to be done"
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -418,7 +418,7 @@ async def test_the_tail_is_kept_by_size_and_by_age_but_by_age_not_in_a_crowded_j
     bus = MemoryBus()
     with a_journal(tmp_path, segment_bytes=1) as journal:
         for name in (b"a", b"b", b"c"):
-            add_rows(journal, name)
+            add_rows(journal, name, width=1 << 17)
             seal(journal, name)
             journal.commit()
         async with running(a_relay(journal, bus, tmp_path), journal):
@@ -427,6 +427,51 @@ async def test_the_tail_is_kept_by_size_and_by_age_but_by_age_not_in_a_crowded_j
             assert await a_relay(journal, bus, tmp_path, tail=tail).forget_archived() == 0
         crowded = a_relay(journal, bus, tmp_path, tail=Tail(0, 3600.0, 1))
         assert await crowded.forget_archived() > 0
+
+
+async def test_the_small_files_of_writers_that_ended_soon_go_by_age_alone(tmp_path: Path) -> None:
+    for name in (b"a", b"b", b"c", b"d"):
+        with a_journal(tmp_path) as journal:
+            add_rows(journal, name)
+            seal(journal, name)
+            async with running(a_relay(journal, MemoryBus(), tmp_path), journal):
+                pass
+            relay = a_relay(journal, MemoryBus(), tmp_path, tail=Tail(1 << 30, 0.0, 1 << 30))
+            await relay.forget_archived()
+            assert len(segments(journal, tmp_path)) <= 2
+
+
+async def test_a_journal_left_over_is_gone_once_it_was_sent_and_archived(tmp_path: Path) -> None:
+    async def all_are(block_ids: Sequence[bytes]) -> Fate:
+        return Fate(is_settled=True)
+
+    bus = MemoryBus()
+    with a_journal(tmp_path / "worker-7") as journal:
+        add_rows(journal, b"a")
+    journals = all_journals(tmp_path, bus, all_are)
+    journals.add_left_over()
+    left = journals.relays["worker-7"]
+    async with running(left, journal):
+        await eventually(lambda: bus.blocks() == [b"a"])
+    assert await left.forget_archived() > 0
+    assert left.unsent_bytes == 0
+    journals = all_journals(tmp_path, bus, all_are)
+    journals.add_left_over()
+    assert not journals.relays
+    assert not (tmp_path / "worker-7").exists()
+
+
+async def test_a_journal_left_over_in_which_nothing_is_open_is_not_written_again(
+    tmp_path: Path,
+) -> None:
+    with a_journal(tmp_path / "worker-7") as journal:
+        add_rows(journal, b"a")
+    for _ in range(3):
+        journals = all_journals(tmp_path, MemoryBus())
+        journals.add_left_over()
+        async with running(journals.relays["worker-7"], journal):
+            pass
+    assert len(list((tmp_path / "worker-7" / "journal").glob("*.journal"))) == 2
 
 
 async def test_what_the_ledger_set_aside_is_forgotten_and_counted(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ the reader has done with.
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from homeostat_inference.edges.journal_format import SPARE_FOLDER, SUFFIX, TERMINATOR
@@ -34,8 +35,8 @@ class FilesAhead:
 
     @property
     def is_ready(self) -> bool:
-        """Whether nothing is to be done soon."""
-        return not self.wanted.is_set()
+        """Whether nothing is to be done soon: all is there, or the disk failed just now."""
+        return not self.wanted.is_set() or time.monotonic() < self._try_again_at
 
     def begin(self, path: Path) -> int:
         """An empty segment under this name, opened; OSError if it can't be had."""
@@ -67,19 +68,30 @@ class FilesAhead:
         if not self.wanted.is_set() or time.monotonic() < self._try_again_at:
             return
         try:
-            file = self._old_one() or self._new_one()
-            sync_folder(self._folder)
+            file = self._made()
         except OSError as error:
             self._try_again_at = time.monotonic() + _AGAIN_SECONDS
             if not self._has_told:
                 log.warning("journal_file_not_prepared", reason=str(error))
             self._has_told = True
-            self._ahead.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._ahead.unlink(missing_ok=True)
             return
         self._has_told = False
         with self._lock:
             self._ready = file
         self.wanted.clear()
+
+    def _made(self) -> int:
+        file = self._old_one()
+        if file is None:
+            file = self._new_one()
+        try:
+            sync_folder(self._folder)
+        except OSError:
+            os.close(file)
+            raise
+        return file
 
     def _old_one(self) -> int | None:
         for spare in sorted((self._folder / SPARE_FOLDER).glob(f"*{SUFFIX}")):
@@ -88,8 +100,12 @@ class FilesAhead:
                 continue
             spare.rename(self._ahead)
             file = os.open(self._ahead, os.O_RDWR)
-            os.pwrite(file, TERMINATOR, 0)
-            os.fsync(file)
+            try:
+                os.pwrite(file, TERMINATOR, 0)
+                os.fsync(file)
+            except OSError:
+                os.close(file)
+                raise
             return file
         return None
 

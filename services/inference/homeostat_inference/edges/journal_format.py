@@ -6,6 +6,7 @@ record. The CRC is seeded with the position, so that what an earlier life of a r
 behind never passes for a record. Kind 0 ends a segment's records.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -77,6 +78,10 @@ def segment_path(folder: Path, start: int) -> Path:
 
 
 def found_starts(folder: Path) -> list[int]:
-    """Where the segments in a folder begin, oldest first."""
-    stems = (each.stem for each in folder.glob(f"*{SUFFIX}"))
+    """Where the segments in a folder begin, oldest first; nothing if it does not exist."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    stems = (each.removesuffix(SUFFIX) for each in names if each.endswith(SUFFIX))
     return sorted(int(stem) for stem in stems if stem.isdecimal())

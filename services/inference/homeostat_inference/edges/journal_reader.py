@@ -1,6 +1,7 @@
 """Reading a journal, from the process that writes it or from another one."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from homeostat_kit.logs import get_logger
 log = get_logger("homeostat_inference.journal")
 # Files left for the writer; more only take space.
 _SPARES = 2
+# Within this time a folder may change twice and bear the same time.
+_SAME_TIME_NS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +58,19 @@ class JournalReader:
         self._committed = committed
         # The last file that was scanned for its end: its start, size and time, and the end.
         self._scanned: tuple[tuple[int, int, int], int] | None = None
+        # When the folder had changed last as its segments were listed, and where they begin.
+        self._listed: tuple[int, list[int]] | None = None
 
     def segments(self) -> list[Segment]:
         """What is there, oldest first; the newest one may still be written."""
+        has_writer = self._committed() is not None
         spans = self._spans()
         found = []
         for index, (start, end) in enumerate(spans):
             path = segment_path(self._folder, start)
-            is_newest = index == len(spans) - 1
+            is_open = has_writer and index == len(spans) - 1
             try:
-                found.append(Segment(start, end, path, None if is_newest else path.stat().st_mtime))
+                found.append(Segment(start, end, path, None if is_open else path.stat().st_mtime))
             except FileNotFoundError:
                 continue
         return found
@@ -72,7 +78,7 @@ class JournalReader:
     @property
     def start(self) -> int:
         """The oldest position that is there; the end if there is nothing."""
-        starts = found_starts(self._folder)
+        starts = self._starts()
         return starts[0] if starts else self._committed() or 0
 
     @property
@@ -93,12 +99,16 @@ class JournalReader:
                 return self._read(start, position, end, max_bytes)
         return Chunk([], position)
 
-    def recycle(self, segment: Segment) -> None:
+    def recycle(self, segment: Segment, *, is_over: bool = False) -> None:
         """Forgets the oldest segment; its file is left to the writer to be written again.
-        ValueError if it isn't the oldest, or is the newest."""
+        ValueError if it isn't the oldest, or is the newest. ``is_over``: there will be no writer;
+        then the file is removed, even if it is the newest one."""
         starts = found_starts(self._folder)
-        if len(starts) < 2 or segment.start != starts[0]:
+        if not starts or segment.start != starts[0] or (len(starts) < 2 and not is_over):
             raise ValueError("only the oldest segment can be forgotten, and not the newest one")
+        if is_over:
+            segment.path.unlink()
+            return
         spare = self._folder / SPARE_FOLDER
         spare.mkdir(exist_ok=True)
         if len(list(spare.iterdir())) < _SPARES:
@@ -109,13 +119,27 @@ class JournalReader:
     def _spans(self) -> list[tuple[int, int]]:
         # Asked first: what is committed later may stand in a file that is not listed yet.
         committed = self._committed()
-        starts = found_starts(self._folder)
+        starts = self._starts()
         if not starts:
             return []
         newest = starts[-1]
         end = self._scanned_end(newest) if committed is None else max(newest, committed)
         ends = [min(each, end) for each in starts[1:]]
         return list(zip(starts, [*ends, end], strict=True))
+
+    def _starts(self) -> list[int]:
+        """Asking a folder whether it has changed costs less than listing it."""
+        try:
+            changed_ns = self._folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return []
+        listed = self._listed
+        if listed is not None and listed[0] == changed_ns:
+            return listed[1]
+        now_ns = time.time_ns()
+        starts = found_starts(self._folder)
+        self._listed = (changed_ns, starts) if now_ns - changed_ns > _SAME_TIME_NS else None
+        return starts
 
     def _scanned_end(self, start: int) -> int:
         path = segment_path(self._folder, start)

@@ -2,11 +2,13 @@
 writes any longer; each is sent, and forgotten, by a relay of its own."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from homeostat_inference.edges.archive import AskFate
+from homeostat_inference.edges.journal_format import found_starts
 from homeostat_inference.edges.journal_reader import JournalReader
 from homeostat_inference.edges.journal_writer import JournalWriter
 from homeostat_inference.edges.promises import Promises
@@ -110,7 +112,11 @@ class Journals:
         """Journals of workers that there are no more, once all others were added."""
         found = (each.parent.name for each in self.folder.glob("*/journal") if each.is_dir())
         for name in sorted(set(found) - set(self.relays)):
-            self.add(name, lambda: None, Hooks(has_writer=lambda: False))
+            if not found_starts(self._folder_of(name)):
+                # All of it was sent and archived in an earlier life.
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+                continue
+            self.add(name, lambda: None, Hooks(has_writer=lambda: False, is_over=True))
             if not self.relays[name].is_all_sent:
                 self._end_blocks(name)
 

@@ -35,6 +35,8 @@ _BUSY_SECONDS = 0.5
 # One that did not wakes the relay by itself; but the epoch may have changed.
 _IDLE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 2.0
+# Smaller segments (a writer that ended soon) would make many files of the tail.
+_SMALL_BYTES = 64 * 1024
 # A segment that was sent and is not archived after so long is told of.
 _HELD_SECONDS = 300.0
 
@@ -77,6 +79,8 @@ class Hooks:
     standing_mark_us: Callable[[], int | None] = lambda: None
     # Whether a segment has to wait for another reader.
     is_held: Callable[[Segment], bool] = lambda segment: False
+    # Nobody will write this journal again: nothing of it need be left.
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,16 +403,18 @@ class SlotRelay:
         """
         dropped = 0
         segments = await asyncio.to_thread(self._reader.segments)
-        while len(segments) > 1 and self._is_old(segments):
+        is_over = self._hooks.is_over
+        while len(segments) > (0 if is_over else 1) and self._is_old(segments):
             segment = segments[0]
             if self._hooks.is_held(segment):
                 return dropped
             if not await self._is_settled(segment):
                 self._note_held(segment)
                 return dropped
-            await asyncio.to_thread(self._reader.recycle, segment)
+            await asyncio.to_thread(self._reader.recycle, segment, is_over=is_over)
             segments = segments[1:]
-            self._hooks.forgot(segments[0].start)
+            if segments:
+                self._hooks.forgot(segments[0].start)
             dropped += 1
         self._held_since = None
         return dropped
@@ -449,7 +455,8 @@ class SlotRelay:
         segment, end = segments[0], segments[-1].end
         age = time.time() - (segment.closed_at or time.time())
         is_crowded = end - segment.start > self._tail.crowded_bytes
-        is_in_tail = end - segment.end < self._tail.bytes or (
+        by_age_alone = self._hooks.is_over or segment.end - segment.start < _SMALL_BYTES
+        is_in_tail = (end - segment.end < self._tail.bytes and not by_age_alone) or (
             age < self._tail.seconds and not is_crowded
         )
         is_sent = self._bus.epoch == self._sent.epoch and segment.end <= self._sent.position
