@@ -431,10 +431,10 @@ def test_a_disk_that_fails_is_tried_again_after_a_pause_and_no_file_is_left_open
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(files_module, "sync_folder", fails)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     files = files_module.FilesAhead(tmp_path, 4096)
     files.wanted.set()
     assert not files.is_ready
     files.prepare()
     assert files.is_ready, "for now there is nothing to be done"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -80,7 +80,7 @@ def segment_path(folder: Path, start: int) -> Path:
 def found_starts(folder: Path) -> list[int]:
     """Where the segments in a folder begin, oldest first; nothing if it does not exist."""
     try:
-        names = os.listdir(folder)
+        names = os.listdir(folder)  # noqa: PTH208 - names are all that is needed
     except FileNotFoundError:
         return []
     stems = (each.removesuffix(SUFFIX) for each in names if each.endswith(SUFFIX))
