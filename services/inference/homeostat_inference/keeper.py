@@ -67,6 +67,8 @@ from homeostat_kit.progress import ProgressServicer, progress_response
 
 SHADOW_SLOT = "shadow"
 _HEALTH_SECONDS = 0.5
+# Versions that requests named and that are fetched at the same time, and what else is under way.
+_TASKS = 64
 # Of the ten seconds after SIGTERM: for workers to answer and end, then for the broker.
 _LEAVE_SECONDS = 4.0
 _RELAY_SECONDS = 3.0
@@ -118,7 +120,7 @@ class Keeper:
         self._health = TellHealth([], is_losing=False, is_ready=False)
         self._is_leaving = False
         self._was_ready = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop``; then lets the workers answer, and sends what is kept."""
@@ -328,21 +330,36 @@ class Keeper:
                 else:
                     self.following.note_unfit((model_name, version))
             case Need():
-                self._begin(self._pin(slot, message))
+                self._need(slot, message)
             case _:
                 pass
 
     def _begin(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Future[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task_failed", exc_info=task.exception())
+
+    def _need(self, slot: WorkerSlot, need: Need) -> None:
+        if len(self._tasks) < _TASKS:
+            self._begin(self._pin(slot, need))
+        else:
+            reason = "too many other versions are being fetched; try again"
+            slot.send(Refuse(need.model_name, need.version, reason, is_away=True))
 
     async def _pin(self, slot: WorkerSlot, need: Need) -> None:
         try:
             await self.following.pin((need.model_name, need.version))
-        except (NotServed, RegistryAway) as error:
-            is_away = isinstance(error, RegistryAway)
-            slot.send(Refuse(need.model_name, need.version, str(error), is_away))
+        except Exception as error:
+            # A client waits for a word, whatever happens here.
+            is_away = not isinstance(error, NotServed)
+            slot.send(Refuse(need.model_name, need.version, str(error) or repr(error), is_away))
+            if not isinstance(error, NotServed | RegistryAway):
+                raise
         else:
             # The plan may have held it already: then this worker has not heard of it again.
             slot.send(TellPlan(self.following.plan.to_json()))
@@ -357,20 +374,15 @@ class Keeper:
                     version=each.version,
                     input_fingerprint=each.input_fingerprint,
                 )
-        held = {
-            (each.model_name, each.version)
-            for each in self.crashes.held
-            if not each.input_fingerprint
-        }
-        self.following.planner.unfit |= held & {run.key for run in runs if not run.rows}
         self.following.renew()
 
     def release(self, model_name: str, version: int, input_fingerprint: str) -> int:
         """Lets it run again; how many quarantines that lifted."""
         count = self.crashes.release(model_name, version, input_fingerprint)
-        if count and not input_fingerprint:
-            self.following.planner.unfit.discard((model_name, version))
-        self.following.renew()
+        if input_fingerprint:
+            self.following.renew()
+        else:
+            self.following.forgive((model_name, version))
         return count
 
     def _announce(self, slot: WorkerSlot) -> None:

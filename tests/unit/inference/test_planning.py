@@ -61,7 +61,7 @@ def test_a_champion_that_can_not_be_loaded_leaves_the_proven_one_in_its_place() 
     assert planner.versions() == only(2, 3)
     other = Planner(pinned_limit=4)
     other.restore(planner.stored())
-    assert (other.proven, other.unfit) == (planner.proven, planner.unfit)
+    assert (other.proven, other.unfit) == (planner.proven, set())
 
 
 def test_where_there_is_a_fallback_it_stands_in_for_a_champion_that_can_not_be_loaded() -> None:

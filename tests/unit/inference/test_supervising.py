@@ -73,10 +73,23 @@ def test_a_version_is_held_back_after_five_crashes_in_five_minutes_and_not_in_mo
     assert not fast.plans()[0].input_fingerprints
 
 
+def test_who_ran_beside_the_one_that_crashes_is_not_held_back() -> None:
+    book = CrashBook()
+    crashed(book, DeadRun("bad", 1, 1000), DeadRun("good", 1, 1000), times=VERSION_CRASHES, apart=1)
+    assert not book.held
+    assert book.suspects(0.0) == (("bad", 1), ("good", 1))
+    crashed(book, DeadRun("bad", 1, 1000), times=VERSION_CRASHES, apart=1.0)
+    assert held(book) == [("bad", 1, "")]
+
+
 def test_a_version_that_can_not_be_loaded_is_held_back_sooner() -> None:
     book = CrashBook()
     crashed(book, DeadRun("risk", 3, 0), times=LOAD_CRASHES, apart=1.0)
     assert held(book) == [("risk", 3, "")]
+    assert book.unloadable() == {("risk", 3)}
+    again = CrashBook()
+    again.restore(book.stored())
+    assert again.unloadable() == {("risk", 3)}
 
 
 @pytest.mark.parametrize(("name", "left"), [("", 0), ("aa", 1), ("zz", 2)])

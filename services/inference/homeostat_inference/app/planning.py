@@ -93,7 +93,7 @@ class Planner:
     models: dict[str, ModelPlan] = field(default_factory=dict)
     pinned: list[Key] = field(default_factory=list)
     proven: dict[str, Proven] = field(default_factory=dict)
-    # Versions that can't be loaded, whoever tries.
+    # Versions that can't be loaded now.
     unfit: set[Key] = field(default_factory=set)
 
     def begin_with(self, plan: ServingPlan) -> None:
@@ -150,13 +150,9 @@ class Planner:
 
     def stored(self) -> dict[str, Any]:
         """What has to outlive the keeper, beside the plan."""
-        return {
-            "proven": {name: [e.version, e.revision] for name, e in self.proven.items()},
-            "unfit": sorted(self.unfit),
-        }
+        return {"proven": {name: [e.version, e.revision] for name, e in self.proven.items()}}
 
     def restore(self, stored: Mapping[str, Any]) -> None:
         """What `stored` gave; KeyError, TypeError or ValueError if it is something else."""
         proven = stored["proven"].items()
         self.proven = {str(n): Proven(int(version), int(at)) for n, (version, at) in proven}
-        self.unfit = {(str(name), int(version)) for name, version in stored["unfit"]}

@@ -52,6 +52,8 @@ class Held:
     crash_count: int
     reason: str
     since_us: int
+    # Not even loading it went well.
+    is_unloadable: bool = False
 
 
 @dataclass(slots=True)
@@ -70,13 +72,15 @@ class CrashBook:
     _rows: dict[tuple[str, int, str], _Row] = field(default_factory=dict)
 
     def note(self, runs: Sequence[DeadRun], reason: str, now: float, now_us: int) -> None:
-        """A worker died while these ran."""
+        """A worker died while these ran. Of several versions any may be the culprit: none is
+        counted, and each runs its requests one by one until one of them is found alone."""
         for run in runs:
             self._suspects[run.key] = now + SUSPECT_SECONDS
             self._note_rows(run, len(runs) == 1, reason, now_us)
-        for key in {each.key for each in runs}:
-            has_rows = any(each.rows for each in runs if each.key == key)
-            self._note_version(key, has_rows, reason, now, now_us)
+        keys = {each.key for each in runs}
+        if len(keys) == 1:
+            has_rows = any(each.rows for each in runs)
+            self._note_version(keys.pop(), has_rows, reason, now, now_us)
 
     def _note_rows(self, run: DeadRun, is_only: bool, reason: str, now_us: int) -> None:
         if run.rows > _COUNTED_RUN_ROWS:
@@ -97,12 +101,15 @@ class CrashBook:
         # A version that can't be loaded would take the others' workers with it.
         if len(lately) >= (VERSION_CRASHES if has_rows else LOAD_CRASHES):
             del self._crashes[key]
-            self._hold(key, "", len(lately), reason, now_us)
+            self._hold(key, "", len(lately), reason, now_us, is_unloadable=not has_rows)
 
-    def _hold(self, key: Key, name: str, crashes: int, reason: str, now_us: int) -> None:
+    def _hold(
+        self, key: Key, name: str, crashes: int, reason: str, now_us: int, *,
+        is_unloadable: bool = False,
+    ) -> None:  # fmt: skip
         if not any((*key, name) == _name(each) for each in self.held):
             text = f"a worker ended {crashes} times while it ran, last by {reason}"
-            self.held.append(Held(*key, name, crashes, text, now_us))
+            self.held.append(Held(*key, name, crashes, text, now_us, is_unloadable))
 
     def release(self, model_name: str, version: int, input_fingerprint: str) -> int:
         """Lets it run again; how many quarantines that were. No fingerprint: all of the version."""
@@ -123,6 +130,10 @@ class CrashBook:
         """Versions whose requests run one by one."""
         self._suspects = {key: until for key, until in self._suspects.items() if until > now}
         return tuple(sorted(self._suspects))
+
+    def unloadable(self) -> set[Key]:
+        """Versions that end whoever loads them."""
+        return {(each.model_name, each.version) for each in self.held if each.is_unloadable}
 
     def plans(self) -> tuple[QuarantinePlan, ...]:
         """What workers are told of what is held back."""

@@ -117,8 +117,10 @@ class PlanLoader:
     async def _load_once(self, key: Key) -> None:
         if key in self._loaded:
             return
-        at, _ = self._failed.get(key, (0.0, ""))
-        if at and time.monotonic() - at < _RETRY_SECONDS:
+        failure = self.failure(key)
+        if failure:
+            # Whoever hears of it may have a plan without it by now.
+            self.tell(Failed(*key, failure, 0.0))
             return
         begun = time.monotonic()
         try:
