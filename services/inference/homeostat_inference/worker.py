@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ _WATCH_SECONDS = 0.025
 # Of the seconds that a leaving server has: for answers.
 _DRAIN_SECONDS = 2.0
 _LOCK_SECONDS = 5.0
+# They receive calls, run models, sync the journal, and show that the process lives.
+_VITAL_THREADS = ("receive", "run-", "journal", "watchdog")
+_SOFTWARE_ERROR = 70
 # Beyond what makes a worker be replaced: what a single allocation may still take.
 _MEMORY_SPARE = 1.5
 # The native front reserves what a message's length says before the message has come, up to 4 GiB
@@ -78,9 +82,21 @@ def run_worker(settings: InferenceSettings, told: Mapping[str, Any], given: Sequ
     control, board, bell = given
     spare_bytes = _NATIVE_SPARE_BYTES if settings.transport == "native" else 0
     _bound_memory(settings.worker_memory_bytes, spare_bytes)
+    threading.excepthook = end_with_thread
     worker = Worker(settings, Assignment.of(told), Board.open(board), bell)
     uvloop.run(worker.run(socket.socket(fileno=control)))
     return 0
+
+
+def end_with_thread(args: threading.ExceptHookArgs) -> None:
+    """Without one of these threads the process would look healthy and answer nobody: the keeper
+    starts another one."""
+    name = args.thread.name if args.thread is not None else ""
+    try:
+        log.error("thread_died", thread=name, exc_info=args.exc_value)
+    finally:
+        if name.startswith(_VITAL_THREADS):
+            os._exit(_SOFTWARE_ERROR)
 
 
 def _bound_memory(worker_memory_bytes: int, spare_bytes: int) -> None:
@@ -172,7 +188,7 @@ class Worker:
     async def _first_plan(self) -> ServingPlan:
         message = await self._control.receive()
         if not isinstance(message, TellPlan):
-            raise SystemExit(70)
+            raise SystemExit(_SOFTWARE_ERROR)
         return ServingPlan.from_json(message.plan)
 
     def _lock_journal(self) -> None:
@@ -421,7 +437,6 @@ class Worker:
             self._wake_those_served()
 
     def _promise(self, now_us: int) -> None:
-        words = self._board.words
         records = self._journal.records_count
         is_idle = records == self._marked_records
         every_us = _IDLE_MARK_US if is_idle else _us(self._settings.watermark_interval_seconds)
@@ -430,9 +445,12 @@ class Worker:
         self._marked_at_us = now_us
         mark_us = self._clock_marks.next_mark(now_us, self._table.oldest_arrival_us)
         if mark_us is not None:
-            self._book.mark(Kind.CLOCK_MARK, mark_us)
-            words[Word.LAST_MARK_US] = max(0, mark_us)
+            self._book.mark(Kind.CLOCK_MARK, mark_us, partial(self._marked, mark_us))
         self._marked_records = self._journal.records_count
+
+    def _marked(self, mark_us: int, error: Exception | None) -> None:
+        if error is None:
+            self._board.words[Word.LAST_MARK_US] = max(0, mark_us)
 
     _marked_at_us = 0
     _marked_records = 0
@@ -469,6 +487,8 @@ class Worker:
             (Word.JOURNAL_RECORDS, journal.records_count),
             (Word.JOURNAL_GROUPS, journal.groups_count),
             (Word.JOURNAL_REFUSED, journal.refused_count),
+            (Word.DISK_ERRORS, journal.abandoned_count),
+            (Word.JOURNAL_CUT_BYTES, journal.cut_bytes),
             (Word.JOURNAL_UNSETTLED, journal.unsettled_count),
             (Word.LOADS, self._loader.loads_count),
             (Word.SAMPLED_OUT, counts.sampled_out),

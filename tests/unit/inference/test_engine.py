@@ -216,6 +216,37 @@ def test_what_the_journal_refuses_is_not_answered() -> None:
     assert world.errors(calls) == [NotKept, NotKept]
 
 
+@pytest.mark.parametrize("name", ["_prepare", "_sizes", "_payload"])
+def test_whoever_can_not_be_kept_for_want_of_memory_is_refused_and_not_in_hand(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*told: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"homeostat_inference.app.keeping._Group.{name}", fail)
+    world = World()
+    calls = [MemoryCall([1.0]), MemoryCall([2.0, 3.0])]
+    world.engine.handle(calls)
+    assert world.errors(calls) == [MemoryError, MemoryError]
+
+
+def test_whoever_can_not_be_read_for_want_of_memory_is_refused_and_not_in_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*told: Any) -> None:
+        raise MemoryError
+
+    world = World()
+    for _ in range(3):
+        world.engine.handle([MemoryCall([1.0])])
+    assert world.engine.intake.layouts_count == 1
+    monkeypatch.setattr("homeostat_inference.app.intake.part_of", fail)
+    monkeypatch.setattr("homeostat_inference.domain.layouts.Layout.part", fail)
+    calls = [MemoryCall([1.0]), MemoryCall([2.0, 3.0])]
+    world.engine.handle(calls)
+    assert world.errors(calls) == [MemoryError, MemoryError]
+
+
 def test_large_outputs_end_a_block_before_it_is_too_large_for_the_broker() -> None:
     world = World(signature=WIDE)
     world.model.run = lambda inputs: [  # type: ignore[method-assign]

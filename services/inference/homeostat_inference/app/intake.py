@@ -222,7 +222,13 @@ class _Turn:
         *,
         is_logged: bool,
     ) -> None:
-        part = layout.part(calls, stack, [each.payload for each in calls], served.schema)
+        try:
+            part = layout.part(calls, stack, [each.payload for each in calls], served.schema)
+        except Exception as error:
+            served.release(layout.rows, layout.length, len(calls), self._now_us)
+            for call in calls:
+                self._intake.fail(call, error)
+            return
         first_ns, last_ns = self._intake.deadlines_ns(calls)
         waiting = Waiting(part, arm, self._now_us, first_ns, last_ns, is_logged)
         self.groups.setdefault(served, []).append(waiting)
@@ -245,8 +251,12 @@ class _Turn:
         if not served.admit(request.rows, len(payload), 1, self._now_us):
             _turn_away(intake, served, [call])
             return
-        self._learn(payload, message, request, schema)
-        part = part_of(call, request, schema, len(payload))
+        try:
+            self._learn(payload, message, request, schema)
+            part = part_of(call, request, schema, len(payload))
+        except Exception:
+            served.release(request.rows, len(payload), 1, self._now_us)
+            raise
         client = part.client_ids[0] if part.client_ids else None
         first_ns, last_ns = intake.deadlines_ns([call])
         waiting = Waiting(part, arm, self._now_us, first_ns, last_ns, intake.is_logged(client))

@@ -57,25 +57,31 @@ class Keeper:
     # Told the newest event time of each batch, and when it came in.
     see: Callable[[int, int], None]
     refuse: Callable[[Served, Waiting, Exception], None]
-    # Told of requests that were answered although they could not be kept.
+    # Told of rows that were answered although they could not be kept.
     shed: Callable[[int], None]
     keys: ClientKeys
 
     def keep(self, served: Served, ran: Ran, why: str, forms: Forms) -> None:
-        """Journals the rows and answers; raises nothing that a request could bring about."""
+        """Journals the rows and answers. What can't be kept, or put into words, is refused."""
         with self.book.lock:
             promised_us = self.book.promised_us
             first = 0
             for batch in _by_block(ran.batch):
                 answers = _Group(self, served, ran, batch, first, why, forms)
                 first += sum([each.rows for each in batch])
-                if not batch[0].is_logged:
-                    answers.answer_unlogged(self.rules.durability)
-                elif _is_any_late(batch, promised_us):
-                    self._keep_those_in_time(answers, promised_us)
-                else:
-                    answers.keep()
+                try:
+                    self._keep_group(answers, promised_us)
+                except Exception as error:
+                    answers.refuse_rest(error)
         self.book.commit()
+
+    def _keep_group(self, group: "_Group", promised_us: int | None) -> None:
+        if not group.batch[0].is_logged:
+            group.answer_unlogged(self.rules.durability)
+        elif _is_any_late(group.batch, promised_us):
+            self._keep_those_in_time(group, promised_us)
+        else:
+            group.keep()
 
     def _keep_those_in_time(self, group: "_Group", promised_us: int | None) -> None:
         """Rows that were in hand when the caller promised that none so early follows are not."""
@@ -92,7 +98,12 @@ class Keeper:
                     )
                     self.refuse(served, one, error)
                 else:
-                    group.part(one, first).keep()
+                    part = group.part(one, first)
+                    try:
+                        part.keep()
+                    except Exception as error:
+                        part.refuse_rest(error)
+                group.settled += 1
                 first += one.rows
 
 
@@ -141,8 +152,8 @@ class _Group:
         self._forms = forms
         _, self._arm, self._contexts = batch[0].block_key
         self._widths = tuple([each.shape[1:] for each in ran.answered.outputs])
-        # How many requests, and which row of the group, come next.
-        self._taken = 0
+        # How many requests were kept or answered or refused, and which row of the group comes next.
+        self.settled = 0
         self._row = 0
 
     def part(self, one: Waiting, first: int) -> "_Group":
@@ -151,19 +162,20 @@ class _Group:
 
     def keep(self) -> None:
         """Gives the rows their places and journals them."""
-        keeper = self._keeper
         key = (self.served, self._arm, self._contexts, self._widths)
-        try:
-            self._prepare()
-            keeper.book.keep(key, self._sizes(), self._write)
-        except Exception as error:
-            for piece in self._pieces(self._taken, sum(each.count for each in self.batch)):
-                keeper.refuse(self.served, piece.waiting, error)
+        self._prepare()
+        self._keeper.book.keep(key, self._sizes(), self._write)
+
+    def refuse_rest(self, error: Exception) -> None:
+        """After an error: whoever is not settled hears of it."""
+        for piece in self._pieces(self.settled, sum(each.count for each in self.batch)):
+            self._keeper.refuse(self.served, piece.waiting, error)
 
     def answer_unlogged(self, durability: str) -> None:
         """Answers without keeping anything."""
         for piece in self._pieces(0, sum(each.count for each in self.batch)):
             self._answer_unlogged(piece, durability)
+            self.settled += len(piece.calls)
 
     def _prepare(self) -> None:
         keeper, batch = self._keeper, self.batch
@@ -226,7 +238,7 @@ class _Group:
                 f"{MAX_BLOCK_BYTES} bytes, got {len(payload)}; send fewer rows at once"
             )
         done = self._done(placed)
-        self._taken = placed.after
+        self.settled = placed.after
         self._row += placed.row_count
         return payload, done
 
@@ -287,7 +299,7 @@ class _Group:
                         call.respond(answer)
                     piece.waiting.release(served)
                 elif keeper.rules.sheds_when_full and isinstance(error, NotKept):
-                    keeper.shed(len(piece.calls))
+                    keeper.shed(piece.waiting.rows)
                     self._answer_unlogged(piece, "none")
                 else:
                     keeper.refuse(served, piece.waiting, error)

@@ -207,6 +207,10 @@ class NativeTransport:
         except (Unauthenticated, Forbidden) as error:
             call.fail(error)
             return False
+        except Exception as error:
+            log.exception("not_guarded")
+            call.fail(error)
+            return False
         return True
 
 
