@@ -438,3 +438,36 @@ def test_a_disk_that_fails_is_tried_again_after_a_pause_and_no_file_is_left_open
     files.prepare()
     assert files.is_ready, "for now there is nothing to be done"
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_after_a_bug_every_caller_is_told_and_no_chain_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*told: Any) -> bytes:
+        raise MemoryError
+
+    broken, fresh, done = Chain(), Chain(), [Outcome() for _ in range(3)]
+    with a_journal(tmp_path) as journal:
+        broken.is_broken = True
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "frame", fail)
+            for chain, each in zip((broken, fresh, None), done, strict=True):
+                journal.append(Kind.ROWS, b"rows", done=each, chain=chain)
+            journal.append(Kind.SEAL, b"seal", chain=fresh, must=True)
+            journal.commit()
+            assert all(each.is_told.wait(10) for each in done)
+        assert all(isinstance(each.error, NotKept) for each in done)
+        assert fresh.is_broken
+        assert journal.unsettled_count == 0
+        assert isinstance(keep(journal, b"behind", Kind.ROWS, chain=fresh), NotKept)
+        assert keep(journal, b"next") is None
+    assert payloads_in(tmp_path) == [b"next"]
+
+
+def test_whoever_can_not_be_told_of_records_does_not_unmake_them(tmp_path: Path) -> None:
+    def fail(end: int) -> None:
+        raise BlockingIOError
+
+    with a_journal(tmp_path, on_commit=fail) as journal:
+        assert keep(journal, b"kept") is None
+    assert payloads_in(tmp_path) == [b"kept"]

@@ -202,7 +202,7 @@ class JournalWriter:
             except Exception:
                 # A bug must not leave callers without an answer.
                 log.exception("journal_failed")
-                told = [(e.done, NotKept("the journal failed")) for e in group if e.done]
+                self._lose_rest(group, told)
             self._in_commit = 0
         _tell(told)
 
@@ -220,8 +220,8 @@ class JournalWriter:
             return
         error = self._pay_owed(told)
         if error is None:
-            error = self._keep(group, told)
-        if error is not None:
+            self._keep(group, told)
+        else:
             self._lose(group, error, told)
 
     def _pay_owed(self, told: _Told) -> Exception | None:
@@ -235,20 +235,21 @@ class JournalWriter:
             told.extend((each.done, None) for each in owed if each.done)
         return error
 
-    def _keep(self, group: list[_Entry], told: _Told) -> Exception | None:
+    def _keep(self, group: list[_Entry], told: _Told) -> None:
         lost = [each for each in group if each.is_refused]
         if lost:
-            group[:] = [each for each in group if not each.is_refused]
+            group = [each for each in group if not each.is_refused]
             reason = NotKept("a record before this one could not be kept; try again")
             told.extend((each.done, reason) for each in lost if each.done)
         error = self._written(group) if group else None
-        if error is None:
-            for each in group:
-                if each.chain is not None:
-                    each.chain.has_kept = True
-                if each.done is not None:
-                    told.append((each.done, None))
-        return error
+        if error is not None:
+            self._lose(group, error, told)
+            return
+        for each in group:
+            if each.chain is not None:
+                each.chain.has_kept = True
+            if each.done is not None:
+                told.append((each.done, None))
 
     def _lose(self, group: list[_Entry], error: Exception, told: _Told) -> None:
         self.refused_count += len(group)
@@ -260,6 +261,12 @@ class JournalWriter:
             if each.done is not None:
                 told.append((each.done, error))
         self._owed += [each for each in group if each.must and not each.is_refused]
+
+    def _lose_rest(self, group: list[_Entry], told: _Told) -> None:
+        """After a bug: of the whole group, those that nobody has been told of."""
+        heard = {id(done) for done, _ in told}
+        rest = [each for each in group if each.done is None or id(each.done) not in heard]
+        self._lose(rest, NotKept("the journal failed; try again later"), told)
 
     def _written(self, group: list[_Entry]) -> Exception | None:
         frames: list[bytes] = []
@@ -282,7 +289,11 @@ class JournalWriter:
             return NotKept(f"the journal could not be written: {error.strerror}; try again later")
         self.groups_count += 1
         self.records_count += len(group)
-        self.on_commit(self._end)
+        try:
+            self.on_commit(self._end)
+        except Exception:
+            # They are kept; who reads them looks again by itself.
+            log.exception("journal_not_announced")
         return None
 
     def _put(self, data: bytes, size: int) -> None:
