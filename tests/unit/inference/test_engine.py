@@ -133,6 +133,7 @@ class World:
         inline_seconds: float = 1.0,
         queue_rows: int = 1000,
         signature: Signature = SIGNATURE,
+        rules: Rules | None = None,
     ) -> None:
         clock = FixedClock(1_000_000)
         self.model = Doubles()
@@ -152,7 +153,7 @@ class World:
             table=table,
             book=BlockBook(self.journal, clock),
             clock=clock,
-            rules=Rules(1 << 20, b"secret", "durable"),
+            rules=rules or Rules(1 << 20, b"secret", "durable"),
             times=lambda now_us: bounds(now_us, None, 10),
             see=lambda newest_us, now_us: None,
             fetch=lambda call, missing: self.fetched.append(missing),
@@ -413,3 +414,19 @@ def test_every_error_has_a_status(error: type[Exception]) -> None:
 
     assert status_of(error("why"))[1] == "why"
     assert status_of(ValueError("secret"))[1] == "internal error"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"durability": "durable", "sheds_when_full": True},
+        {"durability": "sampled", "sample_share": 0.0},
+    ],
+)
+def test_what_is_answered_and_not_kept_is_counted_in_rows(rules: dict[str, Any]) -> None:
+    world = World(rules=Rules(1 << 20, b"secret", **rules))
+    world.journal.error = NotKept("full")
+    calls = [MemoryCall([1.0, 2.0, 3.0]), MemoryCall([4.0] * 5)]
+    world.engine.handle(calls)
+    assert world.errors(calls) == [None, None]
+    assert world.engine.counts.shed + world.engine.counts.sampled_out == 8

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from homeostat_inference.edges.board import Board
+from homeostat_inference.domain.errors import NotKept
+from homeostat_inference.edges.board import Board, Word
 from homeostat_inference.edges.control import AskMark, Assignment, Marked, Message
 from homeostat_inference.settings import InferenceSettings
 from homeostat_inference.worker import Worker
@@ -34,3 +35,17 @@ async def test_who_waits_for_a_slot_keeps_no_promise_in_its_journal(
     await waiting._obey(AskMark(7, 1_000))
     assert [(type(each), each.number, bool(each.error)) for each in said] == [(Marked, 7, True)]
     assert not list(tmp_path.rglob("*"))  # noqa: ASYNC240 - an empty folder
+
+
+def test_a_promise_that_the_journal_refused_is_shown_to_nobody(
+    worker: tuple[Worker, list[Any]],
+) -> None:
+    made, _ = worker
+    told: list[Any] = []
+    made._journal = SimpleNamespace(records_count=0)  # type: ignore[assignment]
+    made._book = SimpleNamespace(mark=lambda kind, mark_us, done: told.append(done))  # type: ignore[assignment]
+    made._promise(1_000_000_000)
+    told[0](NotKept("full"))
+    assert made._board.get(Word.LAST_MARK_US) == 0
+    told[0](None)
+    assert made._board.get(Word.LAST_MARK_US) > 0

@@ -57,9 +57,9 @@ class Counts:
     runs: int = 0
     batch_rows_max: int = 0
     run_seconds: float = 0.0
-    # Answered although the journal could not keep them.
+    # Rows answered although the journal could not keep them.
     shed: int = 0
-    # Answered and, by the sample, not journalled.
+    # Rows answered and, by the sample, not journalled.
     sampled_out: int = 0
     # Answered too late, or not run because it was too late.
     overdue: int = 0
@@ -240,11 +240,11 @@ class Engine:
         counts.batch_rows_max = max(counts.batch_rows_max, rows)
         counts.run_seconds += ran.ran_ns / 1e9
         if self.rules.durability == "sampled":
-            counts.sampled_out += sum(each.count for each in ran.batch if not each.is_logged)
+            counts.sampled_out += sum(each.rows for each in ran.batch if not each.is_logged)
         served.tally.add(requests, rows, ran.ran_ns, self.clock.now_us())
 
-    def _shed(self, requests: int) -> None:
-        self.counts.shed += requests
+    def _shed(self, rows: int) -> None:
+        self.counts.shed += rows
 
     def _refuse(self, served: Served, waiting: Waiting, error: Exception) -> None:
         served.tally.refused += waiting.count

@@ -91,9 +91,12 @@ class Word(enum.IntEnum):
     OVERDUE = 42
     HELD_BACK = 43
     IS_REFUSING = 44
+    # Files of the journal given up because they could not be written any longer.
     DISK_ERRORS = 45
     # Written by the shadow process: rows that a shadow was to repeat and did not.
     SHADOW_SKIPPED_ROWS = 46
+    # Left unfinished by the life before, and cut.
+    JOURNAL_CUT_BYTES = 47
 
 
 class _Run(enum.IntEnum):
