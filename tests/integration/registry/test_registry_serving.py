@@ -216,6 +216,23 @@ async def test_another_form_of_the_champion_passes_by_its_own_path(
     assert not made.HasField("evidence")
     assert made.reasons[0].startswith("Equivalent to its parent by int8: 1000 of 1000 rows")
     assert (await registry.version(name, 2)).equivalence == said.equivalence
+    entry = [each for each in await registry.audit() if each.model_name == name][-1]
+    assert json.loads(entry.detail)["equivalence"]["rows_sha256"] == said.equivalence.rows_sha256
+
+
+async def test_who_made_a_version_that_awaits_approval_does_not_let_it_answer(
+    registry: Registry, name: str
+) -> None:
+    await registry.a_model(name, pb.AUTONOMY_APPROVE)
+    await registry.push(name)
+    content = new_file()
+    said = header(name, content, author="ann")
+    said.equivalence.CopyFrom(await equivalence_to(registry, name))
+    assert (await registry.register(said, content)).version.stage == pb.STAGE_AWAITS_APPROVAL
+    for wanted in (Serving(canary=Canary(version=2, share=0.5)), Serving(fallback_version=2)):
+        with refused(Code.PERMISSION_DENIED, "somebody else must let it answer"):
+            await share(registry, name, wanted)
+    await share(registry, name, Serving(shadow_versions=[2]))
 
 
 async def test_a_form_that_differs_is_rejected_and_two_proofs_are_refused(

@@ -38,6 +38,7 @@ from homeostat_registry.domain.facts import (
     check_signature,
 )
 from homeostat_registry.domain.gate import GateRule
+from homeostat_registry.domain.serving import Canary, Serving
 
 RULE = GateRule()
 BY_HAND = Lineage()
@@ -300,3 +301,22 @@ def test_an_impossible_registration_is_refused_with_its_cure(
     check_registration(a_registration(), now_us=0, future_bound_seconds=60)
     with pytest.raises(Invalid, match=word):
         check_registration(a_registration(**change), now_us=0, future_bound_seconds=60)
+
+
+@pytest.mark.parametrize("wanted", [Serving(canary=Canary(2, 0.99)), Serving((), None, 2, True)])
+def test_nobody_lets_an_own_version_answer_that_somebody_else_has_to_approve(
+    wanted: Serving,
+) -> None:
+    model = a_model(autonomy=Autonomy.APPROVE)
+    waiting = {2: a_version(version=2, stage=Stage.AWAITS_APPROVAL, author="Ann")}
+    with pytest.raises(SelfApproval, match="somebody else must let it answer"):
+        life.require_four_eyes(wanted, model, waiting, actor=" ann ")
+    life.require_four_eyes(wanted, model, waiting, actor="bob")
+    life.require_four_eyes(Serving((2,)), model, waiting, actor="ann")
+    # Bob said so before; she changes something else.
+    life.require_four_eyes(
+        wanted, a_model(autonomy=Autonomy.APPROVE, serving=wanted), waiting, actor="ann"
+    )
+    life.require_four_eyes(wanted, a_model(autonomy=Autonomy.AUTO), waiting, actor="ann")
+    registered = {2: a_version(version=2, stage=Stage.REGISTERED, author="ann")}
+    life.require_four_eyes(wanted, model, registered, actor="ann")

@@ -112,15 +112,31 @@ def test_all_faults_are_told_at_once() -> None:
     assert len(said.reasons) == 4
 
 
+def test_a_score_that_differs_by_much_is_not_alike_though_its_class_is() -> None:
+    said = verdict(alike(max_score_difference=0.4))
+    assert not said.passes
+    assert "a score may differ by 0.02 at most" in said.reasons[0]
+    assert verdict(alike(max_score_difference=0.02)).passes
+
+
+def of_regression(tolerance: float) -> GateVerdict:
+    question: dict[str, Any] = {"task": Task.REGRESSION, "classes": ()}
+    said = alike(max_score_difference=3.0, value_tolerance=tolerance)
+    return verdict(said, a_version(signature=a_signature(**question)), **question)
+
+
 def test_a_regression_may_differ_by_more_than_one() -> None:
-    champion = a_version(signature=a_signature(task=Task.REGRESSION, classes=()))
-    said = verdict(
-        alike(max_score_difference=3.0, value_tolerance=5.0),
-        champion,
-        task=Task.REGRESSION,
-        classes=(),
-    )
-    assert said.passes
+    assert of_regression(5.0).passes
+
+
+def test_a_tolerance_of_the_sender_is_not_taken_for_proof_without_a_person() -> None:
+    loose, exact = of_regression(1e9), of_regression(0.0)
+    assert loose.needs_person and "1e+09" in loose.reasons[-1]
+    assert not exact.needs_person
+    assert not verdict(alike(value_tolerance=5.0)).needs_person
+    assert life._decide_proven(loose, Autonomy.AUTO).stage is Stage.AWAITS_APPROVAL
+    assert life._decide_proven(exact, Autonomy.AUTO).stage is Stage.CHAMPION
+    assert life._decide_proven(loose, Autonomy.APPROVE).stage is Stage.AWAITS_APPROVAL
 
 
 numbers = st.floats(allow_nan=True)
@@ -145,6 +161,7 @@ def test_no_numbers_raise_or_pass_with_fewer_than_999_in_1000_alike(
         assert rows >= 500
         assert 0.999 * rows <= equal <= rows
         assert speed > 1.05
+        assert difference <= 0.02
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ async def set_serving(
 ) -> Model:
     """Shares the traffic out anew, as a whole, and tells it.
 
-    Invalid, StaleEtag, UnknownVersion; WrongStage where a version may not answer. Evidence gathered
+    Invalid, StaleEtag, UnknownVersion; WrongStage where a version may not answer, SelfApproval
+    where ``actor`` alone may not say so. Evidence gathered
     before stays good: it is about versions, not about shares.
     """
     actor = require_person(actor, "actor")
@@ -34,6 +35,7 @@ async def set_serving(
         champion = await stages.champion_of(pages, model)
         named = {each: await pages.version(each) for each in wanted.versions()}
         routing.require_servable(wanted, champion, named, name)
+        life.require_four_eyes(wanted, model, named, actor=actor)
         changed = model.reshared(wanted)
         reasons = routing.told(model.serving, wanted)
         said = f"Shared out by {actor}{f': {reason.strip()}' if reason.strip() else '.'}"

@@ -144,6 +144,7 @@ async def note(
             "revision_before": before.revision,
             "run_id": version.lineage.run_id,
             "evidence": dataclasses.asdict(version.evidence) if version.evidence else None,
+            "equivalence": dataclasses.asdict(version.equivalence) if version.equivalence else None,
             "effective_at_us": occurred_at_us,
         },
     )

@@ -23,6 +23,8 @@ _MICROS_PER_DAY = 86_400_000_000
 _LEAST_ROWS_ALIKE = 500
 # Another form of a model is to be the same model.
 _LEAST_SHARE_ALIKE = 0.999
+# Clients act on scores, not on classes alone: what is equal to the eye is another model beyond it.
+_MOST_SCORE_DIFFERENCE = 0.02
 # Less is within what two measurements of one model differ by, and not worth another file.
 _LEAST_SPEED_UP = 1.05
 
@@ -43,6 +45,8 @@ class GateVerdict:
 
     passes: bool
     reasons: tuple[str, ...]
+    # It passes only on the sender's own word for what is alike: a person has to agree.
+    needs_person: bool = False
 
 
 def judge(
@@ -93,9 +97,20 @@ def judge_equivalence(
     )
     if share < needed:
         return GateVerdict(False, (f"Not equivalent to its parent: {alike}.",))
+    if signature.classes and said.max_score_difference > _MOST_SCORE_DIFFERENCE:
+        most = f"a score may differ by {_MOST_SCORE_DIFFERENCE} at most"
+        return GateVerdict(False, (f"Not equivalent to its parent: {alike}; {most}.",))
     if said.speed_up <= _LEAST_SPEED_UP:
         return GateVerdict(False, (f"Equivalent but not faster: {faster}.",))
-    return GateVerdict(True, (f"Equivalent to its parent by {said.method}: {alike}; {faster}.",))
+    reasons = (f"Equivalent to its parent by {said.method}: {alike}; {faster}.",)
+    if signature.classes or said.value_tolerance == 0:
+        return GateVerdict(True, reasons)
+    # What a value of the model is worth is in no file that the gate reads.
+    loosely = (
+        f"Values that differ by up to {said.value_tolerance:.6g} were counted as equal: a person "
+        "has to say whether they are."
+    )
+    return GateVerdict(True, (*reasons, loosely), needs_person=True)
 
 
 def _stale_parent(said: Equivalence, champion: Version | None) -> Iterator[str]:

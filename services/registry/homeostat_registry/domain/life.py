@@ -1,7 +1,7 @@
 """The life of a version: what registration, approval, promotion and roll-back lead to."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from homeostat_registry.domain.errors import (
@@ -30,6 +30,7 @@ from homeostat_registry.domain.gate import (
     judge_equivalence,
     stale_proof,
 )
+from homeostat_registry.domain.serving import Serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,8 @@ def _decide_proven(verdict: GateVerdict, autonomy: Autonomy) -> Decision:
         return Decision(Stage.REGISTERED, (word, *verdict.reasons))
     if not verdict.passes:
         return Decision(Stage.REJECTED, verdict.reasons)
-    stage = Stage.CHAMPION if autonomy is Autonomy.AUTO else Stage.AWAITS_APPROVAL
+    is_alone = autonomy is Autonomy.AUTO and not verdict.needs_person
+    stage = Stage.CHAMPION if is_alone else Stage.AWAITS_APPROVAL
     return Decision(stage, verdict.reasons)
 
 
@@ -176,6 +178,35 @@ def decide_promotion(version: Version, model: Model, *, actor: str, reason: str)
     if not reason.strip():
         raise Invalid("a promotion past the gate needs a reason")
     return Decision(Stage.CHAMPION, (f"Promoted past the gate by {actor}{_because(reason)}",))
+
+
+def require_four_eyes(
+    wanted: Serving, model: Model, versions: Mapping[int, Version], *, actor: str
+) -> None:
+    """SelfApproval if ``actor`` would let a version answer clients that ``actor`` made and somebody
+    else has to approve. ``versions`` holds all that ``wanted`` names."""
+    if model.autonomy is not Autonomy.APPROVE:
+        return
+    is_same_fallback = (wanted.fallback_version, wanted.is_on_fallback) == (
+        model.serving.fallback_version,
+        model.serving.is_on_fallback,
+    )
+    canary = wanted.canary if wanted.canary != model.serving.canary else None
+    for number in (
+        None if canary is None else canary.version,
+        None if is_same_fallback else wanted.fallback_version,
+    ):
+        version = None if number is None else versions[number]
+        if (
+            version is not None
+            and version.stage is Stage.AWAITS_APPROVAL
+            and same_person(actor, version.author)
+        ):
+            raise SelfApproval(
+                f"{model.name} version {version.version} was made by {version.author} and awaits "
+                f"approval: under {_spoken(model)} somebody else must let it answer; it may run "
+                "as a shadow"
+            )
 
 
 def autonomy_after(model: Model, successor: int, change: Change) -> Autonomy:
