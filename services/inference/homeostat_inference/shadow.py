@@ -204,6 +204,9 @@ class Shadow:
         words[Word.ROWS_IN_HAND] = sum(each.rows for each in self._tails)
         self._save()
         return has_read or has_worked
+        words[Word.JOURNAL_REFUSED] = self._journal.refused_count
+        words[Word.DISK_ERRORS] = self._journal.abandoned_count
+        words[Word.JOURNAL_CUT_BYTES] = self._journal.cut_bytes
 
     def _read(self, tail: Tail) -> bool:
         reader = self._readers[tail.slot]

@@ -72,6 +72,8 @@ COUNTERS = (
     Word.DISK_ERRORS,
 )
 STARTING, READY, LEAVING, DEAD = "starting", "ready", "leaving", "dead"
+    Word.SHADOW_SKIPPED_ROWS,
+    Word.JOURNAL_CUT_BYTES,
 log = get_logger("homeostat_inference.slots")
 
 

@@ -106,7 +106,16 @@ class Status:
         counts["records_unreadable"] = sum(each.unreadable_count for each in relays)
         counts["blocks_set_aside_by_the_ledger"] = sum(each.set_aside_count for each in relays)
         counts["journal_bytes_damaged"] = sum(each.damaged_bytes for each in relays)
+        writers = [*self.slots, self.shadow]
+        counts["journal_files_abandoned"] = self.journal.abandoned_count + sum(
+            each.count(Word.DISK_ERRORS) for each in writers
+        )
+        counts["journal_bytes_cut"] = self.journal.cut_bytes + sum(
+            each.count(Word.JOURNAL_CUT_BYTES) for each in writers
+        )
         counts["shadow_rows_skipped"] = self.shadow.count(Word.SHADOW_SKIPPED_ROWS)
+        counts["shadow_rows_failed"] = self.shadow.count(Word.FAILED)
+        counts["shadow_records_not_kept"] = self.shadow.count(Word.JOURNAL_REFUSED)
         counts["worker_crashes"] = sum(each.crash_count for each in self.slots)
         counts["versions_not_loaded"] = len(self._unloadable())
         return counts
