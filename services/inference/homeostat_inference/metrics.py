@@ -46,6 +46,8 @@ def _of_workers(status: Status) -> Sequence[Metric]:
         _counter("failed", "{request}", "lost by our own fault", of(Word.FAILED)),
         _counter("runs", "{run}", "of models", of(Word.RUNS)),
         _counter("run.duration", "s", "spent in models", of(Word.RUN_NS, 1e-9)),
+        _counter("queue.duration", "s", "requests' waits for their run", of(Word.QUEUE_NS, 1e-9)),
+        _gauge("batch.rows.max", "{row}", "of one run", of(Word.BATCH_ROWS_MAX)),
         _gauge("rows_in_hand", "{row}", "taken on and not yet answered", of(Word.ROWS_IN_HAND)),
         _counter("loads", "{load}", "of versions", of(Word.LOADS)),
         _counter("journal.records", "{record}", "kept", of(Word.JOURNAL_RECORDS)),

@@ -481,6 +481,7 @@ class Worker:
             (Word.FAILED, counts.failed),
             (Word.RUNS, counts.runs),
             (Word.RUN_NS, round(counts.run_seconds * 1e9)),
+            (Word.QUEUE_NS, round(counts.queue_seconds * 1e9)),
             (Word.BATCH_ROWS_MAX, counts.batch_rows_max),
             (Word.ROWS_IN_HAND, self._table.rows_in_hand),
             (Word.FETCHING, len(self._fetching)),

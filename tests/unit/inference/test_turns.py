@@ -405,6 +405,49 @@ def test_a_run_that_was_ended_is_late_and_is_not_tried_again() -> None:
     assert [type(each.error) for each in calls] == [ModelFailed] * 2
 
 
+def test_after_an_endless_run_requests_run_apart_for_a_while() -> None:
+    watch = Watch(is_overdue=True)
+    world = World(watch=watch)
+    model = world.models["a"]
+    model.error, model.seconds = RuntimeError("terminated"), 0.02
+    first = [Call("a"), Call("a")]
+    world.engine.take(first)
+    world.finish()
+    assert [type(each.error) for each in first] == [DeadlineExceeded] * 2
+    model.error, model.seconds = None, 0.0
+    calls = [Call("a") for _ in range(3)]
+    world.engine.take(calls)
+    world.finish()
+    assert world.runs == [("a", 2), ("a", 1), ("a", 1), ("a", 1)]
+    assert {each.told["homeostat_batch_why"] for each in calls} == {"suspect"}
+    after_ns = time.monotonic_ns() + 61 * 10**9
+    world.engine.now_ns = lambda: after_ns
+    world.engine.handle([Call("a"), Call("a")])
+    assert world.runs[-1] == ("a", 2)
+
+
+def test_an_impatient_caller_makes_no_version_suspect() -> None:
+    world = World(watch=Watch(is_overdue=True))
+    world.models["a"].error = RuntimeError("terminated")
+    calls = [Call("a", rows=500), Call("a")]
+    world.engine.take(calls)
+    world.finish()
+    world.models["a"].error = None
+    world.engine.handle([Call("a"), Call("a")])
+    assert world.runs == [("a", 501), ("a", 2)]
+
+
+def test_the_time_that_requests_wait_is_counted() -> None:
+    world = World()
+    calls = [Call("a"), Call("a")]
+    for call in calls:
+        call.received_ns -= 10**9
+    world.engine.take(calls)
+    world.finish()
+    assert 2.0 <= world.engine.counts.queue_seconds < 60
+    assert world.table.champions["a"].tally.queue_ns >= 2 * 10**9
+
+
 def test_who_is_turned_away_is_told_when_to_come_back() -> None:
     world = World(queue_rows=10)
     for _ in range(2):

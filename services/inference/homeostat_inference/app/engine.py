@@ -14,6 +14,7 @@ from homeostat_inference.app.plan import BatchingPlan
 from homeostat_inference.app.ports import Call, Clock, RunWatch
 from homeostat_inference.app.running import Ran, Runs
 from homeostat_inference.app.serving import NotLoaded, Served, Table
+from homeostat_inference.app.supervising import SUSPECT_SECONDS
 from homeostat_inference.app.turns import (
     ALONE,
     MAX_RUN_ROWS,
@@ -40,6 +41,8 @@ RUN_APART = "its batch failed"
 # Of the time after which a run is ended, what one with several rows is expected to take: another
 # machine, or a busy one, may need a few times as long.
 _SHARE_OF_LIMIT = 0.25
+# A run that had to be ended after so many times what it usually takes would not have ended soon.
+_ENDLESS_FACTOR = 4
 
 
 def _no_trace(schema: Schema, rows: int) -> AbstractContextManager[str]:
@@ -57,6 +60,8 @@ class Counts:
     runs: int = 0
     batch_rows_max: int = 0
     run_seconds: float = 0.0
+    # From receipt to run, all requests together.
+    queue_seconds: float = 0.0
     # Rows answered although the journal could not keep them.
     shed: int = 0
     # Rows answered and, by the sample, not journalled.
@@ -184,16 +189,19 @@ class Engine:
         schema = served.schema
         guards = self.table.guards
         guard = guards.get((schema.model_name, schema.version)) if guards else None
-        is_single = len(batch) == 1 and batch[0].count == 1
-        if guard is not None and guard.is_suspect and not is_single:
+        is_suspect = (guard is not None and guard.is_suspect) or self._runs_apart(served)
+        if is_suspect and not (len(batch) == 1 and batch[0].count == 1):
             self._run_apart(served, batch, SUSPECT)
             return
         if len(batch) > 1:
             # Rows of one block share arm and context columns.
             batch.sort(key=lambda each: each.block_key)
+        begun_ns = self.now_ns()
         try:
             ran = self._runs.run(served, batch, guard, self.watch, self.trace)
         except Exception as error:
+            if isinstance(error, DeadlineExceeded):
+                self._note_ended(served, batch, begun_ns)
             self._failed(served, batch, error)
             return
         if ran is None:
@@ -201,11 +209,22 @@ class Engine:
         self._count(served, ran)
         why = ""
         if len(ran.batch) == 1 and ran.batch[0].count == 1:
-            why = SUSPECT if guard is not None and guard.is_suspect else why_alone
+            why = SUSPECT if is_suspect else why_alone
         forms = self._forms.get(served)
         if forms is None:
             forms = self._forms[served] = {}
         self._keeper.keep(served, ran, why, forms)
+
+    def _runs_apart(self, served: Served) -> bool:
+        return served.apart_until_ns > 0 and self.now_ns() < served.apart_until_ns
+
+    def _note_ended(self, served: Served, batch: list[Waiting], begun_ns: int) -> None:
+        """One request that the model never comes to an end with must not take the next batch with
+        it too. Callers who wait shorter than a run usually takes are no sign of one."""
+        now_ns = self.now_ns()
+        usual_seconds = served.run_seconds(sum(each.rows for each in batch))
+        if now_ns - begun_ns > usual_seconds * _ENDLESS_FACTOR * 1e9:
+            served.apart_until_ns = now_ns + round(SUSPECT_SECONDS * 1e9)
 
     def _failed(self, served: Served, batch: list[Waiting], error: Exception) -> None:
         is_single = len(batch) == 1 and batch[0].count == 1
@@ -239,9 +258,14 @@ class Engine:
         counts.rows += rows
         counts.batch_rows_max = max(counts.batch_rows_max, rows)
         counts.run_seconds += ran.ran_ns / 1e9
+        # Those of one part came in together.
+        queue_ns = sum(
+            [(ran.started_ns - each.part.items[0].received_ns) * each.count for each in ran.batch]
+        )
+        counts.queue_seconds += queue_ns / 1e9
         if self.rules.durability == "sampled":
             counts.sampled_out += sum(each.rows for each in ran.batch if not each.is_logged)
-        served.tally.add(requests, rows, ran.ran_ns, self.clock.now_us())
+        served.tally.add(requests, rows, ran.ran_ns, queue_ns, self.clock.now_us())
 
     def _shed(self, rows: int) -> None:
         self.counts.shed += rows

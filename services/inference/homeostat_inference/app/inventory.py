@@ -215,6 +215,7 @@ def _statistics(served: Served) -> ModelStatistics:
         inference_stats=InferStatistics(
             success=StatisticDuration(count=tally.requests),
             fail=StatisticDuration(count=tally.refused),
+            queue=StatisticDuration(count=tally.requests, ns=tally.queue_ns),
             compute_infer=StatisticDuration(count=tally.runs, ns=tally.run_ns),
         ),
     )

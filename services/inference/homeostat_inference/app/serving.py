@@ -56,9 +56,12 @@ class Tally:
     # Requests that were checked and yet got no answer.
     refused: int = 0
     last_us: int = 0
+    # From their receipt to the beginning of their run, all requests together.
+    queue_ns: int = 0
 
-    def add(self, requests: int, rows: int, run_ns: int, now_us: int) -> None:
+    def add(self, requests: int, rows: int, run_ns: int, queue_ns: int, now_us: int) -> None:
         """One run."""
+        self.queue_ns += queue_ns
         self.requests += requests
         self.rows += rows
         self.runs += 1
@@ -87,6 +90,8 @@ class Served:
         self.runner: Runner[Any] | None = None
         self.run_seconds = run_seconds
         self.tally = Tally()
+        # Monotonic: until then its requests run one by one, because a run had to be ended.
+        self.apart_until_ns = 0
         self._inline_seconds = inline_seconds
         self._queue_rows = queue_rows
         self._queue_bytes = queue_bytes
