@@ -171,7 +171,7 @@ def _stages(model: BenchModel, groups: list[list[bytes]], folder: Path) -> Stage
 
 
 def _ran(engine: Engine, groups: list[list[bytes]]) -> float:
-    runs = Runs(lambda served, waiting, error: None, engine.intake.deadline_ns)
+    runs = Runs(lambda served, waiting, error: None, engine.intake.deadlines_ns)
     taken = [engine.intake.read(_calls(payloads)) for payloads in groups]
     rounds = []
     for _ in range(7):
