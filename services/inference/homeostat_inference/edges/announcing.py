@@ -1,13 +1,14 @@
 """Telling the others which champion became active in which worker, or why it could not."""
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from homeostat.events.v1.version_activated_pb2 import VersionActivated
 from homeostat_inference.app.plan import ServingPlan
-from homeostat_inference.app.ports import Clock
+from homeostat_inference.app.ports import Clock, Done
 from homeostat_inference.domain.blocks import timestamp
 from homeostat_inference.edges.control import Failed, Loaded
 from homeostat_inference.edges.versions import write_whole
@@ -24,9 +25,13 @@ class Announcer:
     # Which were told of.
     file: Path
     clock: Clock
-    # Puts the serialized event on its way.
-    publish: Callable[[bytes], None]
+    # Puts the serialized event on its way; what it is given is called once the event is kept, from
+    # any thread.
+    publish: Callable[[bytes, Done], None]
     _known: dict[str, list[int]] = field(default_factory=dict)
+    # Of those known, which are sure to be told: only they are on disk.
+    _told: dict[str, list[int]] = field(default_factory=dict)
+    _noting: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> None:
         """Remembers the last life, as far as the file can be read."""
@@ -35,43 +40,37 @@ class Announcer:
             self._known = {str(name): [int(each) for each in told] for name, told in stored.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             return
+        self._told = dict(self._known)
 
     def loaded(self, slot: str, plan: ServingPlan, loaded: dict[tuple[str, int], Loaded]) -> None:
         """What a worker has loaded, as far as the plan calls it a champion."""
         for name, model in plan.models.items():
             found = loaded.get((name, model.champion or 0))
-            if found is not None and self._is_new(slot, name, found.version, model.revision):
-                self._tell(slot, name, found.version, model.revision, found.load_seconds)
+            if found is not None:
+                self._tell_once(slot, slot, name, found.version, model.revision, found.load_seconds)
 
     def failed(self, slot: str, plan: ServingPlan, failed: Failed) -> None:
         """A worker can't load a version, which matters if that is a champion."""
-        model = plan.models.get(failed.model_name)
-        if model is None or model.champion != failed.version:
-            return
         name, version = failed.model_name, failed.version
-        if self._is_new(f"{slot} failed", name, version, model.revision):
-            self._tell(slot, name, version, model.revision, failed.load_seconds, failed.error)
+        model = plan.models.get(name)
+        if model is not None and model.champion == version:
+            self._tell_once(
+                f"{slot} failed", slot, name, version, model.revision, failed.load_seconds,
+                failed.error,
+            )  # fmt: skip
 
     def not_fetched(self, model_name: str, version: int, revision: int, error: str) -> None:
         """A champion's file can't be had."""
-        if self._is_new("failed", model_name, version, revision):
-            self._tell("", model_name, version, revision, 0.0, error)
+        self._tell_once("failed", "", model_name, version, revision, 0.0, error)
 
-    def _is_new(self, slot: str, model_name: str, version: int, revision: int) -> bool:
-        key = f"{slot}/{model_name}"
-        if self._known.get(key) == [version, revision]:
-            return False
-        self._known[key] = [version, revision]
-        try:
-            write_whole(self.file, json.dumps(self._known).encode())
-        except OSError as error:
-            log.warning("activations_not_noted", reason=str(error))
-        return True
-
-    def _tell(
-        self, slot: str, model_name: str, version: int, revision: int, seconds: float,
+    def _tell_once(
+        self, what: str, slot: str, model_name: str, version: int, revision: int, seconds: float,
         error: str = "",
     ) -> None:  # fmt: skip
+        key, value = f"{what}/{model_name}", [version, revision]
+        if self._known.get(key) == value:
+            return
+        self._known[key] = value
         message = VersionActivated(
             model_name=model_name,
             version=version,
@@ -81,4 +80,15 @@ class Announcer:
             error=error,
             occurred_at=timestamp(self.clock.now_us()),
         )
-        self.publish(message.SerializeToString())
+        self.publish(message.SerializeToString(), lambda error: self._note(key, value, error))
+
+    def _note(self, key: str, value: list[int], error: Exception | None) -> None:
+        """The next life need not tell of it. Not before it is kept, or it might never be told."""
+        if error is not None:
+            return
+        with self._noting:
+            self._told[key] = value
+            try:
+                write_whole(self.file, json.dumps(self._told).encode())
+            except OSError as failure:
+                log.warning("activations_not_noted", reason=str(failure))
