@@ -17,7 +17,7 @@ from homeostat.progress.v1.progress_pb2 import GetProgressResponse
 from homeostat.topics import ACTIVATIONS, OUTCOMES, PREDICTIONS, VERSIONS
 from homeostat_inference.app.plan import ServingPlan
 from homeostat_inference.app.planning import Planner
-from homeostat_inference.app.ports import Kind
+from homeostat_inference.app.ports import Done, Kind
 from homeostat_inference.app.supervising import CrashBook, DeadRun
 from homeostat_inference.app.truth import CallerMarks, Described
 from homeostat_inference.domain.errors import NotServed
@@ -392,8 +392,8 @@ class Keeper:
                 self.following.note_loaded(name, model.champion, model.revision)
         self._announcer.loaded(slot.name, plan, slot.told.loaded)
 
-    def _publish_activation(self, message: bytes) -> None:
-        self.journal.append(Kind.ACTIVATION, message, must=True)
+    def _publish_activation(self, message: bytes, done: Done) -> None:
+        self.journal.append(Kind.ACTIVATION, message, done=done, must=True)
         self._begin(asyncio.to_thread(self.journal.commit))
 
     # Following the registry.
