@@ -1,5 +1,7 @@
 """Who answers: champions, canaries, fallbacks, versions by name."""
 
+import sys
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -285,3 +287,19 @@ def test_a_torn_id_is_no_error_here(raw: bytes, is_missing: bool) -> None:
         request.raw_input_contents[at] = raw
     found = first_client_id(request, served(1).schema)
     assert found is None or found in raw
+
+
+def test_what_is_in_hand_can_be_counted_while_versions_come_and_go() -> None:
+    table = Table()
+    every = [served(number) for number in range(1, 3000)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    coming = threading.Thread(target=lambda: [table.swap(each) for each in every])
+    try:
+        coming.start()
+        while coming.is_alive():
+            assert table.rows_in_hand == 0
+            assert table.oldest_arrival_us is None
+    finally:
+        sys.setswitchinterval(before)
+        coming.join()

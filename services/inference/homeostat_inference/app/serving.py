@@ -293,12 +293,17 @@ class Table:
     @property
     def rows_in_hand(self) -> int:
         """Rows taken on and not yet answered, those of swapped out versions among them."""
-        return sum(each.rows_in_hand for each in list(self._ever))
+        return sum(each.rows_in_hand for each in self._alive())
+
+    def _alive(self) -> list[Served]:
+        with self._changing:
+            # Whoever walks through it while another thread adds to it is thrown out.
+            return list(self._ever)
 
     @property
     def oldest_arrival_us(self) -> int | None:
         """When the oldest request in hand came in; None if there is none."""
-        arrivals = [each.oldest_arrival_us for each in list(self._ever)]
+        arrivals = [each.oldest_arrival_us for each in self._alive()]
         return min((each for each in arrivals if each is not None), default=None)
 
     def route(
