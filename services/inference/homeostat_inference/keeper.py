@@ -255,11 +255,22 @@ class Keeper:
             memory_bytes=self._settings.worker_memory_bytes,
             may_overlap=not is_shadow,
         )
-        hooks = _hooks_of_shadow(slot) if is_shadow else _hooks(slot, self._is_held)
+        hooks = _hooks_of_shadow(slot) if is_shadow else self._hooks(slot)
         self.journals.add(name, _committed_of(slot), hooks)
         slot.board.set(Word.JOURNAL_START, self.journals.start(name))
         self._loop.add_reader(slot.bell, self._rung, slot)
         return slot
+
+    def _hooks(self, slot: WorkerSlot) -> Hooks:
+        board = slot.board
+        return Hooks(
+            # By the clock, nothing is promised for a worker that can't start, and the others serve.
+            # What a caller promises holds for every journal.
+            has_writer=lambda: self._marks.is_explicit or slot.has_writer,
+            set_idle=lambda is_idle: board.set(Word.IS_RELAY_IDLE, int(is_idle)),
+            forgot=lambda start: board.set(Word.JOURNAL_START, start),
+            is_held=lambda segment: self._is_held(slot.name, segment),
+        )
 
     def _rung(self, slot: WorkerSlot) -> None:
         os.eventfd_read(slot.bell)
@@ -521,17 +532,6 @@ def _committed_of(slot: WorkerSlot) -> Callable[[], int | None]:
     return lambda: slot.board.committed_end
 
 
-def _hooks(slot: WorkerSlot, is_held: Callable[[str, Segment], bool]) -> Hooks:
-    board = slot.board
-    return Hooks(
-        # A worker's slot always gets its next worker.
-        has_writer=lambda: True,
-        set_idle=lambda is_idle: board.set(Word.IS_RELAY_IDLE, int(is_idle)),
-        forgot=lambda start: board.set(Word.JOURNAL_START, start),
-        is_held=lambda segment: is_held(slot.name, segment),
-    )
-
-
 def _hooks_of_shadow(slot: WorkerSlot) -> Hooks:
     board = slot.board
 
@@ -541,7 +541,7 @@ def _hooks_of_shadow(slot: WorkerSlot) -> Hooks:
 
     return Hooks(
         # The server's promises do not wait for one that dies again and again.
-        has_writer=lambda: slot.has_process or (slot.is_wanted and not slot.restarts.is_looping),
+        has_writer=lambda: slot.has_writer,
         set_idle=lambda is_idle: board.set(Word.IS_RELAY_IDLE, int(is_idle)),
         forgot=lambda start: board.set(Word.JOURNAL_START, start),
         standing_mark_us=standing_mark_us,

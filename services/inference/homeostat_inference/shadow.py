@@ -22,6 +22,7 @@ from homeostat_inference.edges.board import Board, BoardRuns, Word
 from homeostat_inference.edges.control import Control, Leave, Message, Ready, TellPlan
 from homeostat_inference.edges.journal_reader import JournalReader
 from homeostat_inference.edges.journal_writer import JournalWriter
+from homeostat_inference.edges.memory import bound_memory
 from homeostat_inference.edges.shadow_models import STUCK_NS, ShadowModels, run_options
 from homeostat_inference.edges.shadow_positions import (
     Position,
@@ -53,6 +54,7 @@ def run_shadow(settings: InferenceSettings, told: Mapping[str, Any], given: Sequ
     the boards of all workers in the order of their slots."""
     control, board, bell, *workers = given
     _yield_to_everybody()
+    bound_memory(settings.worker_memory_bytes)
     boards = {f"worker-{slot}": Board.open(each) for slot, each in enumerate(workers)}
     shadow = Shadow(settings, Board.open(board), bell, boards, mark_us=told.get("mark_us"))
     uvloop.run(shadow.run(socket.socket(fileno=control)))
@@ -116,13 +118,14 @@ class Shadow:
         first = await self._control.receive()
         if first is None:
             return
+        # Before anything is loaded, which may never end.
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         self._obey(first)
         with self._open_journal() as self._journal:
             words = self._board.words
             words[Word.COMMITTED_END] = self._journal.end
             words[Word.PROCESS_ID] = os.getpid()
             words[Word.IS_WRITING] = 1
-            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
             self._control.send(Ready(0, 0))
             hearing = asyncio.create_task(self._hear(), name="control")
             await self._follow()
@@ -201,12 +204,12 @@ class Shadow:
         if self._marked_us is not None:
             # Behind the commit: whoever sees it sees every row before it.
             words[Word.LAST_MARK_US] = self._marked_us
-        words[Word.ROWS_IN_HAND] = sum(each.rows for each in self._tails)
-        self._save()
-        return has_read or has_worked
         words[Word.JOURNAL_REFUSED] = self._journal.refused_count
         words[Word.DISK_ERRORS] = self._journal.abandoned_count
         words[Word.JOURNAL_CUT_BYTES] = self._journal.cut_bytes
+        words[Word.ROWS_IN_HAND] = sum(each.rows for each in self._tails)
+        self._save()
+        return has_read or has_worked
 
     def _read(self, tail: Tail) -> bool:
         reader = self._readers[tail.slot]

@@ -3,12 +3,12 @@ tells it."""
 
 import asyncio
 import os
-import resource
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from homeostat_inference.edges.doors import Behind, DoorRules, Doors
 from homeostat_inference.edges.grpc_api import ServerState
 from homeostat_inference.edges.journal_writer import JournalInUse, JournalWriter
 from homeostat_inference.edges.lane import Turns
+from homeostat_inference.edges.memory import bound_memory
 from homeostat_inference.edges.passing import KEEPER_SERVICES, PassedOn, keeper_channel
 from homeostat_inference.edges.plan_loading import Limits, PlanLoader
 from homeostat_inference.edges.roles import ROLES, SERVING_SERVICE
@@ -69,8 +70,6 @@ _LOCK_SECONDS = 5.0
 # They receive calls, run models, sync the journal, and show that the process lives.
 _VITAL_THREADS = ("receive", "run-", "journal", "watchdog")
 _SOFTWARE_ERROR = 70
-# Beyond what makes a worker be replaced: what a single allocation may still take.
-_MEMORY_SPARE = 1.5
 # The native front reserves what a message's length says before the message has come, up to 4 GiB
 # each, and ends the process where it can't. What is reserved costs nothing until it is written.
 _NATIVE_SPARE_BYTES = 1 << 40
@@ -81,7 +80,7 @@ def run_worker(settings: InferenceSettings, told: Mapping[str, Any], given: Sequ
     """The life of a forked process. ``given``: control socket, board, and what wakes the relay."""
     control, board, bell = given
     spare_bytes = _NATIVE_SPARE_BYTES if settings.transport == "native" else 0
-    _bound_memory(settings.worker_memory_bytes, spare_bytes)
+    bound_memory(settings.worker_memory_bytes, spare_bytes)
     threading.excepthook = end_with_thread
     worker = Worker(settings, Assignment.of(told), Board.open(board), bell)
     uvloop.run(worker.run(socket.socket(fileno=control)))
@@ -97,13 +96,6 @@ def end_with_thread(args: threading.ExceptHookArgs) -> None:
     finally:
         if name.startswith(_VITAL_THREADS):
             os._exit(_SOFTWARE_ERROR)
-
-
-def _bound_memory(worker_memory_bytes: int, spare_bytes: int) -> None:
-    """One giant allocation is to fail in the model that asks for it, not to end this machine."""
-    data_bytes = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    limit = data_bytes + round(worker_memory_bytes * _MEMORY_SPARE) + spare_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 class Worker:
@@ -135,6 +127,7 @@ class Worker:
         self._is_followed = False
         self._is_serving = False
         self._is_over = threading.Event()
+        self._timekeeper = ThreadPoolExecutor(1, "time")
 
     @property
     def _is_explicit(self) -> bool:
@@ -431,17 +424,27 @@ class Worker:
         while True:
             await asyncio.sleep(_TICK_SECONDS if self._book.open_rows else _IDLE_TICK_SECONDS)
             now_us = self._clock.now_us()
-            self._book.seal_older_than(now_us - BLOCK_AGE_US)
-            if not self._is_explicit:
-                self._promise(now_us)
+            is_promise_due = self._is_promise_due(now_us)
+            if is_promise_due or self._book.has_older_than(now_us - BLOCK_AGE_US):
+                # The journal's disk may be slow, and calls wait on this loop.
+                await self._loop.run_in_executor(
+                    self._timekeeper, self._keep_time, now_us, is_promise_due
+                )
             self._wake_those_served()
 
-    def _promise(self, now_us: int) -> None:
-        records = self._journal.records_count
-        is_idle = records == self._marked_records
+    def _keep_time(self, now_us: int, is_promise_due: bool) -> None:  # noqa: FBT001
+        self._book.seal_older_than(now_us - BLOCK_AGE_US)
+        if is_promise_due:
+            self._promise(now_us)
+
+    def _is_promise_due(self, now_us: int) -> bool:
+        if self._is_explicit:
+            return False
+        is_idle = self._journal.records_count == self._marked_records
         every_us = _IDLE_MARK_US if is_idle else _us(self._settings.watermark_interval_seconds)
-        if now_us - self._marked_at_us < every_us:
-            return
+        return now_us - self._marked_at_us >= every_us
+
+    def _promise(self, now_us: int) -> None:
         self._marked_at_us = now_us
         mark_us = self._clock_marks.next_mark(now_us, self._table.oldest_arrival_us)
         if mark_us is not None:
@@ -467,10 +470,14 @@ class Worker:
         """The watchdog's thread: ends runs that are overdue, and shows that this process lives."""
         looks = 0
         while not self._is_over.wait(_WATCH_SECONDS):
-            self._runs.end_overdue(time.monotonic_ns())
             looks += 1
-            if self._is_serving and looks % 4 == 0:
-                self._show()
+            try:
+                self._runs.end_overdue(time.monotonic_ns())
+                if self._is_serving and looks % 4 == 0:
+                    self._show()
+            except Exception:
+                # The next look may go well; if none does, the keeper sees no sign of life.
+                log.exception("watchdog_failed")
 
     def _show(self) -> None:
         words, counts, journal = self._board.words, self._engine.counts, self._journal

@@ -17,7 +17,7 @@ from homeostat_inference.app.plan import ModelPlan, ServingPlan
 from homeostat_inference.app.supervising import DeadRun
 from homeostat_inference.domain.schema import schema_of
 from homeostat_inference.edges import slots as module
-from homeostat_inference.edges.board import Board, BoardRuns
+from homeostat_inference.edges.board import Board, BoardRuns, Word
 from homeostat_inference.edges.control import (
     AskMark,
     Control,
@@ -263,6 +263,21 @@ async def test_what_runs_is_blamed_for_who_is_killed_because_of_it_and_not_for_w
     runs.enter(schema_of(MODEL, 3, a_signature()), 1, ROWS, 1)
     await world.until(lambda: len(world.blamed) == 2, "it is killed")
     assert [len(each) for each in world.blamed] == [0, 1]
+
+
+async def test_a_slot_whose_processes_never_get_ready_has_no_writer(world: World) -> None:
+    assert world.slot.has_writer
+    for count in (1, 2):
+        (await world.next_born(count)).end(signal.SIGSEGV)
+    third = await world.next_born(3)
+    assert not world.slot.has_writer
+    third.board.set(Word.IS_WRITING, 1)
+    assert world.slot.has_writer
+    third.control.send(Ready(1, 0))
+    await world.until(lambda: world.slot.is_ready)
+    third.end(signal.SIGSEGV)
+    await world.next_born(4)
+    assert world.slot.has_writer
 
 
 async def test_a_process_of_whom_the_keeper_can_not_hear_is_ended_and_followed(

@@ -85,7 +85,9 @@ class ShadowModels:
                 raise InvalidInput("its file is not here")
             version, content = found
             schema = schema_of(version.model_name, version.version, version.signature)
-            self._loaded[key] = _Beside(schema, OnnxModel(content, schema))
+            # Where it ends this process, or never ends, the keeper finds it on the board.
+            with self.runs.loading(schema, STUCK_NS / 1e9):
+                self._loaded[key] = _Beside(schema, OnnxModel(content, schema))
         except (UnfitModel, InvalidInput) as error:
             self._give_up(key, str(error), time.monotonic() - begun)
             return
@@ -170,8 +172,9 @@ class ShadowModels:
             run, begun_ns = self._running
             over_ns = time.process_time_ns() - begun_ns - round(self.run_limit_seconds * 1e9)
             if over_ns > _MERCY_NS:
-                # The keeper finds on the board what was running.
-                os.kill(os.getpid(), signal.SIGKILL)
+                # The keeper finds on the board what was running; whoever is killed by others has
+                # another signal.
+                os.kill(os.getpid(), signal.SIGXCPU)
             if over_ns > 0 and not run.is_overdue:
                 run.is_overdue = True
                 run.options.terminate = True

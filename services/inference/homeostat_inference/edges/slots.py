@@ -47,6 +47,8 @@ _SILENCE_SECONDS = 10.0
 # So long after its deadline a run must have ended.
 _OVERDUE_SECONDS = 1.0
 _START_SECONDS = 120.0
+# After so many starts in a row that failed nobody waits for the next one.
+_FAILED_STARTS = 2
 # So long after a replacement, done or failed, there is no other: what models need is not less in a
 # fresh process.
 _REPLACE_SECONDS = 60.0
@@ -70,10 +72,10 @@ COUNTERS = (
     Word.OVERDUE,
     Word.HELD_BACK,
     Word.DISK_ERRORS,
-)
-STARTING, READY, LEAVING, DEAD = "starting", "ready", "leaving", "dead"
     Word.SHADOW_SKIPPED_ROWS,
     Word.JOURNAL_CUT_BYTES,
+)
+STARTING, READY, LEAVING, DEAD = "starting", "ready", "leaving", "dead"
 log = get_logger("homeostat_inference.slots")
 
 
@@ -207,6 +209,8 @@ class WorkerSlot:
         self._killed_for = ""
         self._is_overweight = False
         self._is_hung = False
+        # Processes in a row that ended before they were ready.
+        self._failed_starts = 0
         self._replaced_at = -_REPLACE_SECONDS
         # It takes more memory than it may, and a fresh process does not help.
         self.is_swollen = False
@@ -233,6 +237,17 @@ class WorkerSlot:
     def is_ready(self) -> bool:
         """Whether its worker answers."""
         return self.state == READY
+
+    @property
+    def is_failing(self) -> bool:
+        """Its processes end again and again, or never get ready."""
+        return self.restarts.is_looping or self._failed_starts >= _FAILED_STARTS
+
+    @property
+    def has_writer(self) -> bool:
+        """Whether somebody writes its journal, or will soon."""
+        is_written = self.board.committed_end is not None
+        return is_written or (self.is_wanted and not self.is_failing)
 
     def count(self, word: Word) -> int:
         """A counter over all lives of the slot's workers."""
@@ -371,7 +386,7 @@ class WorkerSlot:
             if not self._is_overweight or time.monotonic_ns() - each.started_ns > _BLAMED_NS
         ]
         self.board.set(Word.IS_WRITING, 0)
-        was_leaving = self.state == LEAVING
+        was_starting, was_leaving = self.state == STARTING, self.state == LEAVING
         self.state = DEAD
         self._process = None
         self._became_ready.clear()
@@ -383,6 +398,7 @@ class WorkerSlot:
         reason = end_reason(status, runs if is_crash else [], self._killed_for)
         if is_crash:
             self.crash_count += 1
+            self._failed_starts += was_starting
             log.error("worker_died", slot=self.name, pid=self.process_id, reason=reason)
             self._orders.crashed(self, runs if self._is_blamed(status) else [], reason)
         else:
@@ -412,6 +428,7 @@ class WorkerSlot:
         if isinstance(message, Ready):
             if self.state == STARTING:
                 self.state = READY
+                self._failed_starts = 0
             self._became_ready.set()
         elif isinstance(message, Failed):
             self.failed_loads_count += 1

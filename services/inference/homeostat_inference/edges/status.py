@@ -133,7 +133,7 @@ class Status:
                 f"worker {each.index} ends again and again ({each.last_end}): "
                 "see its log, and roll back or quarantine the version that was loaded last"
                 for each in self.slots
-                if each.restarts.is_looping and not each.is_ready
+                if each.is_failing and not each.is_ready
             ),
             *(
                 f"worker {each.index} takes more memory than it may, and so does a fresh one: "
