@@ -55,6 +55,20 @@ async def kill_the_retrainer_in_its_first_two_runs(stack: Stack, _: Tally) -> No
         await asyncio.to_thread(stack.wait_ready, "retrainer")
 
 
+async def kill_inference_at_work(stack: Stack, tally: Tally) -> None:
+    """On three days, each time until a request was under way when it died."""
+    for day in (0.5, 1.5, 2.5):
+        await eventually(partial(_has_come_to, tally, day), seconds=240)
+        before = tally.failed_requests
+        for _attempt in range(4):
+            await asyncio.to_thread(stack.kill, "inference")
+            await asyncio.to_thread(stack.wait_ready, "inference")
+            # A server that is killed again at once would be waited for longer and longer.
+            await eventually(partial(_has_come_to, tally, (tally.requests + 60) / ROWS_PER_DAY))
+            if tally.failed_requests > before:
+                break
+
+
 async def _has_open_work(loop: Loop) -> bool:
     try:
         return (await loop.ask("retrainer")).open_work_count > 0
@@ -137,10 +151,12 @@ async def test_a_retrainer_killed_in_its_runs_has_each_effect_once(
 
 async def test_what_inference_answered_before_it_died_is_kept_once(tmp_path: Path) -> None:
     world = a_world(days=4, shift_day=None)
-    kills = [Kill("inference", 0.5), Kill("inference", 1.5), Kill("inference", 2.5)]
     with a_stack(tmp_path) as stack:
         played = await play(
-            stack, first_push(world, tmp_path / "model"), world.played, beside=killing(kills)
+            stack,
+            first_push(world, tmp_path / "model"),
+            world.played,
+            beside=kill_inference_at_work,
         )
         answered = np.isfinite(played.tally.answers)
         kept = await look_up(stack, world.played.ids[answered].tolist())
