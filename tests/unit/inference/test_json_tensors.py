@@ -149,6 +149,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "no object": (b"[]", "object"),
     "no inputs": (b"{}", "inputs"),
     "id of a number": (body(X, id=3), "id"),
+    "lone surrogate in a parameter's name": (
+        body(X, parameters={"\ud800": 1}),
+        "surrogate",
+    ),
     "lone surrogate": (body(X, id="\ud800"), "surrogate"),
     "neither data nor bytes": (body({**X, "data": None} | {"data": None}), "data"),
     "strings as numbers": (body({**X, "data": ["1.0", "2.0"]}), "got strings"),

@@ -86,7 +86,8 @@ def read_request(
     is_default = _flag(parameters.get(BINARY_OUTPUTS, False), BINARY_OUTPUTS)
     for name, value in parameters.items():
         if name != BINARY_OUTPUTS:
-            _fill(message.parameters[name], value, f"parameter {name[:128]!r}")
+            key = _text(name, "a parameter's name")
+            _fill(message.parameters[key], value, f"parameter {name[:128]!r}")
     at = 0
     for number, told in enumerate(_list(document.get("inputs"), "inputs")):
         at = _add_input(message, _object(told, f"input {number}"), tail, at)

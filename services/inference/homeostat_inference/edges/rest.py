@@ -310,7 +310,8 @@ def _outcomes(text: bytes) -> RecordOutcomesRequest:
         return json_format.ParseDict(
             read_json(text), RecordOutcomesRequest(), max_recursion_depth=8
         )
-    except json_format.ParseError as error:
+    except (json_format.ParseError, SystemError) as error:
+        # The latter is what half a surrogate pair in a field's name leads to.
         raise InvalidInput(f"expected outcomes: {str(error)[:500]}") from None
 
 
