@@ -1,7 +1,8 @@
 """TLS for servers: certificates that are read again when their files change."""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,29 +66,41 @@ def ssl_context(files: TlsFiles) -> tuple[ssl.SSLContext, Callable[[], None]]:
 
 
 def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
+    # In a context of its own first: one that took the certificate and not its key is of no use.
     require_usable(files)
-    context.load_cert_chain(files.certificate, files.key)
+    with _telling(files):
+        _fill(context, files)
     if files.client_ca is not None:
-        context.load_verify_locations(files.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
 
 
 def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     # gRPC would take a key of another certificate and then fail every connection without a word.
     require_usable(files)
-    return grpc.ssl_server_certificate_configuration(
-        [(files.key.read_bytes(), files.certificate.read_bytes())],
-        root_certificates=files.client_ca.read_bytes() if files.client_ca else None,
-    )
+    with _telling(files):
+        return grpc.ssl_server_certificate_configuration(
+            [(files.key.read_bytes(), files.certificate.read_bytes())],
+            root_certificates=files.client_ca.read_bytes() if files.client_ca else None,
+        )
 
 
 def require_usable(files: TlsFiles) -> None:
     """UnusableCertificate if they don't belong together, or can't be read."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with _telling(files):
+        _fill(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files)
+
+
+def _fill(context: ssl.SSLContext, files: TlsFiles) -> None:
+    context.load_cert_chain(files.certificate, files.key, password=_no_password)
+    if files.client_ca is not None:
+        context.load_verify_locations(files.client_ca)
+
+
+@contextmanager
+def _telling(files: TlsFiles) -> Iterator[None]:
+    """Files may be replaced at any moment, between two looks too."""
     try:
-        context.load_cert_chain(files.certificate, files.key, password=_no_password)
-        if files.client_ca is not None:
-            context.load_verify_locations(files.client_ca)
+        yield
     except (OSError, ValueError) as error:
         listed = ", ".join(str(each) for each in files.paths)
         raise UnusableCertificate(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ TOKEN_VARIABLE = "HOMEOSTAT_TOKEN"  # noqa: S105 - the name of a variable
 CA_VARIABLE = "HOMEOSTAT_TLS_CA_FILE"
 CERTIFICATE_VARIABLE = "HOMEOSTAT_TLS_CERTIFICATE_FILE"
 KEY_VARIABLE = "HOMEOSTAT_TLS_KEY_FILE"
+# "1" where something else keeps strangers from listening: a private network, a proxy beside us.
+CLEAR_VARIABLE = "HOMEOSTAT_ALLOW_CLEAR_TOKEN"
 
 
 class UnusableSecurity(HomeostatError, ValueError):
@@ -94,13 +97,38 @@ def open_channel(
     options: Sequence[tuple[str, Any]] = CHANNEL_OPTIONS,
     interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
 ) -> grpc.aio.Channel:
-    """A channel to "host:port"; without ``security``, what the environment says. Close it."""
+    """A channel to "host:port"; without ``security``, what the environment says. Close it.
+
+    UnusableSecurity if a token would go to another machine without TLS, unless the environment
+    says ``HOMEOSTAT_ALLOW_CLEAR_TOKEN=1``.
+    """
     security = ChannelSecurity.from_environment() if security is None else security
+    _require_private(address, security)
     wraps = [*interceptors, *security.interceptors()]
     credentials = security.credentials()
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=list(options), interceptors=wraps)
     return grpc.aio.secure_channel(address, credentials, options=list(options), interceptors=wraps)
+
+
+def _require_private(address: str, security: ChannelSecurity) -> None:
+    is_told = security.token is not None and security.ca_file is None
+    if is_told and not _is_this_machine(address) and os.environ.get(CLEAR_VARIABLE) != "1":
+        raise UnusableSecurity(
+            f"{address}: the token would go there in clear, for everybody on the way to read; "
+            f"cure: TLS ({CA_VARIABLE}, or PEER_CA_FILE of a service), or {CLEAR_VARIABLE}=1 where "
+            "the network is private"
+        )
+
+
+def _is_this_machine(address: str) -> bool:
+    if address.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = address.removeprefix("dns:///").rpartition(":")[0].strip("[]")
+    try:
+        return host.lower() == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class _Bearer:

@@ -14,10 +14,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.support.certificates import Authority, Pair, an_authority
 from tests.support.waiting import eventually
 
-from homeostat.channels import ChannelSecurity, UnusableSecurity
+from homeostat.channels import ChannelSecurity, UnusableSecurity, open_channel
 from homeostat.progress.v1.progress_pb2 import GetProgressRequest, GetProgressResponse
 from homeostat.progress.v1.progress_pb2_grpc import ProgressServiceStub
 from homeostat.tokens import Role, UnusableTokens, add_token, read_tokens
+from homeostat_kit import tls
 from homeostat_kit.auth import Guard, caller_name, roles_of
 from homeostat_kit.grpc_client import connect
 from homeostat_kit.grpc_server import RunningServer, Security, is_loopback, serve
@@ -273,6 +274,52 @@ async def test_files_that_do_not_belong_together_end_the_start(
     with pytest.raises(UnusableCertificate, match="cure"):
         async with a_server(Security(TlsFiles(own.certificate, other.key))):
             pass
+
+
+async def test_files_that_are_replaced_between_two_looks_leave_the_old_pair(
+    own: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = TlsFiles(tmp_path / "server.pem", tmp_path / "server.key")
+    files.certificate.write_bytes(own.certificate.read_bytes())
+    files.key.write_bytes(own.key.read_bytes())
+    context, _ = tls.ssl_context(files)
+
+    def replaced(of: TlsFiles) -> None:
+        of.certificate.write_bytes(b"half")
+
+    monkeypatch.setattr(tls, "require_usable", replaced)
+    with pytest.raises(UnusableCertificate, match="cure"):
+        tls._load(context, files)
+    files.key.unlink()
+    with pytest.raises(UnusableCertificate, match="cure"):
+        tls._configuration(files)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_shown"),
+    [
+        ("127.0.0.1:50052", True),
+        ("[::1]:50052", True),
+        ("localhost:50052", True),
+        ("unix:/tmp/keeper.sock", True),
+        ("models.example:50052", False),
+        ("10.0.0.7:50052", False),
+        ("localhost.example:50052", False),
+    ],
+)
+async def test_a_token_does_not_go_to_other_machines_in_clear(
+    address: str, is_shown: bool, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOMEOSTAT_ALLOW_CLEAR_TOKEN", raising=False)
+    await open_channel(address, ChannelSecurity()).close()
+    await open_channel(address, ChannelSecurity("t", authority.certificate)).close()
+    if is_shown:
+        await open_channel(address, ChannelSecurity("t")).close()
+        return
+    with pytest.raises(UnusableSecurity, match="HOMEOSTAT_TLS_CA_FILE"):
+        open_channel(address, ChannelSecurity("t"))
+    monkeypatch.setenv("HOMEOSTAT_ALLOW_CLEAR_TOKEN", "1")
+    await open_channel(address, ChannelSecurity("t")).close()
 
 
 def test_half_a_setting_is_refused() -> None:

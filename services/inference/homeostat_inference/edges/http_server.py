@@ -237,7 +237,11 @@ def _no_room() -> Overloaded:
 async def _look_forever(look: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
-        look()
+        try:
+            look()
+        except Exception:
+            # Nobody waits for this task: without it the old certificate stays until it runs out.
+            log.exception("certificate_not_looked_at")
 
 
 async def _written(answer: Answer, asked: Mapping[str, str], bench: "Bench") -> "Response":
