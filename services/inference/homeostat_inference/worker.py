@@ -432,7 +432,7 @@ class Worker:
                 )
             self._wake_those_served()
 
-    def _keep_time(self, now_us: int, is_promise_due: bool) -> None:  # noqa: FBT001
+    def _keep_time(self, now_us: int, is_promise_due: bool) -> None:
         self._book.seal_older_than(now_us - BLOCK_AGE_US)
         if is_promise_due:
             self._promise(now_us)

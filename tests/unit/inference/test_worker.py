@@ -1,12 +1,15 @@
 """What a worker does with what the keeper tells it."""
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.support.waiting import eventually
 
 from homeostat_inference.domain.errors import NotKept
 from homeostat_inference.edges.board import Board, Word
@@ -35,6 +38,26 @@ async def test_who_waits_for_a_slot_keeps_no_promise_in_its_journal(
     await waiting._obey(AskMark(7, 1_000))
     assert [(type(each), each.number, bool(each.error)) for each in said] == [(Marked, 7, True)]
     assert not list(tmp_path.rglob("*"))  # noqa: ASYNC240 - an empty folder
+
+
+async def test_a_slow_disk_holds_up_no_call_that_waits_on_the_event_loop(
+    worker: tuple[Worker, list[Any]],
+) -> None:
+    made, _ = worker
+    threads: list[threading.Thread] = []
+
+    def note(*told: Any) -> None:
+        threads.append(threading.current_thread())
+
+    made._loop = asyncio.get_running_loop()
+    made._journal = SimpleNamespace(records_count=0)  # type: ignore[assignment]
+    made._book = SimpleNamespace(  # type: ignore[assignment]
+        open_rows=1, has_older_than=lambda opened_us: True, seal_older_than=note, mark=note
+    )
+    ticking = asyncio.create_task(made._tick())
+    await eventually(lambda: len(threads) > 2)
+    ticking.cancel()
+    assert threading.main_thread() not in threads
 
 
 def test_a_promise_that_the_journal_refused_is_shown_to_nobody(

@@ -85,6 +85,10 @@ class BlockBook:
                 if placed.first_row + placed.row_count >= self._block_rows:
                     self._seal(key, placed.row_count)
 
+    def has_older_than(self, opened_before_us: int) -> bool:
+        """Whether `seal_older_than` has anything to do."""
+        return any(each.opened_at_us <= opened_before_us for each in list(self._open.values()))
+
     def seal_older_than(self, opened_before_us: int) -> None:
         """Closes blocks opened before that time."""
         with self.lock:
