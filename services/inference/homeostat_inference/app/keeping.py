@@ -295,9 +295,11 @@ class _Group:
         def done(error: Exception | None) -> None:
             for piece, some in zip(pieces, answers, strict=True):
                 if error is None:
-                    for call, answer in zip(piece.calls, some, strict=True):
-                        call.respond(answer)
-                    piece.waiting.release(served)
+                    try:
+                        for call, answer in zip(piece.calls, some, strict=True):
+                            call.respond(answer)
+                    finally:
+                        piece.waiting.release(served)
                 elif keeper.rules.sheds_when_full and isinstance(error, NotKept):
                     keeper.shed(piece.waiting.rows)
                     self._answer_unlogged(piece, "none")
