@@ -39,7 +39,7 @@ class InferenceSettings(ServiceSettings):
     workers: int = Field(
         default=1,
         ge=1,
-        le=256,
+        le=32,
         description="Processes that answer requests; each has a journal of its own.",
     )
     worker_memory_bytes: int = Field(
@@ -148,13 +148,15 @@ class InferenceSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _require_a_secret_where_others_come_in(self) -> Self:
-        host = self.grpc_address.rpartition(":")[0].strip("[]")
         is_default = self.client_key_secret.get_secret_value() == DEFAULT_SECRET
-        if is_default and not (host in ("localhost", "::1") or host.startswith("127.")):
-            raise ValueError(
-                f"HOMEOSTAT_INFERENCE_CLIENT_KEY_SECRET has to be set where the server listens on "
-                f"{host or 'every address'}: under the default everybody could make clients' keys"
-            )
+        for address in (self.grpc_address, self.http_address):
+            host = (address or "127.0.0.1:0").rpartition(":")[0].strip("[]")
+            if is_default and not (host in ("localhost", "::1") or host.startswith("127.")):
+                raise ValueError(
+                    f"HOMEOSTAT_INFERENCE_CLIENT_KEY_SECRET has to be set where the server listens "
+                    f"on {host or 'every address'}: under the default everybody could make "
+                    "clients' keys"
+                )
         return self
 
     @model_validator(mode="after")
