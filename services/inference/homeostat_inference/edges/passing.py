@@ -14,7 +14,8 @@ KEEPER_SERVICES = (
     "homeostat.progress.v1.ProgressService",
 )
 # Said anew on the way; whatever else the caller sent goes with the call.
-_OWN_METADATA = ("user-agent", "content-type", "te", "grpc-", ":")
+_OWN_METADATA = frozenset(("user-agent", "content-type", "te"))
+_OWN_PREFIXES = ("grpc-", ":")
 _DEFAULT_SECONDS = 30.0
 
 
@@ -68,4 +69,8 @@ class PassedOn(grpc.GenericRpcHandler):
 
 
 def _passable(metadata: Any) -> tuple[tuple[str, Any], ...]:
-    return tuple((key, value) for key, value in metadata or () if not key.startswith(_OWN_METADATA))
+    return tuple(
+        (key, value)
+        for key, value in metadata or ()
+        if key not in _OWN_METADATA and not key.startswith(_OWN_PREFIXES)
+    )
