@@ -146,7 +146,8 @@ class Status:
                 "promote another version, or register it anew"
                 for (name, version), reason in self._unloadable().items()
             ),
-            *(self._of_quarantine()),
+            *self._of_switches(),
+            *self._of_quarantine(),
         ]
 
     def _of_the_world(self) -> list[str]:
@@ -182,6 +183,19 @@ class Status:
                 "ledger, or raise journal_quota_bytes"
             ]
         return []
+
+    def _of_switches(self) -> list[str]:
+        """Whoever threw a switch has to know that nobody stands behind it."""
+        unloadable = self._unloadable()
+        return [
+            f"model {name!r} is switched to its fallback, version {model.fallback}, which can't be "
+            f"loaded ({unloadable[name, model.fallback]}): set another fallback version, "
+            "or promote one and switch back"
+            for name, model in self.following.planner.models.items()
+            if model.is_on_fallback
+            and model.fallback is not None
+            and (name, model.fallback) in unloadable
+        ]
 
     def _of_quarantine(self) -> list[str]:
         return [
