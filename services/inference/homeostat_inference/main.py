@@ -1,6 +1,7 @@
 """Wires the service and runs it."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -23,6 +24,8 @@ def main() -> None:
     """Runs until SIGTERM."""
     settings = InferenceSettings()
     logs.configure("inference", settings.log_level)
+    # What people sent, and the socket on which all is asked, are nobody else's.
+    os.umask(0o077)
     # What would end every worker ends the start instead.
     Security.of(settings.tls, settings.tokens_file, {}).require_usable()
     # Receiving, journal and event loop hand over to each other in microseconds, not in 5 ms.

@@ -50,6 +50,7 @@ from homeostat_inference.edges.memory import bound_memory
 from homeostat_inference.edges.passing import KEEPER_SERVICES, PassedOn, keeper_channel
 from homeostat_inference.edges.plan_loading import Limits, PlanLoader
 from homeostat_inference.edges.roles import ROLES, SERVING_SERVICE
+from homeostat_inference.edges.transports import remove_sockets
 from homeostat_inference.edges.versions import RegistryAway, VersionCache
 from homeostat_inference.settings import InferenceSettings
 from homeostat_kit import telemetry
@@ -130,6 +131,10 @@ class Worker:
         self._timekeeper = ThreadPoolExecutor(1, "time")
 
     @property
+    def _folder(self) -> Path:
+        return self._settings.data_folder / f"worker-{self._assignment.slot}"
+
+    @property
     def _is_explicit(self) -> bool:
         return self._settings.watermark_mode == "explicit"
 
@@ -161,6 +166,9 @@ class Worker:
                 keeper_channel(self._assignment.keeper_address)
             )
             self._gate = Gate(self._engine, self._engine, self._opened)
+            if not self._assignment.is_successor:
+                # The slot is this process's alone.
+                remove_sockets(self._folder)
             self._doors = self._new_doors(channel)
             await self._doors.open()
             hearing = asyncio.create_task(self._hear(), name="control")
@@ -199,7 +207,7 @@ class Worker:
     def _new_journal(self) -> JournalWriter:
         board = self._board
         return JournalWriter(
-            self._settings.data_folder / f"worker-{self._assignment.slot}" / "journal",
+            self._folder / "journal",
             segment_bytes=self._settings.journal_segment_bytes,
             quota_bytes=self._settings.journal_quota_bytes,
             is_durable=self._settings.durability == "durable",
@@ -286,7 +294,6 @@ class Worker:
                 lane_turns=Gate(self._engine, self._engine.another_way(), self._opened),
                 table=self._table,
                 state=ServerState(self._is_ready, lambda: self._engine.is_leaving),
-                pin=self._pinned,
                 record=lambda request: truth.RecordOutcomes(request, timeout=seconds),
                 add=lambda server: server.add_generic_rpc_handlers(
                     (PassedOn(channel, KEEPER_SERVICES),)
@@ -307,6 +314,7 @@ class Worker:
             held_http_bytes=settings.queue_bytes,
             request_timeout_seconds=settings.request_timeout_seconds,
             is_shared=True,
+            socket_folder=self._folder,
         )
 
     def _is_ready(self) -> bool:

@@ -94,6 +94,18 @@ def pids_of(running: RunningInference) -> list[int]:
     return [keeper.pid, *(each.pid for each in keeper.children(recursive=True))]
 
 
+def others_may_read(folder: Path) -> list[Path]:
+    """What people sent is nobody else's."""
+    made = [each for each in folder.rglob("*") if each.exists()]
+    assert made
+    return [each for each in made if each.stat().st_mode & 0o077]
+
+
+def sockets_in(folder: Path) -> set[str]:
+    """Where workers' two servers meet."""
+    return {each.name for each in folder.glob("worker-*/rest-*")}
+
+
 def is_alive(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -226,10 +238,13 @@ async def test_when_the_keeper_is_killed_nothing_stays_behind_and_its_next_life_
             await load.until(300)
             pids = pids_of(running)
             assert len(pids) == 4
+            assert not others_may_read(tmp_path / "inference" / "data")
             await running.kill()
             await eventually(lambda: not any(map(is_alive, pids)), what="no process left")
             await running.restart()
             await load.until(len(load.answered) + 100)
+            alive = {f"rest-{each}.sock" for each in pids_of(running)}
+            assert sockets_in(tmp_path / "inference" / "data") <= alive
         await until_all_are_there(embedded_broker.address, load.answered)
 
 

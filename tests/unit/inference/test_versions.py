@@ -24,6 +24,18 @@ def test_what_was_kept_is_found(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.onnx"))
 
 
+def test_what_was_half_written_when_the_process_ended_is_removed_at_the_start(
+    tmp_path: Path,
+) -> None:
+    cache = VersionCache(tmp_path)
+    cache.keep(VERSION, MODEL)
+    for name in ("aa.onnx.new", "m@1.version.new"):
+        (tmp_path / name).write_bytes(b"half")
+    cache.clean()
+    assert not list(tmp_path.glob("*.new"))
+    assert cache.has("m", 1)
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xff\xff", b"\n\x7fm", MODEL])
 @pytest.mark.parametrize("suffix", [".version", ".onnx"])
 def test_a_corrupt_file_counts_as_absent(tmp_path: Path, suffix: str, content: bytes) -> None:

@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import grpc
 
 from homeostat.inference.v1.truth_pb2 import RecordOutcomesRequest, RecordOutcomesResponse
 from homeostat_inference.app.engine import MAX_RUN_ROWS
-from homeostat_inference.app.inventory import Inventory, Pin
+from homeostat_inference.app.inventory import Inventory
 from homeostat_inference.app.serving import Table
 from homeostat_inference.edges.errors import CODES
 from homeostat_inference.edges.grpc_api import InferenceApi, ServerState
@@ -42,6 +43,8 @@ class DoorRules:
     request_timeout_seconds: float
     # Other processes listen on the same addresses.
     is_shared: bool = False
+    # For sockets inside the process; None: a temporary one.
+    socket_folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,6 @@ class Behind:
     handle: Handle
     table: Table
     state: ServerState
-    pin: Pin
     record: Callable[[RecordOutcomesRequest], Awaitable[RecordOutcomesResponse]]
     # Registers what else is served over gRPC, under these names.
     add: Callable[[grpc.aio.Server], None]
@@ -82,7 +84,7 @@ class Doors:
         async with AsyncExitStack() as closing:
             self._lane = Lane(behind.lane_turns or AtOnce(behind.handle), "receive-loop")
             closing.push_async_callback(self._lane.close)
-            self._inventory = Inventory(behind.table, behind.pin, max_run_rows=MAX_RUN_ROWS)
+            self._inventory = Inventory(behind.table, max_run_rows=MAX_RUN_ROWS)
             if rules.http_address:
                 self._http = await self._rest().open(rules.http_address, reuse_port=rules.is_shared)
                 closing.push_async_callback(self._http.stop)
@@ -94,6 +96,7 @@ class Doors:
                 guard=rules.security.guard,
                 is_shared=rules.is_shared,
                 turns=behind.turns,
+                folder=rules.socket_folder,
             )
             closing.push_async_callback(self._transport.stop)
             self._closing = closing.pop_all()

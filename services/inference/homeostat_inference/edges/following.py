@@ -5,6 +5,7 @@ import json
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -72,6 +73,8 @@ class Following:
 
     def begin(self) -> None:
         """Takes up the last plan and what was held back, as far as they can be read."""
+        with suppress(OSError):
+            self.cache.clean()
         try:
             stored = json.loads(self.plan_file.read_text())
             plan = ServingPlan.from_json(json.dumps(stored["plan"]))

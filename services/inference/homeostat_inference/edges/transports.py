@@ -6,12 +6,14 @@ a thread takes whatever calls its handlers have put down.
 """
 
 import asyncio
+import os
 import queue
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from homeostat_inference.edges.errors import status_of, trailing_of
@@ -29,6 +31,8 @@ BATCH_CALLS = 256
 # Calls taken before the next run: the front is emptied, so that what waits is bounded by admission.
 _TURN_CALLS = 4096
 _WAIT_MS = 200
+# A path of a Unix socket has less than 108 bytes.
+_PATH_BYTES = 107
 log = get_logger("homeostat_inference.transports")
 
 Infer = Callable[[bytes, Any], Any]
@@ -69,15 +73,16 @@ async def open_transport(
     guard: Guard | None = None,
     is_shared: bool = False,
     turns: Turns | None = None,
+    folder: Path | None = None,
 ) -> Transport:
     """Starts serving on ``address``; OSError if it is taken. ``guard``: who may call ModelInfer;
     what goes to the ``fallback`` it guards itself. ``is_shared``: other processes listen there too
     (the ``fallback`` knows that by itself). ``turns``: answers the calls in the place of
-    ``handle``."""
+    ``handle``. ``folder``: for a socket between the two servers, if there are two."""
     turns = turns or AtOnce(handle)
     if kind == "native":
         return await NativeTransport.start(
-            address, turns, fallback, guard=guard, is_shared=is_shared
+            address, turns, fallback, guard=guard, is_shared=is_shared, folder=folder
         )
     return await GrpcioTransport.start(address, turns, fallback)
 
@@ -114,15 +119,44 @@ class NativeCall:
         self._front.fail(self._call_id, code.value[0], text, trailing_of(error) or None)
 
 
+def _socket_in(folder: Path | None) -> tuple[Path, Path | None]:
+    """Where to listen, and the temporary folder that is needed for it, if one is."""
+    if folder is not None:
+        path = folder.absolute() / f"rest-{os.getpid()}.sock"
+        if len(bytes(path)) <= _PATH_BYTES:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            return path, None
+    temporary = Path(tempfile.mkdtemp(prefix="homeostat-"))
+    return temporary / "rest.sock", temporary
+
+
+def _remove(socket: Path, temporary: Path | None) -> None:
+    socket.unlink(missing_ok=True)
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_sockets(folder: Path) -> None:
+    """What processes left there that were killed."""
+    for path in folder.glob("rest-*.sock"):
+        path.unlink(missing_ok=True)
+
+
 class NativeTransport:
     """pygrpc-native in front, grpc.aio behind."""
 
     def __init__(
-        self, front: Any, server: Fallback, folder: str, turns: Turns, guard: Guard | None
+        self,
+        front: Any,
+        server: Fallback,
+        socket: tuple[Path, Path | None],
+        turns: Turns,
+        guard: Guard | None,
     ) -> None:
         self._front = front
         self._server = server
-        self._folder = folder
+        self._socket = socket
         self._turns = turns
         self._guard = guard
         self._thread = threading.Thread(target=self._loop, name="receive", daemon=True)
@@ -137,12 +171,12 @@ class NativeTransport:
         *,
         guard: Guard | None = None,
         is_shared: bool = False,
+        folder: Path | None = None,
     ) -> Transport:
         """Starts both servers."""
         from pygrpc_native import NativeGrpcFront  # noqa: PLC0415 - not everybody installs it
 
-        folder = tempfile.mkdtemp(prefix="homeostat-")
-        socket = f"{folder}/rest.sock"
+        socket, temporary = _socket_in(folder)
         try:
             server = await fallback(f"unix:{socket}", None)
             front = NativeGrpcFront(
@@ -158,12 +192,12 @@ class NativeTransport:
                 max_concurrent_streams=MAX_STREAMS,
                 reuse_port=is_shared,
             )
-            front.set_fallback(socket)
+            front.set_fallback(str(socket))
             front.start()
         except Exception as error:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(_remove, socket, temporary)
             raise OSError(f"{address} cannot be listened on: {error}") from error
-        return cls(front, server, folder, turns, guard)
+        return cls(front, server, (socket, temporary), turns, guard)
 
     @property
     def port(self) -> int:
@@ -175,7 +209,7 @@ class NativeTransport:
         await self._server.stop(1.0)
         await asyncio.to_thread(self._front.close)
         await asyncio.to_thread(self._thread.join, 2.0)
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(_remove, *self._socket)
 
     def _loop(self) -> None:
         receive, turns = self._front.recv_batch_details, self._turns

@@ -110,6 +110,12 @@ class VersionCache:
         except (OSError, ValueError, DecodeError):
             return None
 
+    def clean(self) -> None:
+        """Removes what a process left that ended while it wrote."""
+        with self._writing:
+            for path in (*self._folder.glob("*.onnx.new"), *self._folder.glob("*.version.new")):
+                path.unlink(missing_ok=True)
+
     def prune(self, wanted: Iterable[tuple[str, int]]) -> None:
         """Removes the files of all other versions."""
         with self._writing:
