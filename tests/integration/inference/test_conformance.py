@@ -207,6 +207,15 @@ async def test_ready_means_that_it_would_answer_now(
             await eventually(lambda: _is_ready(running, MODEL), what="model ready")
             assert await _is_ready(running, MODEL, "1")
             assert not await _is_ready(running, MODEL, "2")
+            # Who asks about a version does not load it; who asks it does.
+            assert not await _is_ready(running, MODEL, "3")
+            with pytest.raises(grpc.aio.AioRpcError, match="loads it") as refused:
+                await running.inference.ModelMetadata(ModelMetadataRequest(name=MODEL, version="3"))
+            assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+            assert not await _is_ready(running, MODEL, "3")
+            await running.inference.ModelInfer(
+                infer_request(MODEL, columns([0.5], ["red"]), version=3), timeout=10
+            )
             assert await _is_ready(running, MODEL, "3")
             assert not await _is_ready(running, MODEL, "4")
             for version in ("1", "3"):

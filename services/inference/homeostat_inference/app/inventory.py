@@ -1,6 +1,6 @@
 """What this server says of itself and of the models that it serves."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +22,7 @@ from homeostat.inference.v2.open_inference_pb2 import (
     StatisticDuration,
 )
 from homeostat_inference.app.serving import NotLoaded, Served, Table
-from homeostat_inference.domain.errors import InferenceError, NotServed
+from homeostat_inference.domain.errors import InferenceError, NotServed, NotServedYet
 from homeostat_inference.domain.requests import CONTEXT_PREFIX, EVENT_TIME_INPUT, ID_INPUT
 from homeostat_inference.domain.schema import Tensor
 
@@ -53,7 +53,9 @@ RESERVED = MappingProxyType(
         "homeostat_arm": "response parameter: champion, canary, pinned or fallback",
         "homeostat_batch_rows": "response parameter: rows of the run",
         "homeostat_queue_us": "response parameter: waited before the run",
-        "homeostat_durability": "response parameter: durable, fast or sampled",
+        "homeostat_batch_why": "response parameter: why the request ran alone, where it did",
+        "homeostat_durability": "response parameter: durable, fast, sampled, or none: not kept",
+        "homeostat_logged": "response parameter: false where the rows are not kept",
     }
 )
 # Why a model can't be loaded or unloaded over the protocol, and what does it.
@@ -61,17 +63,15 @@ LOADING_IS_THE_REGISTRYS = (
     "models are not loaded or unloaded by request: the registry says what is served; "
     "promote a version with `homeostat promote`, or name it in the request's path"
 )
-# Brings a version that is not loaded; NotServed if there is none that can be served.
-Pin = Callable[[str, int], Awaitable[Served]]
 
 
 class Inventory:
-    """Answers for both protocols; what is named and not loaded is fetched."""
+    """Answers for both protocols. Who asks changes nothing: a version that is not loaded is fetched
+    for a request that it shall answer, not for a question about it."""
 
-    def __init__(self, table: Table, pin: Pin, *, max_run_rows: int) -> None:
+    def __init__(self, table: Table, *, max_run_rows: int) -> None:
         """``max_run_rows``: what one run takes at most."""
         self._table = table
-        self._pin = pin
         self._max_run_rows = max_run_rows
 
     def server(self) -> ServerMetadataResponse:
@@ -83,18 +83,18 @@ class Inventory:
         """Models that the server is to serve, whether it can or not."""
         return sorted(self._table.plan.models)
 
-    async def is_ready(self, model_name: str, version: str) -> bool:
+    def is_ready(self, model_name: str, version: str) -> bool:
         """Whether the model, or the named version of it, answers now."""
         try:
-            await self._served(model_name, version)
-        except Exception:
-            # Whatever keeps it from answering: what exactly, a request is told.
+            self._served(model_name, version)
+        except InferenceError:
+            # What exactly keeps it from answering, a request is told.
             return False
         return True
 
-    async def model(self, model_name: str, version: str) -> ModelMetadataResponse:
+    def model(self, model_name: str, version: str) -> ModelMetadataResponse:
         """Inputs, outputs, loaded versions, and what this server adds; NotServed."""
-        schema = (await self._served(model_name, version)).schema
+        schema = self._served(model_name, version).schema
         response = ModelMetadataResponse(
             name=model_name,
             versions=[str(each.schema.version) for each in self._loaded(model_name)],
@@ -106,15 +106,14 @@ class Inventory:
             response.parameters[name].string_param = meaning
         return response
 
-    async def config(self, model_name: str, version: str) -> ModelConfigResponse:
+    def config(self, model_name: str, version: str) -> ModelConfigResponse:
         """How it is served, in Triton's words; NotServed."""
-        served = await self._served(model_name, version)
-        schema = served.schema
+        schema = self._served(model_name, version).schema
         config = ModelConfig(
             name=model_name,
             platform=PLATFORM,
             backend="onnxruntime",
-            max_batch_size=self._max_run_rows,
+            max_batch_size=self._most_rows(model_name),
             input=[
                 ModelInput(name=each.name, data_type=_data_type(each), dims=each.shape[1:])
                 for each in schema.inputs
@@ -129,6 +128,11 @@ class Inventory:
             dynamic_batching=self._batching(model_name),
         )
         return ModelConfigResponse(config=config)
+
+    def _most_rows(self, model_name: str) -> int:
+        plan = self._table.plan.models.get(model_name)
+        told = 0 if plan is None else plan.batching.max_rows
+        return min(told or self._max_run_rows, self._max_run_rows)
 
     def _batching(self, model_name: str) -> ModelDynamicBatching:
         plan = self._table.plan.models.get(model_name)
@@ -186,11 +190,20 @@ class Inventory:
         found = [each for each in self._table.loaded if each.schema.model_name == model_name]
         return sorted(found, key=lambda each: each.schema.version)
 
-    async def _served(self, model_name: str, version: str) -> Served:
+    def _served(self, model_name: str, version: str) -> Served:
         try:
             return self._table.route(model_name, version)[0]
         except NotLoaded as missing:
-            return await self._pin(missing.model_name, missing.version)
+            raise self._not_loaded(missing.model_name, missing.version) from None
+
+    def _not_loaded(self, model_name: str, version: int) -> NotServed:
+        plan = self._table.plan
+        model = plan.models.get(model_name)
+        is_wanted = model is not None and version in model.versions()
+        who = f"model {model_name[:128]!r} version {version}"
+        if is_wanted or (model_name, version) in plan.pinned:
+            return NotServedYet(f"{who} is being loaded; try again")
+        return NotServed(f"{who} is not loaded; the first request that names it loads it")
 
 
 def _metadata(tensor: Tensor) -> ModelMetadataResponse.TensorMetadata:

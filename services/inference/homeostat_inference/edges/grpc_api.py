@@ -66,20 +66,20 @@ class InferenceApi:
 
     async def model_ready(self, request: ModelReadyRequest, context: Context) -> ModelReadyResponse:
         """Whether the model, or the named version of it, could answer now."""
-        is_ready = await self._inventory.is_ready(request.name, request.version)
+        is_ready = self._inventory.is_ready(request.name, request.version)
         return ModelReadyResponse(ready=is_ready)
 
     async def model_metadata(
         self, request: ModelMetadataRequest, context: Context
     ) -> ModelMetadataResponse:
         """Inputs and outputs; the reserved inputs are every model's and stand in the parameters."""
-        return await self._inventory.model(request.name, request.version)
+        return self._inventory.model(request.name, request.version)
 
     async def model_config(
         self, request: ModelConfigRequest, context: Context
     ) -> ModelConfigResponse:
         """How the model is served."""
-        return await self._inventory.config(request.name, request.version)
+        return self._inventory.config(request.name, request.version)
 
     async def statistics(
         self, request: ModelStatisticsRequest, context: Context

@@ -139,10 +139,10 @@ class Rest:
             case ["v2", "repository", *_]:
                 raise NotOffered(LOADING_IS_THE_REGISTRYS)
             case ["v2", *rest]:
-                return await self._look(asked, rest)
+                return self._look(asked, rest)
         raise _nothing_at(asked)
 
-    async def _look(self, asked: Asked, parts: list[str]) -> Answer:
+    def _look(self, asked: Asked, parts: list[str]) -> Answer:
         match parts:
             case []:
                 return _found(as_json(self.inventory.server()))
@@ -154,20 +154,20 @@ class Rest:
             case ["models", "stats"]:
                 return _found(as_json(self.inventory.statistics("", "")))
             case ["models", model, "versions", version, *rest]:
-                return await self._look_at(asked, model, version, rest)
+                return self._look_at(asked, model, version, rest)
             case ["models", model, *rest]:
-                return await self._look_at(asked, model, "", rest)
+                return self._look_at(asked, model, "", rest)
         raise _nothing_at(asked)
 
-    async def _look_at(self, asked: Asked, model: str, version: str, what: list[str]) -> Answer:
+    def _look_at(self, asked: Asked, model: str, version: str, what: list[str]) -> Answer:
         match what:
             case []:
-                return _found(as_json(await self.inventory.model(model, version)))
+                return _found(as_json(self.inventory.model(model, version)))
             case ["ready"]:
-                is_ready = await self.inventory.is_ready(model, version)
+                is_ready = self.inventory.is_ready(model, version)
                 return _told({"name": model, "ready": is_ready}, is_true=is_ready)
             case ["config"]:
-                found = await self.inventory.config(model, version)
+                found = self.inventory.config(model, version)
                 return _found(as_json(found.config))
             case ["stats"]:
                 return _found(as_json(self.inventory.statistics(model, version)))
