@@ -1,7 +1,8 @@
 """Journal records back into what goes on the topics."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from homeostat.events.v1.column_pb2 import Column
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
@@ -9,6 +10,8 @@ from homeostat_inference.app.ports import Kind
 from homeostat_inference.app.records import (
     ColumnsReader,
     RowsRecord,
+    client_keys,
+    fixed_columns,
     unpack_mark,
     unpack_rows,
     unpack_seal,
@@ -17,7 +20,8 @@ from homeostat_inference.app.whole import Whole, unpack_whole
 from homeostat_inference.domain.blocks import filled, row_bytes, timestamp
 from homeostat_inference.domain.tensors import Packed
 
-_TIME, _SCORE, _LATENCY = 8, 8, 4
+# Of a row's time, score, decision and latency.
+_FRONT_BYTES = (8, 8, 8, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,37 +37,43 @@ class Sealed:
         """All its rows, as one message; ValueError, struct.error or DecodeError if its records are
         damaged in a way that their checksums missed."""
         outline = PredictionBlock.FromString(self.slices[0].outline)
-        readers = [ColumnsReader.of(each) for each in self.slices]
-        pairs = list(zip(readers, self.slices, strict=True))
-        has_keys = any(each.has_client_keys for each in self.slices)
-        keys = [reader.client_keys(each) for reader, each in pairs]
-        block = PredictionBlock(
+        slices = self.slices
+        columns = [*outline.inputs, *outline.outputs, *outline.contexts]
+        if any(each.datatype == "BYTES" for each in columns):
+            times, scores, decisions, latencies, *parts = _read(slices, columns)
+        else:
+            sizes = [*_FRONT_BYTES, *[row_bytes(each) for each in columns]]
+            times, scores, decisions, latencies, *fixed = fixed_columns(slices, sizes)
+            parts = [[each] for each in fixed]
+        outputs_at = len(outline.inputs)
+        contexts_at = outputs_at + len(outline.outputs)
+        made = [filled(each, part) for each, part in zip(columns, parts, strict=True)]
+        has_keys = any(each.has_client_keys for each in slices)
+        return PredictionBlock(
             model_name=outline.model_name,
             version=outline.version,
             arm=outline.arm,
             task=outline.task,
             schema_fingerprint=outline.schema_fingerprint,
             block_id=self.block_id,
-            row_count=sum(each.row_count for each in self.slices),
-            client_keys=b"".join(keys) if has_keys else b"",
-            event_times_us=_joined(readers, _TIME),
-            scores=_joined(readers, _SCORE),
-            decisions=_joined(readers, _SCORE),
-            latencies_seconds=_joined(readers, _LATENCY),
-            inputs=_filled(outline.inputs, readers),
-            outputs=_filled(outline.outputs, readers),
-            contexts=_filled(outline.contexts, readers),
+            row_count=sum([each.row_count for each in slices]),
+            client_keys=b"".join([client_keys(each) for each in slices]) if has_keys else b"",
+            event_times_us=times,
+            scores=scores,
+            decisions=decisions,
+            latencies_seconds=latencies,
+            inputs=made[:outputs_at],
+            outputs=made[outputs_at:contexts_at],
+            contexts=made[contexts_at:],
             produced_at=timestamp(self.sealed_at_us),
         )
-        return block
 
 
-def _joined(readers: Sequence[ColumnsReader], row_size: int) -> bytes:
-    return b"".join(each.numbers(row_size) for each in readers)
-
-
-def _filled(columns: Iterable[Column], readers: Sequence[ColumnsReader]) -> list[Column]:
-    return [filled(each, [_values(each, reader) for reader in readers]) for each in columns]
+def _read(slices: Sequence[RowsRecord], columns: Sequence[Column]) -> list[Any]:
+    """Columns among which are texts: what is in front joined, the columns slice by slice."""
+    readers = [ColumnsReader.of(each) for each in slices]
+    front = [b"".join([each.numbers(size) for each in readers]) for size in _FRONT_BYTES]
+    return [*front, *[[_values(column, reader) for reader in readers] for column in columns]]
 
 
 def _values(column: Column, reader: ColumnsReader) -> Packed:

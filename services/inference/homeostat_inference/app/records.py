@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +17,7 @@ _MARK = struct.Struct("<q")
 _TEXT_BYTES = np.dtype("<u4")
 
 
-@dataclass(frozen=True, slots=True)
-class RowsRecord:
+class RowsRecord(NamedTuple):
     """Rows ``first_row`` and following of a block, as bare columns."""
 
     block_id: bytes
@@ -27,8 +27,10 @@ class RowsRecord:
     has_client_keys: bool
     # What the block's columns are, with its first rows only: a serialized `blocks.Outline`.
     outline: bytes
-    # Event times, client keys, scores, decisions, latencies, then the columns, one behind another.
-    content: memoryview | bytes
+    payload: bytes
+    # There, in the payload: client keys, event times, scores, decisions, latencies, then the
+    # columns, one behind another.
+    content_at: int
 
 
 def pack_rows(
@@ -59,11 +61,45 @@ def unpack_rows(payload: bytes) -> RowsRecord:
         block_id,
         first_row,
         row_count,
-        payload[_ROWS.size : at].decode(),
+        payload[_ROWS.size : at].decode() if trace_bytes else "",
         has_keys,
         payload[at:after],
-        memoryview(payload)[after:],
+        payload,
+        after,
     )
+
+
+def client_keys(record: RowsRecord) -> bytes:
+    """16 bytes per row; all zero where the record has none. ValueError if it is too short."""
+    size = CLIENT_KEY_BYTES * record.row_count
+    if not record.has_client_keys:
+        return bytes(size)
+    keys = record.payload[record.content_at : record.content_at + size]
+    if len(keys) < size:
+        raise ValueError(f"expected {size} bytes of client keys, got {len(keys)}")
+    return keys
+
+
+def fixed_columns(records: Sequence[RowsRecord], row_sizes: Sequence[int]) -> list[bytes]:
+    """Every column's values over all records, for columns of so many bytes per row; ValueError if a
+    record is too short."""
+    total = sum(row_sizes)
+    places = []
+    for each in records:
+        rows, content_at = each.row_count, each.content_at
+        if each.has_client_keys:
+            content_at += CLIENT_KEY_BYTES * rows
+        missing = content_at + total * rows - len(each.payload)
+        if missing > 0:
+            raise ValueError(f"a record of {rows} rows has {missing} bytes too few")
+        places.append((each.payload, content_at, rows))
+    found = []
+    first = 0
+    for size in row_sizes:
+        after = first + size
+        found.append(b"".join([p[at + first * n : at + after * n] for p, at, n in places]))
+        first = after
+    return found
 
 
 def column_bytes(values: Array) -> bytes:
@@ -88,8 +124,10 @@ class ColumnsReader:
 
     @staticmethod
     def of(record: RowsRecord) -> "ColumnsReader":
-        """At the first column."""
-        return ColumnsReader(memoryview(record.content), record.row_count)
+        """At the first column behind the client keys."""
+        content = memoryview(record.payload)[record.content_at :]
+        keys_bytes = CLIENT_KEY_BYTES * record.row_count if record.has_client_keys else 0
+        return ColumnsReader(content, record.row_count, keys_bytes)
 
     def numbers(self, row_bytes: int) -> memoryview:
         """A column of so many bytes per row; ValueError if the record is too short."""
@@ -104,12 +142,6 @@ class ColumnsReader:
         ends = (np.cumsum(lengths, dtype=np.int64) + lengths.nbytes).tolist()
         firsts = [lengths.nbytes, *ends[:-1]]
         return [bytes(content[first:end]).decode() for first, end in zip(firsts, ends, strict=True)]
-
-    def client_keys(self, record: RowsRecord) -> memoryview | bytes:
-        """16 bytes per row; all zero where the record has none."""
-        if not record.has_client_keys:
-            return bytes(CLIENT_KEY_BYTES * self._rows)
-        return self.numbers(CLIENT_KEY_BYTES)
 
     def _taken(self, size: int) -> memoryview:
         first = self._at

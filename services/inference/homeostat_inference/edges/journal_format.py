@@ -10,8 +10,8 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 HEAD = struct.Struct("<IIB")
 _SEED = struct.Struct("<QIB")
@@ -24,8 +24,7 @@ SPARE_FOLDER = "spare"
 MAX_RECORD_BYTES = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record and where it stands."""
 
     position: int
