@@ -45,7 +45,8 @@ class InferenceSettings(ServiceSettings):
     worker_memory_bytes: int = Field(
         default=1024 * _MIB,
         ge=128 * _MIB,
-        description="A worker that takes more is replaced once it has answered what it has.",
+        description="A worker that takes more is replaced once it has answered what it has; one "
+        "that takes half as much again is killed.",
     )
     request_timeout_seconds: float = Field(
         default=10.0, gt=0, description="For requests that bring no deadline of their own."

@@ -270,6 +270,34 @@ async def test_a_worker_that_swells_is_replaced(
         assert (await ask(running.address, float_rows(1.0))).version == 2
 
 
+async def test_messages_that_come_in_all_at_once_do_not_fill_the_machine(
+    embedded_broker: TestBroker, registry: StandInRegistry, tmp_path: Path
+) -> None:
+    async with a_server(
+        embedded_broker, registry, tmp_path, worker_memory_bytes=128 * 2**20
+    ) as running:
+        before = (await serving(running)).workers[0].process_id
+        options = [("grpc.max_send_message_length", -1)]
+        async with grpc.aio.insecure_channel(running.address, options=options) as channel:
+            call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            long = bytes(40 * 2**20)
+            flood = [asyncio.ensure_future(call(long, timeout=30)) for _ in range(16)]
+            ends = await asyncio.gather(*flood, return_exceptions=True)
+        assert all(isinstance(each, grpc.aio.AioRpcError) for each in ends)
+
+        async def is_replaced() -> bool:
+            try:
+                told = await serving(running)
+            except grpc.aio.AioRpcError:
+                return False
+            return told.workers[0].process_id != before
+
+        await eventually(is_replaced, seconds=30, what="another worker")
+        told = await all_ready(running, 1)
+        assert "MiB are allowed" in told.workers[0].last_end
+        await ask(running.address, columns([1.0], ["red"]))
+
+
 def swelling() -> bytes:
     """Takes 4 bytes of memory for each 1 of x; the session keeps them for its next runs."""
     return halves(
