@@ -301,7 +301,7 @@ async def test_files_that_are_replaced_between_two_looks_leave_the_old_pair(
         ("127.0.0.1:50052", True),
         ("[::1]:50052", True),
         ("localhost:50052", True),
-        ("unix:/tmp/keeper.sock", True),
+        ("unix:keeper.sock", True),
         ("models.example:50052", False),
         ("10.0.0.7:50052", False),
         ("localhost.example:50052", False),
