@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from homeostat_kit.settings import ServiceSettings
@@ -24,7 +24,7 @@ class InferenceSettings(ServiceSettings):
     )
     ledger_address: str | None = Field(
         default="127.0.0.1:50053",
-        description="Asked what the journal may forget; without it, what the broker has.",
+        description="Asked what the journal may forget; empty: what the broker has.",
     )
     client_key_secret: SecretStr = Field(
         default=SecretStr(DEFAULT_SECRET),
@@ -146,6 +146,12 @@ class InferenceSettings(ServiceSettings):
     snapshot_interval_seconds: float = Field(
         default=0.5, gt=0, description="How often the registry is asked, beside its topic."
     )
+
+    @field_validator("ledger_address")
+    @classmethod
+    def _empty_means_none(cls, address: str | None) -> str | None:
+        """From the environment nothing else can say that there is no ledger."""
+        return address or None
 
     @model_validator(mode="after")
     def _require_a_secret_where_others_come_in(self) -> Self:

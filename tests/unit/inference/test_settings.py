@@ -25,3 +25,8 @@ def test_more_workers_than_the_shadow_can_be_given_boards_of_are_refused() -> No
     assert InferenceSettings(workers=32).workers == 32
     with pytest.raises(ValidationError):
         InferenceSettings(workers=33)
+
+
+def test_an_empty_address_says_that_there_is_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEOSTAT_INFERENCE_LEDGER_ADDRESS", "")
+    assert InferenceSettings().ledger_address is None
