@@ -2,14 +2,15 @@
 
 Kafka's jars are fetched if need be, a broker is started for the session and its address is handed
 on as HOMEOSTAT_TEST_KAFKA. Where that is set already, that broker is used. Where neither Java nor
-the jars can be had, the Kafka lane is skipped, with a loud line. Arguments go to pytest.
+the jars can be had, the Kafka lane is skipped, with a loud line. Arguments go to pytest; without
+any, the unit tests run beside the others, which mostly wait, and are shown after them.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,11 +48,36 @@ def _say_that_it_is_skipped(reason: str) -> None:
     print(f"{line}\n!!! SKIPPED: every test on a real Apache Kafka. {reason}\n{line}", flush=True)
 
 
+def _pytest(environment: Mapping[str, str], arguments: Sequence[str]) -> int:
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def _all(environment: Mapping[str, str]) -> int:
+    """Everything; the last lines say how either half ended."""
+    others = [str(each) for each in sorted((ROOT / "tests").glob("[!_]*/")) if _holds_tests(each)]
+    command = [sys.executable, "-m", "pytest", "tests/unit", "-p", "no:cacheprovider"]
+    with tempfile.TemporaryFile("w+") as told:
+        beside = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=told, stderr=subprocess.STDOUT
+        )
+        code = _pytest(environment, others)
+        unit_code = beside.wait()
+        told.seek(0)
+        print(told.read(), flush=True)
+    print(f"tests/unit ended with {unit_code}, everything else (above it) with {code}", flush=True)
+    return code or unit_code
+
+
+def _holds_tests(folder: Path) -> bool:
+    return folder.name != "unit" and any(folder.rglob("test_*.py"))
+
+
 def main() -> None:
     with kafka() as address:
         environment = {**os.environ, **({VARIABLE: address} if address else {})}
-        command = [sys.executable, "-m", "pytest", *sys.argv[1:]]
-        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        arguments = sys.argv[1:]
+        code = _pytest(environment, arguments) if arguments else _all(environment)
     sys.exit(code)
 
 
