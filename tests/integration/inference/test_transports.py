@@ -1,9 +1,10 @@
 """Both ways in hand over deadlines, empty themselves before a run, and say when to come back."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
 import grpc
@@ -48,6 +49,20 @@ class Desk:
         return 1
 
 
+class Connections:
+    """Calls that go over several connections in turn: one alone carries only so many."""
+
+    def __init__(self, port: int) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self.channels = [
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) for _ in range(6)
+        ]
+        self._turns = itertools.cycle([each.unary_unary(MODEL_INFER) for each in self.channels])
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return next(self._turns)(*arguments, **options)
+
+
 @asynccontextmanager
 async def listening(kind: Kind, desk: Desk) -> AsyncIterator[Any]:
     async def fallback(address: str, infer: Infer | None) -> RunningServer:
@@ -62,8 +77,11 @@ async def listening(kind: Kind, desk: Desk) -> AsyncIterator[Any]:
 
     transport = await open_transport(kind, "127.0.0.1:0", desk.take, fallback, turns=desk)
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
-            yield channel.unary_unary(MODEL_INFER)
+        connections = Connections(transport.port)
+        async with AsyncExitStack() as stack:
+            for each in connections.channels:
+                await stack.enter_async_context(each)
+            yield connections
     finally:
         await transport.stop()
 
