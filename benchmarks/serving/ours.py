@@ -64,7 +64,9 @@ def a_server(
     """Runs it with version 1 of every model; ``more`` are settings, without the prefix."""
     with (
         contextlib.ExitStack() as stack,
-        tempfile.TemporaryDirectory(prefix="homeostat-bench-", dir=_disk()) as place,
+        tempfile.TemporaryDirectory(
+            prefix="homeostat-bench-", dir=_disk(), ignore_cleanup_errors=True
+        ) as place,
     ):
         folder = Path(place)
         (folder / "broker").mkdir()
