@@ -25,25 +25,39 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fhomeostat/events/v1/alert.proto\x12\x13homeostat.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"v\n\x0c\x46\x65\x61tureShare\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x11\n\tstatistic\x18\x02 \x01(\t\x12\x16\n\x0eobserved_value\x18\x03 \x01(\x01\x12\x17\n\x0freference_value\x18\x04 \x01(\x01\x12\x11\n\tthreshold\x18\x05 \x01(\x01\"\xe6\x04\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12,\n\x04rule\x18\x04 \x01(\x0e\x32\x1e.homeostat.events.v1.AlertRule\x12.\n\x05state\x18\x05 \x01(\x0e\x32\x1f.homeostat.events.v1.AlertState\x12/\n\x08severity\x18\x06 \x01(\x0e\x32\x1d.homeostat.events.v1.Severity\x12\x33\n\nresolution\x18\x07 \x01(\x0e\x32\x1f.homeostat.events.v1.Resolution\x12\x0f\n\x07\x66\x65\x61ture\x18\x08 \x01(\t\x12\x0f\n\x07summary\x18\t \x01(\t\x12,\n\x08since_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cwatermark_us\x18\x0b \x01(\x03\x12\x16\n\x0eobserved_value\x18\x0c \x01(\x01\x12\x17\n\x0freference_value\x18\r \x01(\x01\x12\x11\n\tthreshold\x18\x0e \x01(\x01\x12\x33\n\x08\x66\x65\x61tures\x18\x0f \x03(\x0b\x32!.homeostat.events.v1.FeatureShare\x12.\n\x05\x63\x61use\x18\x10 \x01(\x0e\x32\x1f.homeostat.events.v1.CauseClass\x12\x10\n\x08remedies\x18\x11 \x03(\t\x12\x10\n\x08revision\x18\x12 \x01(\r\x12/\n\x0boccurred_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*v\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41LERT_STATE_OPENED\x10\x01\x12\x19\n\x15\x41LERT_STATE_ESCALATED\x10\x02\x12\x18\n\x14\x41LERT_STATE_RESOLVED\x10\x03*Q\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x14\n\x10SEVERITY_WARNING\x10\x01\x12\x15\n\x11SEVERITY_CRITICAL\x10\x02*v\n\nResolution\x12\x1a\n\x16RESOLUTION_UNSPECIFIED\x10\x00\x12\x18\n\x14RESOLUTION_RECOVERED\x10\x01\x12\x19\n\x15RESOLUTION_SUPERSEDED\x10\x02\x12\x17\n\x13RESOLUTION_ACCEPTED\x10\x03*\xb5\x01\n\tAlertRule\x12\x1a\n\x16\x41LERT_RULE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41LERT_RULE_PERFORMANCE\x10\x01\x12\x18\n\x14\x41LERT_RULE_COVARIATE\x10\x02\x12\x1d\n\x19\x41LERT_RULE_MISSING_VALUES\x10\x03\x12\x1c\n\x18\x41LERT_RULE_UNSEEN_VALUES\x10\x04\x12\x19\n\x15\x41LERT_RULE_PREDICTION\x10\x05*\xec\x01\n\nCauseClass\x12\x1b\n\x17\x43\x41USE_CLASS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41USE_CLASS_UNKNOWN\x10\x01\x12\x1a\n\x16\x43\x41USE_CLASS_DATA_BREAK\x10\x02\x12\x19\n\x15\x43\x41USE_CLASS_COVARIATE\x10\x03\x12\x1b\n\x17\x43\x41USE_CLASS_LABEL_SHIFT\x10\x04\x12\x17\n\x13\x43\x41USE_CLASS_CONCEPT\x10\x05\x12\x1b\n\x17\x43\x41USE_CLASS_NEW_VERSION\x10\x06\x12\x1e\n\x1a\x43\x41USE_CLASS_INFRASTRUCTURE\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fhomeostat/events/v1/alert.proto\x12\x13homeostat.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x01\n\x0c\x46\x65\x61tureShare\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x11\n\tstatistic\x18\x02 \x01(\t\x12\x16\n\x0eobserved_value\x18\x03 \x01(\x01\x12\x17\n\x0freference_value\x18\x04 \x01(\x01\x12\x11\n\tthreshold\x18\x05 \x01(\x01\x12\r\n\x05share\x18\x06 \x01(\x01\x12\x15\n\rother_feature\x18\x07 \x01(\t\"\x97\x01\n\x0cSegmentShare\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nexpression\x18\x02 \x01(\t\x12\x11\n\trow_share\x18\x03 \x01(\x01\x12\x16\n\x0eobserved_value\x18\x04 \x01(\x01\x12\x17\n\x0freference_value\x18\x05 \x01(\x01\x12\x0e\n\x06weight\x18\x06 \x01(\x01\x12\x11\n\tstatistic\x18\x07 \x01(\t\"X\n\x08\x45vidence\x12.\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1f.homeostat.events.v1.CauseClass\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x0c\n\x04text\x18\x03 \x01(\t\"]\n\x0f\x43ontextResidual\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x11\n\texplained\x18\x02 \x01(\x01\x12\x18\n\x10\x65xplained_before\x18\x03 \x01(\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\"U\n\x08NextStep\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.homeostat.events.v1.StepKind\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xdf\x02\n\tDiagnosis\x12.\n\nsince_from\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08since_to\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12/\n\x08\x65vidence\x18\x04 \x03(\x0b\x32\x1d.homeostat.events.v1.Evidence\x12\x33\n\x08segments\x18\x05 \x03(\x0b\x32!.homeostat.events.v1.SegmentShare\x12\x37\n\tresiduals\x18\x06 \x03(\x0b\x32$.homeostat.events.v1.ContextResidual\x12,\n\x05steps\x18\x07 \x03(\x0b\x32\x1d.homeostat.events.v1.NextStep\x12\x13\n\x0bis_complete\x18\x08 \x01(\x08\"\xcb\x06\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12,\n\x04rule\x18\x04 \x01(\x0e\x32\x1e.homeostat.events.v1.AlertRule\x12.\n\x05state\x18\x05 \x01(\x0e\x32\x1f.homeostat.events.v1.AlertState\x12/\n\x08severity\x18\x06 \x01(\x0e\x32\x1d.homeostat.events.v1.Severity\x12\x33\n\nresolution\x18\x07 \x01(\x0e\x32\x1f.homeostat.events.v1.Resolution\x12\x0f\n\x07\x66\x65\x61ture\x18\x08 \x01(\t\x12\x0f\n\x07summary\x18\t \x01(\t\x12,\n\x08since_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cwatermark_us\x18\x0b \x01(\x03\x12\x16\n\x0eobserved_value\x18\x0c \x01(\x01\x12\x17\n\x0freference_value\x18\r \x01(\x01\x12\x11\n\tthreshold\x18\x0e \x01(\x01\x12\x33\n\x08\x66\x65\x61tures\x18\x0f \x03(\x0b\x32!.homeostat.events.v1.FeatureShare\x12.\n\x05\x63\x61use\x18\x10 \x01(\x0e\x32\x1f.homeostat.events.v1.CauseClass\x12\x10\n\x08remedies\x18\x11 \x03(\t\x12\x10\n\x08revision\x18\x12 \x01(\r\x12/\n\x0boccurred_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07segment\x18\x14 \x01(\t\x12\x30\n\x04mode\x18\x15 \x01(\x0e\x32\".homeostat.events.v1.DetectionMode\x12\x31\n\tdiagnosis\x18\x16 \x01(\x0b\x32\x1e.homeostat.events.v1.Diagnosis\x12\x13\n\x0bpolicy_rule\x18\x17 \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x18 \x01(\t\x12\x13\n\x0b\x61ssigned_to\x18\x19 \x01(\t\x12\x10\n\x08is_muted\x18\x1a \x01(\x08\x12\x18\n\x10\x62udget_per_month\x18\x1b \x01(\x01*\x91\x01\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41LERT_STATE_OPENED\x10\x01\x12\x19\n\x15\x41LERT_STATE_ESCALATED\x10\x02\x12\x18\n\x14\x41LERT_STATE_RESOLVED\x10\x03\x12\x19\n\x15\x41LERT_STATE_DIAGNOSED\x10\x04*Q\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x14\n\x10SEVERITY_WARNING\x10\x01\x12\x15\n\x11SEVERITY_CRITICAL\x10\x02*v\n\nResolution\x12\x1a\n\x16RESOLUTION_UNSPECIFIED\x10\x00\x12\x18\n\x14RESOLUTION_RECOVERED\x10\x01\x12\x19\n\x15RESOLUTION_SUPERSEDED\x10\x02\x12\x17\n\x13RESOLUTION_ACCEPTED\x10\x03*\xcc\x03\n\tAlertRule\x12\x1a\n\x16\x41LERT_RULE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41LERT_RULE_PERFORMANCE\x10\x01\x12\x18\n\x14\x41LERT_RULE_COVARIATE\x10\x02\x12\x1d\n\x19\x41LERT_RULE_MISSING_VALUES\x10\x03\x12\x1c\n\x18\x41LERT_RULE_UNSEEN_VALUES\x10\x04\x12\x19\n\x15\x41LERT_RULE_PREDICTION\x10\x05\x12\x1b\n\x17\x41LERT_RULE_OUT_OF_RANGE\x10\x06\x12\x14\n\x10\x41LERT_RULE_STUCK\x10\x07\x12\x19\n\x15\x41LERT_RULE_DUPLICATES\x10\x08\x12\x1b\n\x17\x41LERT_RULE_ARRIVAL_RATE\x10\t\x12\x1a\n\x16\x41LERT_RULE_CORRELATION\x10\n\x12\x16\n\x12\x41LERT_RULE_CONCEPT\x10\x0b\x12$\n ALERT_RULE_ESTIMATED_PERFORMANCE\x10\x0c\x12\x1a\n\x16\x41LERT_RULE_LABEL_DELAY\x10\r\x12\x1d\n\x19\x41LERT_RULE_LABEL_COVERAGE\x10\x0e\x12\x15\n\x11\x41LERT_RULE_POLICY\x10\x0f*h\n\rDetectionMode\x12\x1e\n\x1a\x44\x45TECTION_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45TECTION_MODE_IID\x10\x01\x12\x1f\n\x1b\x44\x45TECTION_MODE_TIME_ORDERED\x10\x02*\xec\x01\n\nCauseClass\x12\x1b\n\x17\x43\x41USE_CLASS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41USE_CLASS_UNKNOWN\x10\x01\x12\x1a\n\x16\x43\x41USE_CLASS_DATA_BREAK\x10\x02\x12\x19\n\x15\x43\x41USE_CLASS_COVARIATE\x10\x03\x12\x1b\n\x17\x43\x41USE_CLASS_LABEL_SHIFT\x10\x04\x12\x17\n\x13\x43\x41USE_CLASS_CONCEPT\x10\x05\x12\x1b\n\x17\x43\x41USE_CLASS_NEW_VERSION\x10\x06\x12\x1e\n\x1a\x43\x41USE_CLASS_INFRASTRUCTURE\x10\x07*\xc1\x01\n\x08StepKind\x12\x19\n\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16STEP_KIND_FIX_UPSTREAM\x10\x01\x12\x15\n\x11STEP_KIND_RETRAIN\x10\x02\x12\x17\n\x13STEP_KIND_ROLL_BACK\x10\x03\x12\x19\n\x15STEP_KIND_RECALIBRATE\x10\x04\x12\x18\n\x14STEP_KIND_DO_NOTHING\x10\x05\x12\x19\n\x15STEP_KIND_INVESTIGATE\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homeostat.events.v1.alert_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALERTSTATE']._serialized_start=826
-  _globals['_ALERTSTATE']._serialized_end=944
-  _globals['_SEVERITY']._serialized_start=946
-  _globals['_SEVERITY']._serialized_end=1027
-  _globals['_RESOLUTION']._serialized_start=1029
-  _globals['_RESOLUTION']._serialized_end=1147
-  _globals['_ALERTRULE']._serialized_start=1150
-  _globals['_ALERTRULE']._serialized_end=1331
-  _globals['_CAUSECLASS']._serialized_start=1334
-  _globals['_CAUSECLASS']._serialized_end=1570
-  _globals['_FEATURESHARE']._serialized_start=89
-  _globals['_FEATURESHARE']._serialized_end=207
-  _globals['_ALERT']._serialized_start=210
-  _globals['_ALERT']._serialized_end=824
+  _globals['_ALERTSTATE']._serialized_start=1875
+  _globals['_ALERTSTATE']._serialized_end=2020
+  _globals['_SEVERITY']._serialized_start=2022
+  _globals['_SEVERITY']._serialized_end=2103
+  _globals['_RESOLUTION']._serialized_start=2105
+  _globals['_RESOLUTION']._serialized_end=2223
+  _globals['_ALERTRULE']._serialized_start=2226
+  _globals['_ALERTRULE']._serialized_end=2686
+  _globals['_DETECTIONMODE']._serialized_start=2688
+  _globals['_DETECTIONMODE']._serialized_end=2792
+  _globals['_CAUSECLASS']._serialized_start=2795
+  _globals['_CAUSECLASS']._serialized_end=3031
+  _globals['_STEPKIND']._serialized_start=3034
+  _globals['_STEPKIND']._serialized_end=3227
+  _globals['_FEATURESHARE']._serialized_start=90
+  _globals['_FEATURESHARE']._serialized_end=246
+  _globals['_SEGMENTSHARE']._serialized_start=249
+  _globals['_SEGMENTSHARE']._serialized_end=400
+  _globals['_EVIDENCE']._serialized_start=402
+  _globals['_EVIDENCE']._serialized_end=490
+  _globals['_CONTEXTRESIDUAL']._serialized_start=492
+  _globals['_CONTEXTRESIDUAL']._serialized_end=585
+  _globals['_NEXTSTEP']._serialized_start=587
+  _globals['_NEXTSTEP']._serialized_end=672
+  _globals['_DIAGNOSIS']._serialized_start=675
+  _globals['_DIAGNOSIS']._serialized_end=1026
+  _globals['_ALERT']._serialized_start=1029
+  _globals['_ALERT']._serialized_end=1872
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,8 @@ class _AlertStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertState
     ALERT_STATE_OPENED: _AlertState.ValueType  # 1
     ALERT_STATE_ESCALATED: _AlertState.ValueType  # 2
     ALERT_STATE_RESOLVED: _AlertState.ValueType  # 3
+    ALERT_STATE_DIAGNOSED: _AlertState.ValueType  # 4
+    """Nothing new happened; the diagnosis is more complete than when the alert was told last."""
 
 class AlertState(_AlertState, metaclass=_AlertStateEnumTypeWrapper):
     """Where an alert is in its life. One id for the whole life."""
@@ -38,6 +40,8 @@ ALERT_STATE_UNSPECIFIED: AlertState.ValueType  # 0
 ALERT_STATE_OPENED: AlertState.ValueType  # 1
 ALERT_STATE_ESCALATED: AlertState.ValueType  # 2
 ALERT_STATE_RESOLVED: AlertState.ValueType  # 3
+ALERT_STATE_DIAGNOSED: AlertState.ValueType  # 4
+"""Nothing new happened; the diagnosis is more complete than when the alert was told last."""
 Global___AlertState: _TypeAlias = AlertState  # noqa: Y015
 
 class _Severity:
@@ -98,6 +102,26 @@ class _AlertRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertRule.V
     """More never-seen values than the reference explains."""
     ALERT_RULE_PREDICTION: _AlertRule.ValueType  # 5
     """The scores' distribution left its reference."""
+    ALERT_RULE_OUT_OF_RANGE: _AlertRule.ValueType  # 6
+    """Numbers outside of the range that the reference knows, more often than it explains."""
+    ALERT_RULE_STUCK: _AlertRule.ValueType  # 7
+    """A feature shows one and the same value where the reference varies."""
+    ALERT_RULE_DUPLICATES: _AlertRule.ValueType  # 8
+    """Whole rows repeat more often than in the reference."""
+    ALERT_RULE_ARRIVAL_RATE: _AlertRule.ValueType  # 9
+    """Fewer or more predictions than the calendar leads to expect."""
+    ALERT_RULE_CORRELATION: _AlertRule.ValueType  # 10
+    """Two features no longer go together as in the reference, whatever each does by itself."""
+    ALERT_RULE_CONCEPT: _AlertRule.ValueType  # 11
+    """What follows from a score changed: truth less score, over all rows or at some scores."""
+    ALERT_RULE_ESTIMATED_PERFORMANCE: _AlertRule.ValueType  # 12
+    """The loss estimated without labels left its reference. Never a reason to retrain by itself."""
+    ALERT_RULE_LABEL_DELAY: _AlertRule.ValueType  # 13
+    """Truth comes later than it used to."""
+    ALERT_RULE_LABEL_COVERAGE: _AlertRule.ValueType  # 14
+    """Fewer predictions get a truth than used to."""
+    ALERT_RULE_POLICY: _AlertRule.ValueType  # 15
+    """A threshold that a person set in the model's policy."""
 
 class AlertRule(_AlertRule, metaclass=_AlertRuleEnumTypeWrapper):
     """Which rule saw it."""
@@ -113,7 +137,49 @@ ALERT_RULE_UNSEEN_VALUES: AlertRule.ValueType  # 4
 """More never-seen values than the reference explains."""
 ALERT_RULE_PREDICTION: AlertRule.ValueType  # 5
 """The scores' distribution left its reference."""
+ALERT_RULE_OUT_OF_RANGE: AlertRule.ValueType  # 6
+"""Numbers outside of the range that the reference knows, more often than it explains."""
+ALERT_RULE_STUCK: AlertRule.ValueType  # 7
+"""A feature shows one and the same value where the reference varies."""
+ALERT_RULE_DUPLICATES: AlertRule.ValueType  # 8
+"""Whole rows repeat more often than in the reference."""
+ALERT_RULE_ARRIVAL_RATE: AlertRule.ValueType  # 9
+"""Fewer or more predictions than the calendar leads to expect."""
+ALERT_RULE_CORRELATION: AlertRule.ValueType  # 10
+"""Two features no longer go together as in the reference, whatever each does by itself."""
+ALERT_RULE_CONCEPT: AlertRule.ValueType  # 11
+"""What follows from a score changed: truth less score, over all rows or at some scores."""
+ALERT_RULE_ESTIMATED_PERFORMANCE: AlertRule.ValueType  # 12
+"""The loss estimated without labels left its reference. Never a reason to retrain by itself."""
+ALERT_RULE_LABEL_DELAY: AlertRule.ValueType  # 13
+"""Truth comes later than it used to."""
+ALERT_RULE_LABEL_COVERAGE: AlertRule.ValueType  # 14
+"""Fewer predictions get a truth than used to."""
+ALERT_RULE_POLICY: AlertRule.ValueType  # 15
+"""A threshold that a person set in the model's policy."""
 Global___AlertRule: _TypeAlias = AlertRule  # noqa: Y015
+
+class _DetectionMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DetectionModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DetectionMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DETECTION_MODE_UNSPECIFIED: _DetectionMode.ValueType  # 0
+    DETECTION_MODE_IID: _DetectionMode.ValueType  # 1
+    """Rows are as good as independent: sequential tests under one budget of false alarms."""
+    DETECTION_MODE_TIME_ORDERED: _DetectionMode.ValueType  # 2
+    """Neighbouring rows resemble each other: thresholds from contiguous blocks and the calendar."""
+
+class DetectionMode(_DetectionMode, metaclass=_DetectionModeEnumTypeWrapper):
+    """How a version's inputs are judged."""
+
+DETECTION_MODE_UNSPECIFIED: DetectionMode.ValueType  # 0
+DETECTION_MODE_IID: DetectionMode.ValueType  # 1
+"""Rows are as good as independent: sequential tests under one budget of false alarms."""
+DETECTION_MODE_TIME_ORDERED: DetectionMode.ValueType  # 2
+"""Neighbouring rows resemble each other: thresholds from contiguous blocks and the calendar."""
+Global___DetectionMode: _TypeAlias = DetectionMode  # noqa: Y015
 
 class _CauseClass:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -142,6 +208,32 @@ CAUSE_CLASS_NEW_VERSION: CauseClass.ValueType  # 6
 CAUSE_CLASS_INFRASTRUCTURE: CauseClass.ValueType  # 7
 Global___CauseClass: _TypeAlias = CauseClass  # noqa: Y015
 
+class _StepKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StepKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STEP_KIND_UNSPECIFIED: _StepKind.ValueType  # 0
+    STEP_KIND_FIX_UPSTREAM: _StepKind.ValueType  # 1
+    STEP_KIND_RETRAIN: _StepKind.ValueType  # 2
+    STEP_KIND_ROLL_BACK: _StepKind.ValueType  # 3
+    STEP_KIND_RECALIBRATE: _StepKind.ValueType  # 4
+    STEP_KIND_DO_NOTHING: _StepKind.ValueType  # 5
+    STEP_KIND_INVESTIGATE: _StepKind.ValueType  # 6
+
+class StepKind(_StepKind, metaclass=_StepKindEnumTypeWrapper):
+    """What could be done about it."""
+
+STEP_KIND_UNSPECIFIED: StepKind.ValueType  # 0
+STEP_KIND_FIX_UPSTREAM: StepKind.ValueType  # 1
+STEP_KIND_RETRAIN: StepKind.ValueType  # 2
+STEP_KIND_ROLL_BACK: StepKind.ValueType  # 3
+STEP_KIND_RECALIBRATE: StepKind.ValueType  # 4
+STEP_KIND_DO_NOTHING: StepKind.ValueType  # 5
+STEP_KIND_INVESTIGATE: StepKind.ValueType  # 6
+Global___StepKind: _TypeAlias = StepKind  # noqa: Y015
+
 @_typing.final
 class FeatureShare(_message.Message):
     """One feature's part in an alert."""
@@ -153,12 +245,18 @@ class FeatureShare(_message.Message):
     OBSERVED_VALUE_FIELD_NUMBER: _builtins.int
     REFERENCE_VALUE_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    OTHER_FEATURE_FIELD_NUMBER: _builtins.int
     feature: _builtins.str
     statistic: _builtins.str
     """What was measured, for example "js_distance", "null_rate"."""
     observed_value: _builtins.float
     reference_value: _builtins.float
     threshold: _builtins.float
+    share: _builtins.float
+    """0 to 1: its part in what happened; all of an alert's add up to 1."""
+    other_feature: _builtins.str
+    """For a correlation the other feature; else empty."""
     def __init__(
         self,
         *,
@@ -167,14 +265,204 @@ class FeatureShare(_message.Message):
         observed_value: _builtins.float = ...,
         reference_value: _builtins.float = ...,
         threshold: _builtins.float = ...,
+        share: _builtins.float = ...,
+        other_feature: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "observed_value", b"observed_value", "reference_value", b"reference_value", "statistic", b"statistic", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "observed_value", b"observed_value", "other_feature", b"other_feature", "reference_value", b"reference_value", "share", b"share", "statistic", b"statistic", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FeatureShare: _TypeAlias = FeatureShare  # noqa: Y015
+
+@_typing.final
+class SegmentShare(_message.Message):
+    """One segment's part in an alert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    ROW_SHARE_FIELD_NUMBER: _builtins.int
+    OBSERVED_VALUE_FIELD_NUMBER: _builtins.int
+    REFERENCE_VALUE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    STATISTIC_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name in the policy; empty for one that was found."""
+    expression: _builtins.str
+    """For example: carrier == "EV" and temp < 40.0"""
+    row_share: _builtins.float
+    """Share of the rows since the alert began."""
+    observed_value: _builtins.float
+    reference_value: _builtins.float
+    weight: _builtins.float
+    """Distance times traffic times impact: by which segments are ranked."""
+    statistic: _builtins.str
+    """What was measured, for example "loss", "js_distance"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        expression: _builtins.str = ...,
+        row_share: _builtins.float = ...,
+        observed_value: _builtins.float = ...,
+        reference_value: _builtins.float = ...,
+        weight: _builtins.float = ...,
+        statistic: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression", "name", b"name", "observed_value", b"observed_value", "reference_value", b"reference_value", "row_share", b"row_share", "statistic", b"statistic", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentShare: _TypeAlias = SegmentShare  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """Something that speaks for a cause, or against it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    cause: Global___CauseClass.ValueType
+    weight: _builtins.float
+    """In log-odds: above 0 it speaks for the cause."""
+    text: _builtins.str
+    """One sentence for a person, with the figures."""
+    def __init__(
+        self,
+        *,
+        cause: Global___CauseClass.ValueType = ...,
+        weight: _builtins.float = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class ContextResidual(_message.Message):
+    """How much the error depends on a column that the model does not use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    EXPLAINED_FIELD_NUMBER: _builtins.int
+    EXPLAINED_BEFORE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    context: _builtins.str
+    explained: _builtins.float
+    """Share of the residuals' variance that the column explains since the alert began, and before."""
+    explained_before: _builtins.float
+    text: _builtins.str
+    """One sentence for a person."""
+    def __init__(
+        self,
+        *,
+        context: _builtins.str = ...,
+        explained: _builtins.float = ...,
+        explained_before: _builtins.float = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "explained", b"explained", "explained_before", b"explained_before", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextResidual: _TypeAlias = ContextResidual  # noqa: Y015
+
+@_typing.final
+class NextStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    kind: Global___StepKind.ValueType
+    text: _builtins.str
+    """One sentence that can be acted upon."""
+    reason: _builtins.str
+    """Why this stands where it stands."""
+    def __init__(
+        self,
+        *,
+        kind: Global___StepKind.ValueType = ...,
+        text: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reason", b"reason", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NextStep: _TypeAlias = NextStep  # noqa: Y015
+
+@_typing.final
+class Diagnosis(_message.Message):
+    """Why an alert may be, and what would help."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FROM_FIELD_NUMBER: _builtins.int
+    SINCE_TO_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    RESIDUALS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    confidence: _builtins.float
+    """0 to 1: how much the evidence speaks for Alert.cause against the other classes."""
+    is_complete: _builtins.bool
+    """The rows themselves were looked at (segments, residuals), not their sums alone."""
+    @_builtins.property
+    def since_from(self) -> _timestamp_pb2.Timestamp:
+        """The change lies between these with 90 % confidence; Alert.since_at is the best single guess."""
+
+    @_builtins.property
+    def since_to(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]: ...
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentShare]:
+        """Strongest first."""
+
+    @_builtins.property
+    def residuals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextResidual]: ...
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___NextStep]:
+        """Best first."""
+
+    def __init__(
+        self,
+        *,
+        since_from: _timestamp_pb2.Timestamp | None = ...,
+        since_to: _timestamp_pb2.Timestamp | None = ...,
+        confidence: _builtins.float = ...,
+        evidence: _abc.Iterable[Global___Evidence] | None = ...,
+        segments: _abc.Iterable[Global___SegmentShare] | None = ...,
+        residuals: _abc.Iterable[Global___ContextResidual] | None = ...,
+        steps: _abc.Iterable[Global___NextStep] | None = ...,
+        is_complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_from", b"since_from", "since_to", b"since_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "evidence", b"evidence", "is_complete", b"is_complete", "residuals", b"residuals", "segments", b"segments", "since_from", b"since_from", "since_to", b"since_to", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Diagnosis: _TypeAlias = Diagnosis  # noqa: Y015
 
 @_typing.final
 class Alert(_message.Message):
@@ -201,6 +489,14 @@ class Alert(_message.Message):
     REMEDIES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    DIAGNOSIS_FIELD_NUMBER: _builtins.int
+    POLICY_RULE_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_BY_FIELD_NUMBER: _builtins.int
+    ASSIGNED_TO_FIELD_NUMBER: _builtins.int
+    IS_MUTED_FIELD_NUMBER: _builtins.int
+    BUDGET_PER_MONTH_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """sha256 of model, version, rule, feature and opening window (hex, 32 digits)."""
     model_name: _builtins.str
@@ -221,6 +517,18 @@ class Alert(_message.Message):
     cause: Global___CauseClass.ValueType
     revision: _builtins.int
     """Counts from 1 per alert."""
+    segment: _builtins.str
+    """The segment of the policy that it is about; empty for all rows."""
+    mode: Global___DetectionMode.ValueType
+    policy_rule: _builtins.str
+    """The name of the policy's rule that asked for it, and for its severity; empty for the defaults."""
+    acknowledged_by: _builtins.str
+    """Who said that they have seen it, and who shall look at it; empty: nobody yet."""
+    assigned_to: _builtins.str
+    is_muted: _builtins.bool
+    """Muted or throttled: told on the topic, but to no webhook."""
+    budget_per_month: _builtins.float
+    """What is left of the month's budget of false alarms, and what was signed, where the rule has one."""
     @_builtins.property
     def since_at(self) -> _timestamp_pb2.Timestamp:
         """Best estimate of when it began, in event time (performance: known-at time)."""
@@ -235,6 +543,8 @@ class Alert(_message.Message):
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """In event time: the watermark, as a timestamp."""
 
+    @_builtins.property
+    def diagnosis(self) -> Global___Diagnosis: ...
     def __init__(
         self,
         *,
@@ -257,10 +567,18 @@ class Alert(_message.Message):
         remedies: _abc.Iterable[_builtins.str] | None = ...,
         revision: _builtins.int = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        segment: _builtins.str = ...,
+        mode: Global___DetectionMode.ValueType = ...,
+        diagnosis: Global___Diagnosis | None = ...,
+        policy_rule: _builtins.str = ...,
+        acknowledged_by: _builtins.str = ...,
+        assigned_to: _builtins.str = ...,
+        is_muted: _builtins.bool = ...,
+        budget_per_month: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at", "since_at", b"since_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["diagnosis", b"diagnosis", "occurred_at", b"occurred_at", "since_at", b"since_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "cause", b"cause", "feature", b"feature", "features", b"features", "model_name", b"model_name", "observed_value", b"observed_value", "occurred_at", b"occurred_at", "reference_value", b"reference_value", "remedies", b"remedies", "resolution", b"resolution", "revision", b"revision", "rule", b"rule", "severity", b"severity", "since_at", b"since_at", "state", b"state", "summary", b"summary", "threshold", b"threshold", "version", b"version", "watermark_us", b"watermark_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_by", b"acknowledged_by", "alert_id", b"alert_id", "assigned_to", b"assigned_to", "budget_per_month", b"budget_per_month", "cause", b"cause", "diagnosis", b"diagnosis", "feature", b"feature", "features", b"features", "is_muted", b"is_muted", "mode", b"mode", "model_name", b"model_name", "observed_value", b"observed_value", "occurred_at", b"occurred_at", "policy_rule", b"policy_rule", "reference_value", b"reference_value", "remedies", b"remedies", "resolution", b"resolution", "revision", b"revision", "rule", b"rule", "segment", b"segment", "severity", b"severity", "since_at", b"since_at", "state", b"state", "summary", b"summary", "threshold", b"threshold", "version", b"version", "watermark_us", b"watermark_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -401,6 +401,139 @@ class CutDataSetResponse(_message.Message):
 Global___CutDataSetResponse: _TypeAlias = CutDataSetResponse  # noqa: Y015
 
 @_typing.final
+class ReadPredictionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EVENT_FROM_US_FIELD_NUMBER: _builtins.int
+    EVENT_BEFORE_US_FIELD_NUMBER: _builtins.int
+    KNOWN_AT_MOST_US_FIELD_NUMBER: _builtins.int
+    ARMS_FIELD_NUMBER: _builtins.int
+    NEWEST_ROWS_FIELD_NUMBER: _builtins.int
+    LABELLED_ONLY_FIELD_NUMBER: _builtins.int
+    PORTION_ROWS_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    version: _builtins.int
+    """Absent: every version."""
+    event_from_us: _builtins.int
+    event_before_us: _builtins.int
+    known_at_most_us: _builtins.int
+    """Truth known later than this is given as unknown; absent: all that is known."""
+    newest_rows: _builtins.int
+    """Only the newest so many by event time."""
+    labelled_only: _builtins.bool
+    """Only rows with a truth."""
+    portion_rows: _builtins.int
+    """Most rows in a portion; default 20,000."""
+    @_builtins.property
+    def arms(self) -> _containers.RepeatedScalarFieldContainer[_column_pb2.Arm.ValueType]:
+        """Arms to take; empty means all that answered."""
+
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        version: _builtins.int | None = ...,
+        event_from_us: _builtins.int | None = ...,
+        event_before_us: _builtins.int | None = ...,
+        known_at_most_us: _builtins.int | None = ...,
+        arms: _abc.Iterable[_column_pb2.Arm.ValueType] | None = ...,
+        newest_rows: _builtins.int | None = ...,
+        labelled_only: _builtins.bool = ...,
+        portion_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_event_before_us", b"_event_before_us", "_event_from_us", b"_event_from_us", "_known_at_most_us", b"_known_at_most_us", "_newest_rows", b"_newest_rows", "_version", b"_version", "event_before_us", b"event_before_us", "event_from_us", b"event_from_us", "known_at_most_us", b"known_at_most_us", "newest_rows", b"newest_rows", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_event_before_us", b"_event_before_us", "_event_from_us", b"_event_from_us", "_known_at_most_us", b"_known_at_most_us", "_newest_rows", b"_newest_rows", "_version", b"_version", "arms", b"arms", "event_before_us", b"event_before_us", "event_from_us", b"event_from_us", "known_at_most_us", b"known_at_most_us", "labelled_only", b"labelled_only", "model_name", b"model_name", "newest_rows", b"newest_rows", "portion_rows", b"portion_rows", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__event_before_us: _TypeAlias = _typing.Literal["event_before_us"]  # noqa: Y015
+    _WhichOneofArgType__event_before_us: _TypeAlias = _typing.Literal["_event_before_us", b"_event_before_us"]  # noqa: Y015
+    _WhichOneofReturnType__event_from_us: _TypeAlias = _typing.Literal["event_from_us"]  # noqa: Y015
+    _WhichOneofArgType__event_from_us: _TypeAlias = _typing.Literal["_event_from_us", b"_event_from_us"]  # noqa: Y015
+    _WhichOneofReturnType__known_at_most_us: _TypeAlias = _typing.Literal["known_at_most_us"]  # noqa: Y015
+    _WhichOneofArgType__known_at_most_us: _TypeAlias = _typing.Literal["_known_at_most_us", b"_known_at_most_us"]  # noqa: Y015
+    _WhichOneofReturnType__newest_rows: _TypeAlias = _typing.Literal["newest_rows"]  # noqa: Y015
+    _WhichOneofArgType__newest_rows: _TypeAlias = _typing.Literal["_newest_rows", b"_newest_rows"]  # noqa: Y015
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__event_before_us) -> _WhichOneofReturnType__event_before_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__event_from_us) -> _WhichOneofReturnType__event_from_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__known_at_most_us) -> _WhichOneofReturnType__known_at_most_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__newest_rows) -> _WhichOneofReturnType__newest_rows | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+
+Global___ReadPredictionsRequest: _TypeAlias = ReadPredictionsRequest  # noqa: Y015
+
+@_typing.final
+class ReadPredictionsHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_EVENT_US_FIELD_NUMBER: _builtins.int
+    LAST_EVENT_US_FIELD_NUMBER: _builtins.int
+    row_count: _builtins.int
+    first_event_us: _builtins.int
+    last_event_us: _builtins.int
+    def __init__(
+        self,
+        *,
+        row_count: _builtins.int = ...,
+        first_event_us: _builtins.int | None = ...,
+        last_event_us: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_event_us", b"_first_event_us", "_last_event_us", b"_last_event_us", "first_event_us", b"first_event_us", "last_event_us", b"last_event_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_event_us", b"_first_event_us", "_last_event_us", b"_last_event_us", "first_event_us", b"first_event_us", "last_event_us", b"last_event_us", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_event_us: _TypeAlias = _typing.Literal["first_event_us"]  # noqa: Y015
+    _WhichOneofArgType__first_event_us: _TypeAlias = _typing.Literal["_first_event_us", b"_first_event_us"]  # noqa: Y015
+    _WhichOneofReturnType__last_event_us: _TypeAlias = _typing.Literal["last_event_us"]  # noqa: Y015
+    _WhichOneofArgType__last_event_us: _TypeAlias = _typing.Literal["_last_event_us", b"_last_event_us"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_event_us) -> _WhichOneofReturnType__first_event_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_event_us) -> _WhichOneofReturnType__last_event_us | None: ...
+
+Global___ReadPredictionsHeader: _TypeAlias = ReadPredictionsHeader  # noqa: Y015
+
+@_typing.final
+class ReadPredictionsResponse(_message.Message):
+    """Each portion is a Parquet file of its own. Columns: one per input by its name; "context.<name>"; "homeostat.event_time_us" (int64),
+    "homeostat.version" (int32), "homeostat.arm" (int32), "homeostat.score", "homeostat.decision" (double), "homeostat.prediction_id"
+    (20 bytes), "homeostat.truth", "homeostat.loss" (double), "homeostat.known_at_us" (int64): the first truth's, null where unknown.
+    Ordered by event time, prediction id, over all portions.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    PARQUET_FIELD_NUMBER: _builtins.int
+    parquet: _builtins.bytes
+    @_builtins.property
+    def header(self) -> Global___ReadPredictionsHeader: ...
+    def __init__(
+        self,
+        *,
+        header: Global___ReadPredictionsHeader | None = ...,
+        parquet: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "parquet", b"parquet", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "parquet", b"parquet", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "parquet"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ReadPredictionsResponse: _TypeAlias = ReadPredictionsResponse  # noqa: Y015
+
+@_typing.final
 class GetStatisticsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

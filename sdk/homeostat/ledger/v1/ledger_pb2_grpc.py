@@ -50,6 +50,11 @@ class LedgerServiceStub:
                 request_serializer=homeostat_dot_ledger_dot_v1_dot_ledger__pb2.CutDataSetRequest.SerializeToString,
                 response_deserializer=homeostat_dot_ledger_dot_v1_dot_ledger__pb2.CutDataSetResponse.FromString,
                 _registered_method=True)
+        self.ReadPredictions = channel.unary_stream(
+                '/homeostat.ledger.v1.LedgerService/ReadPredictions',
+                request_serializer=homeostat_dot_ledger_dot_v1_dot_ledger__pb2.ReadPredictionsRequest.SerializeToString,
+                response_deserializer=homeostat_dot_ledger_dot_v1_dot_ledger__pb2.ReadPredictionsResponse.FromString,
+                _registered_method=True)
         self.GetStatistics = channel.unary_unary(
                 '/homeostat.ledger.v1.LedgerService/GetStatistics',
                 request_serializer=homeostat_dot_ledger_dot_v1_dot_ledger__pb2.GetStatisticsRequest.SerializeToString,
@@ -86,6 +91,13 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadPredictions(self, request, context):
+        """Archived predictions of a span of event time, with the truth known at a cut, oldest first, in portions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatistics(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -116,6 +128,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.CutDataSet,
                     request_deserializer=homeostat_dot_ledger_dot_v1_dot_ledger__pb2.CutDataSetRequest.FromString,
                     response_serializer=homeostat_dot_ledger_dot_v1_dot_ledger__pb2.CutDataSetResponse.SerializeToString,
+            ),
+            'ReadPredictions': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadPredictions,
+                    request_deserializer=homeostat_dot_ledger_dot_v1_dot_ledger__pb2.ReadPredictionsRequest.FromString,
+                    response_serializer=homeostat_dot_ledger_dot_v1_dot_ledger__pb2.ReadPredictionsResponse.SerializeToString,
             ),
             'GetStatistics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatistics,
@@ -210,6 +227,33 @@ class LedgerService:
             '/homeostat.ledger.v1.LedgerService/CutDataSet',
             homeostat_dot_ledger_dot_v1_dot_ledger__pb2.CutDataSetRequest.SerializeToString,
             homeostat_dot_ledger_dot_v1_dot_ledger__pb2.CutDataSetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadPredictions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/homeostat.ledger.v1.LedgerService/ReadPredictions',
+            homeostat_dot_ledger_dot_v1_dot_ledger__pb2.ReadPredictionsRequest.SerializeToString,
+            homeostat_dot_ledger_dot_v1_dot_ledger__pb2.ReadPredictionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class LedgerServiceStub:
     """First message: the header; then blocks of rows. Idempotent by history id."""
     CutDataSet: _grpc.UnaryStreamMultiCallable[_ledger_pb2.CutDataSetRequest, _ledger_pb2.CutDataSetResponse]
     """A point-in-time training set as one Parquet file; first message the header, then its bytes."""
+    ReadPredictions: _grpc.UnaryStreamMultiCallable[_ledger_pb2.ReadPredictionsRequest, _ledger_pb2.ReadPredictionsResponse]
+    """Archived predictions of a span of event time, with the truth known at a cut, oldest first, in portions."""
     GetStatistics: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetStatisticsRequest, _ledger_pb2.GetStatisticsResponse]
     AreArchived: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.AreArchivedRequest, _ledger_pb2.AreArchivedResponse]
     """Which archived blocks the journal may forget."""
@@ -52,6 +54,8 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """First message: the header; then blocks of rows. Idempotent by history id."""
     CutDataSet: _aio.UnaryStreamMultiCallable[_ledger_pb2.CutDataSetRequest, _ledger_pb2.CutDataSetResponse]  # type: ignore[assignment]
     """A point-in-time training set as one Parquet file; first message the header, then its bytes."""
+    ReadPredictions: _aio.UnaryStreamMultiCallable[_ledger_pb2.ReadPredictionsRequest, _ledger_pb2.ReadPredictionsResponse]  # type: ignore[assignment]
+    """Archived predictions of a span of event time, with the truth known at a cut, oldest first, in portions."""
     GetStatistics: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetStatisticsRequest, _ledger_pb2.GetStatisticsResponse]  # type: ignore[assignment]
     AreArchived: _aio.UnaryUnaryMultiCallable[_ledger_pb2.AreArchivedRequest, _ledger_pb2.AreArchivedResponse]  # type: ignore[assignment]
     """Which archived blocks the journal may forget."""
@@ -81,6 +85,14 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ledger_pb2.CutDataSetResponse], _abc.AsyncIterator[_ledger_pb2.CutDataSetResponse]]:
         """A point-in-time training set as one Parquet file; first message the header, then its bytes."""
+
+    @_abc_1.abstractmethod
+    def ReadPredictions(
+        self,
+        request: _ledger_pb2.ReadPredictionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ledger_pb2.ReadPredictionsResponse], _abc.AsyncIterator[_ledger_pb2.ReadPredictionsResponse]]:
+        """Archived predictions of a span of event time, with the truth known at a cut, oldest first, in portions."""
 
     @_abc_1.abstractmethod
     def GetStatistics(

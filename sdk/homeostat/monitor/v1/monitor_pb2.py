@@ -22,24 +22,78 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from homeostat.events.v1 import alert_pb2 as homeostat_dot_events_dot_v1_dot_alert__pb2
+from homeostat.monitor.v1 import policy_pb2 as homeostat_dot_monitor_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"homeostat/monitor/v1/monitor.proto\x12\x14homeostat.monitor.v1\x1a\x1fhomeostat/events/v1/alert.proto\":\n\x11ListAlertsRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x11\n\topen_only\x18\x02 \x01(\x08\"@\n\x12ListAlertsResponse\x12*\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x1a.homeostat.events.v1.Alert\"+\n\x15GetModelHealthRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\"\xdc\x01\n\x16GetModelHealthResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x13\n\x0bpredictions\x18\x03 \x01(\x04\x12\x0e\n\x06losses\x18\x04 \x01(\x04\x12\x11\n\tmean_loss\x18\x05 \x01(\x01\x12\x16\n\x0ereference_loss\x18\x06 \x01(\x01\x12\x0f\n\x07windows\x18\x07 \x01(\x04\x12\x16\n\x0ewindow_seconds\x18\x08 \x01(\x01\x12\x13\n\x0bopen_alerts\x18\t \x01(\r\x12\x0f\n\x07remarks\x18\n \x03(\t2\xde\x01\n\x0eMonitorService\x12_\n\nListAlerts\x12\'.homeostat.monitor.v1.ListAlertsRequest\x1a(.homeostat.monitor.v1.ListAlertsResponse\x12k\n\x0eGetModelHealth\x12+.homeostat.monitor.v1.GetModelHealthRequest\x1a,.homeostat.monitor.v1.GetModelHealthResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"homeostat/monitor/v1/monitor.proto\x12\x14homeostat.monitor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fhomeostat/events/v1/alert.proto\x1a!homeostat/monitor/v1/policy.proto\":\n\x11ListAlertsRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x11\n\topen_only\x18\x02 \x01(\x08\"@\n\x12ListAlertsResponse\x12*\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x1a.homeostat.events.v1.Alert\"+\n\x15GetModelHealthRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\"\xa8\x05\n\x16GetModelHealthResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x13\n\x0bpredictions\x18\x03 \x01(\x04\x12\x0e\n\x06losses\x18\x04 \x01(\x04\x12\x11\n\tmean_loss\x18\x05 \x01(\x01\x12\x16\n\x0ereference_loss\x18\x06 \x01(\x01\x12\x0f\n\x07windows\x18\x07 \x01(\x04\x12\x16\n\x0ewindow_seconds\x18\x08 \x01(\x01\x12\x13\n\x0bopen_alerts\x18\t \x01(\r\x12\x0f\n\x07remarks\x18\n \x03(\t\x12\x30\n\x04mode\x18\x0b \x01(\x0e\x32\".homeostat.events.v1.DetectionMode\x12\x13\n\x0bmode_reason\x18\x0c \x01(\t\x12-\n\x07metrics\x18\r \x03(\x0b\x32\x1c.homeostat.monitor.v1.Metric\x12\x39\n\x0e\x65stimated_loss\x18\x0e \x01(\x0b\x32\x1c.homeostat.monitor.v1.MetricH\x00\x88\x01\x01\x12 \n\x13label_delay_seconds\x18\x0f \x01(\x01H\x01\x88\x01\x01\x12*\n\x1dlabel_delay_reference_seconds\x18\x10 \x01(\x01H\x02\x88\x01\x01\x12\x1b\n\x0elabel_coverage\x18\x11 \x01(\x01H\x03\x88\x01\x01\x12\x35\n\x08segments\x18\x12 \x03(\x0b\x32#.homeostat.monitor.v1.SegmentHealth\x12\x17\n\x0fpolicy_revision\x18\x13 \x01(\rB\x11\n\x0f_estimated_lossB\x16\n\x14_label_delay_secondsB \n\x1e_label_delay_reference_secondsB\x11\n\x0f_label_coverage\"l\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\x12\x17\n\x0freference_value\x18\x05 \x01(\x01\x12\x11\n\trow_count\x18\x06 \x01(\x04\"\x81\x01\n\rSegmentHealth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nexpression\x18\x02 \x01(\t\x12\x13\n\x0bpredictions\x18\x03 \x01(\x04\x12\x0e\n\x06losses\x18\x04 \x01(\x04\x12\x11\n\tmean_loss\x18\x05 \x01(\x01\x12\x16\n\x0ereference_loss\x18\x06 \x01(\x01\"#\n\x0fGetAlertRequest\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\">\n\x10GetAlertResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.homeostat.events.v1.Alert\"S\n\x0fGetPowerRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x1a\n\rwithin_events\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_within_events\"a\n\tPowerLine\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\x0e\n\x06\x63hange\x18\x03 \x01(\t\x12\x15\n\x08smallest\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_smallest\"\xd7\x01\n\x10GetPowerResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x15\n\rwithin_events\x18\x03 \x01(\x04\x12\x1e\n\x16\x66\x61lse_alarms_per_month\x18\x04 \x01(\x01\x12\r\n\x05tests\x18\x05 \x01(\x04\x12\x17\n\x0flooks_per_month\x18\x06 \x01(\x01\x12.\n\x05lines\x18\x07 \x03(\x0b\x32\x1f.homeostat.monitor.v1.PowerLine\x12\x0f\n\x07remarks\x18\x08 \x03(\t\"&\n\x10GetPolicyRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\"A\n\x11GetPolicyResponse\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x1c.homeostat.monitor.v1.Policy\"\x8a\x01\n\x10SetPolicyRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x1c.homeostat.monitor.v1.Policy\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nis_dry_run\x18\x03 \x01(\x08\x42\x14\n\x12_expected_revision\"A\n\x11SetPolicyResponse\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x1c.homeostat.monitor.v1.Policy\"\x83\x01\n\x15\x42\x61\x63ktestPolicyRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x1c.homeostat.monitor.v1.Policy\x12\x11\n\x04\x64\x61ys\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07version\x18\x03 \x01(\rH\x01\x88\x01\x01\x42\x07\n\x05_daysB\n\n\x08_version\"\x94\x01\n\x16\x42\x61\x63ktestPolicyResponse\x12:\n\x08progress\x18\x01 \x01(\x0b\x32&.homeostat.monitor.v1.BacktestProgressH\x00\x12\x36\n\x06result\x18\x02 \x01(\x0b\x32$.homeostat.monitor.v1.BacktestResultH\x00\x42\x06\n\x04part\"I\n\x10\x42\x61\x63ktestProgress\x12\x11\n\trows_done\x18\x01 \x01(\x04\x12\x12\n\nrows_total\x18\x02 \x01(\x04\x12\x0e\n\x06\x61lerts\x18\x03 \x01(\r\"\xef\x01\n\x0e\x42\x61\x63ktestResult\x12*\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x1a.homeostat.events.v1.Alert\x12.\n\nevent_from\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x65vent_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0e\n\x06truths\x18\x05 \x01(\x04\x12 \n\x18\x61lerts_of_present_policy\x18\x06 \x01(\r\x12\x0f\n\x07remarks\x18\x07 \x03(\t\"U\n\x17\x41\x63knowledgeAlertRequest\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x02 \x01(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\"E\n\x18\x41\x63knowledgeAlertResponse\x12)\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x1a.homeostat.events.v1.Alert\";\n\x12\x41ssignAlertRequest\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61ssigned_to\x18\x02 \x01(\t\"@\n\x13\x41ssignAlertResponse\x12)\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x1a.homeostat.events.v1.Alert\"=\n\x11MuteAlertsRequest\x12(\n\x04mute\x18\x01 \x01(\x0b\x32\x1a.homeostat.monitor.v1.Mute\"\x14\n\x12MuteAlertsResponse\"&\n\x10ListMutesRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\">\n\x11ListMutesResponse\x12)\n\x05mutes\x18\x01 \x03(\x0b\x32\x1a.homeostat.monitor.v1.Mute\"L\n\x18ListNotificationsRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_limit\"\xe2\x01\n\x0cNotification\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x14\n\x0cwebhook_name\x18\x02 \x01(\t\x12\x10\n\x08\x61lert_id\x18\x03 \x01(\t\x12\x16\n\x0e\x61lert_revision\x18\x04 \x01(\r\x12\r\n\x05tries\x18\x05 \x01(\r\x12\x35\n\x0c\x64\x65livered_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x13\n\x0bis_given_up\x18\x08 \x01(\x08\x42\x0f\n\r_delivered_at\"V\n\x19ListNotificationsResponse\x12\x39\n\rnotifications\x18\x01 \x03(\x0b\x32\".homeostat.monitor.v1.Notification2\xcb\t\n\x0eMonitorService\x12_\n\nListAlerts\x12\'.homeostat.monitor.v1.ListAlertsRequest\x1a(.homeostat.monitor.v1.ListAlertsResponse\x12k\n\x0eGetModelHealth\x12+.homeostat.monitor.v1.GetModelHealthRequest\x1a,.homeostat.monitor.v1.GetModelHealthResponse\x12Y\n\x08GetAlert\x12%.homeostat.monitor.v1.GetAlertRequest\x1a&.homeostat.monitor.v1.GetAlertResponse\x12Y\n\x08GetPower\x12%.homeostat.monitor.v1.GetPowerRequest\x1a&.homeostat.monitor.v1.GetPowerResponse\x12\\\n\tGetPolicy\x12&.homeostat.monitor.v1.GetPolicyRequest\x1a\'.homeostat.monitor.v1.GetPolicyResponse\x12\\\n\tSetPolicy\x12&.homeostat.monitor.v1.SetPolicyRequest\x1a\'.homeostat.monitor.v1.SetPolicyResponse\x12m\n\x0e\x42\x61\x63ktestPolicy\x12+.homeostat.monitor.v1.BacktestPolicyRequest\x1a,.homeostat.monitor.v1.BacktestPolicyResponse0\x01\x12q\n\x10\x41\x63knowledgeAlert\x12-.homeostat.monitor.v1.AcknowledgeAlertRequest\x1a..homeostat.monitor.v1.AcknowledgeAlertResponse\x12\x62\n\x0b\x41ssignAlert\x12(.homeostat.monitor.v1.AssignAlertRequest\x1a).homeostat.monitor.v1.AssignAlertResponse\x12_\n\nMuteAlerts\x12\'.homeostat.monitor.v1.MuteAlertsRequest\x1a(.homeostat.monitor.v1.MuteAlertsResponse\x12\\\n\tListMutes\x12&.homeostat.monitor.v1.ListMutesRequest\x1a\'.homeostat.monitor.v1.ListMutesResponse\x12t\n\x11ListNotifications\x12..homeostat.monitor.v1.ListNotificationsRequest\x1a/.homeostat.monitor.v1.ListNotificationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homeostat.monitor.v1.monitor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTALERTSREQUEST']._serialized_start=93
-  _globals['_LISTALERTSREQUEST']._serialized_end=151
-  _globals['_LISTALERTSRESPONSE']._serialized_start=153
-  _globals['_LISTALERTSRESPONSE']._serialized_end=217
-  _globals['_GETMODELHEALTHREQUEST']._serialized_start=219
-  _globals['_GETMODELHEALTHREQUEST']._serialized_end=262
-  _globals['_GETMODELHEALTHRESPONSE']._serialized_start=265
-  _globals['_GETMODELHEALTHRESPONSE']._serialized_end=485
-  _globals['_MONITORSERVICE']._serialized_start=488
-  _globals['_MONITORSERVICE']._serialized_end=710
+  _globals['_LISTALERTSREQUEST']._serialized_start=161
+  _globals['_LISTALERTSREQUEST']._serialized_end=219
+  _globals['_LISTALERTSRESPONSE']._serialized_start=221
+  _globals['_LISTALERTSRESPONSE']._serialized_end=285
+  _globals['_GETMODELHEALTHREQUEST']._serialized_start=287
+  _globals['_GETMODELHEALTHREQUEST']._serialized_end=330
+  _globals['_GETMODELHEALTHRESPONSE']._serialized_start=333
+  _globals['_GETMODELHEALTHRESPONSE']._serialized_end=1013
+  _globals['_METRIC']._serialized_start=1015
+  _globals['_METRIC']._serialized_end=1123
+  _globals['_SEGMENTHEALTH']._serialized_start=1126
+  _globals['_SEGMENTHEALTH']._serialized_end=1255
+  _globals['_GETALERTREQUEST']._serialized_start=1257
+  _globals['_GETALERTREQUEST']._serialized_end=1292
+  _globals['_GETALERTRESPONSE']._serialized_start=1294
+  _globals['_GETALERTRESPONSE']._serialized_end=1356
+  _globals['_GETPOWERREQUEST']._serialized_start=1358
+  _globals['_GETPOWERREQUEST']._serialized_end=1441
+  _globals['_POWERLINE']._serialized_start=1443
+  _globals['_POWERLINE']._serialized_end=1540
+  _globals['_GETPOWERRESPONSE']._serialized_start=1543
+  _globals['_GETPOWERRESPONSE']._serialized_end=1758
+  _globals['_GETPOLICYREQUEST']._serialized_start=1760
+  _globals['_GETPOLICYREQUEST']._serialized_end=1798
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1800
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1865
+  _globals['_SETPOLICYREQUEST']._serialized_start=1868
+  _globals['_SETPOLICYREQUEST']._serialized_end=2006
+  _globals['_SETPOLICYRESPONSE']._serialized_start=2008
+  _globals['_SETPOLICYRESPONSE']._serialized_end=2073
+  _globals['_BACKTESTPOLICYREQUEST']._serialized_start=2076
+  _globals['_BACKTESTPOLICYREQUEST']._serialized_end=2207
+  _globals['_BACKTESTPOLICYRESPONSE']._serialized_start=2210
+  _globals['_BACKTESTPOLICYRESPONSE']._serialized_end=2358
+  _globals['_BACKTESTPROGRESS']._serialized_start=2360
+  _globals['_BACKTESTPROGRESS']._serialized_end=2433
+  _globals['_BACKTESTRESULT']._serialized_start=2436
+  _globals['_BACKTESTRESULT']._serialized_end=2675
+  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_start=2677
+  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_end=2762
+  _globals['_ACKNOWLEDGEALERTRESPONSE']._serialized_start=2764
+  _globals['_ACKNOWLEDGEALERTRESPONSE']._serialized_end=2833
+  _globals['_ASSIGNALERTREQUEST']._serialized_start=2835
+  _globals['_ASSIGNALERTREQUEST']._serialized_end=2894
+  _globals['_ASSIGNALERTRESPONSE']._serialized_start=2896
+  _globals['_ASSIGNALERTRESPONSE']._serialized_end=2960
+  _globals['_MUTEALERTSREQUEST']._serialized_start=2962
+  _globals['_MUTEALERTSREQUEST']._serialized_end=3023
+  _globals['_MUTEALERTSRESPONSE']._serialized_start=3025
+  _globals['_MUTEALERTSRESPONSE']._serialized_end=3045
+  _globals['_LISTMUTESREQUEST']._serialized_start=3047
+  _globals['_LISTMUTESREQUEST']._serialized_end=3085
+  _globals['_LISTMUTESRESPONSE']._serialized_start=3087
+  _globals['_LISTMUTESRESPONSE']._serialized_end=3149
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=3151
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=3227
+  _globals['_NOTIFICATION']._serialized_start=3230
+  _globals['_NOTIFICATION']._serialized_end=3456
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=3458
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=3544
+  _globals['_MONITORSERVICE']._serialized_start=3547
+  _globals['_MONITORSERVICE']._serialized_end=4774
 # @@protoc_insertion_point(module_scope)

@@ -6,8 +6,10 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from homeostat.events.v1 import alert_pb2 as _alert_pb2
+from homeostat.monitor.v1 import policy_pb2 as _policy_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -96,6 +98,15 @@ class GetModelHealthResponse(_message.Message):
     WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
     OPEN_ALERTS_FIELD_NUMBER: _builtins.int
     REMARKS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    MODE_REASON_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_LOSS_FIELD_NUMBER: _builtins.int
+    LABEL_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
+    LABEL_DELAY_REFERENCE_SECONDS_FIELD_NUMBER: _builtins.int
+    LABEL_COVERAGE_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     version: _builtins.int
     predictions: _builtins.int
@@ -106,9 +117,30 @@ class GetModelHealthResponse(_message.Message):
     """Windows judged so far, and how long one is."""
     window_seconds: _builtins.float
     open_alerts: _builtins.int
+    mode: _alert_pb2.DetectionMode.ValueType
+    mode_reason: _builtins.str
+    """Why this mode was chosen, one sentence."""
+    label_delay_seconds: _builtins.float
+    """Medians over the newest truths, and in the reference."""
+    label_delay_reference_seconds: _builtins.float
+    label_coverage: _builtins.float
+    """Share of the predictions old enough that have a truth."""
+    policy_revision: _builtins.int
     @_builtins.property
     def remarks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What was skipped, late or could not be judged, with the reason."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
+        """Rolling over the newest truths, with intervals."""
+
+    @_builtins.property
+    def estimated_loss(self) -> Global___Metric:
+        """Absent where it cannot be estimated or was withdrawn; the remarks say why."""
+
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentHealth]:
+        """Per segment of the policy."""
 
     def __init__(
         self,
@@ -123,11 +155,727 @@ class GetModelHealthResponse(_message.Message):
         window_seconds: _builtins.float = ...,
         open_alerts: _builtins.int = ...,
         remarks: _abc.Iterable[_builtins.str] | None = ...,
+        mode: _alert_pb2.DetectionMode.ValueType = ...,
+        mode_reason: _builtins.str = ...,
+        metrics: _abc.Iterable[Global___Metric] | None = ...,
+        estimated_loss: Global___Metric | None = ...,
+        label_delay_seconds: _builtins.float | None = ...,
+        label_delay_reference_seconds: _builtins.float | None = ...,
+        label_coverage: _builtins.float | None = ...,
+        segments: _abc.Iterable[Global___SegmentHealth] | None = ...,
+        policy_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_estimated_loss", b"_estimated_loss", "_label_coverage", b"_label_coverage", "_label_delay_reference_seconds", b"_label_delay_reference_seconds", "_label_delay_seconds", b"_label_delay_seconds", "estimated_loss", b"estimated_loss", "label_coverage", b"label_coverage", "label_delay_reference_seconds", b"label_delay_reference_seconds", "label_delay_seconds", b"label_delay_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_estimated_loss", b"_estimated_loss", "_label_coverage", b"_label_coverage", "_label_delay_reference_seconds", b"_label_delay_reference_seconds", "_label_delay_seconds", b"_label_delay_seconds", "estimated_loss", b"estimated_loss", "label_coverage", b"label_coverage", "label_delay_reference_seconds", b"label_delay_reference_seconds", "label_delay_seconds", b"label_delay_seconds", "losses", b"losses", "mean_loss", b"mean_loss", "metrics", b"metrics", "mode", b"mode", "mode_reason", b"mode_reason", "model_name", b"model_name", "open_alerts", b"open_alerts", "policy_revision", b"policy_revision", "predictions", b"predictions", "reference_loss", b"reference_loss", "remarks", b"remarks", "segments", b"segments", "version", b"version", "window_seconds", b"window_seconds", "windows", b"windows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__estimated_loss: _TypeAlias = _typing.Literal["estimated_loss"]  # noqa: Y015
+    _WhichOneofArgType__estimated_loss: _TypeAlias = _typing.Literal["_estimated_loss", b"_estimated_loss"]  # noqa: Y015
+    _WhichOneofReturnType__label_coverage: _TypeAlias = _typing.Literal["label_coverage"]  # noqa: Y015
+    _WhichOneofArgType__label_coverage: _TypeAlias = _typing.Literal["_label_coverage", b"_label_coverage"]  # noqa: Y015
+    _WhichOneofReturnType__label_delay_reference_seconds: _TypeAlias = _typing.Literal["label_delay_reference_seconds"]  # noqa: Y015
+    _WhichOneofArgType__label_delay_reference_seconds: _TypeAlias = _typing.Literal["_label_delay_reference_seconds", b"_label_delay_reference_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__label_delay_seconds: _TypeAlias = _typing.Literal["label_delay_seconds"]  # noqa: Y015
+    _WhichOneofArgType__label_delay_seconds: _TypeAlias = _typing.Literal["_label_delay_seconds", b"_label_delay_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimated_loss) -> _WhichOneofReturnType__estimated_loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_coverage) -> _WhichOneofReturnType__label_coverage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_delay_reference_seconds) -> _WhichOneofReturnType__label_delay_reference_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_delay_seconds) -> _WhichOneofReturnType__label_delay_seconds | None: ...
+
+Global___GetModelHealthResponse: _TypeAlias = GetModelHealthResponse  # noqa: Y015
+
+@_typing.final
+class Metric(_message.Message):
+    """A figure with its 95 % interval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    REFERENCE_VALUE_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"accuracy", "loss", "auc", "log_loss", "brier", "precision", "recall", "f1", "mae", "rmse", "bias" """
+    value: _builtins.float
+    low: _builtins.float
+    high: _builtins.float
+    reference_value: _builtins.float
+    """The hold-out's; NaN where there is none."""
+    row_count: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        reference_value: _builtins.float = ...,
+        row_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses", "mean_loss", b"mean_loss", "model_name", b"model_name", "open_alerts", b"open_alerts", "predictions", b"predictions", "reference_loss", b"reference_loss", "remarks", b"remarks", "version", b"version", "window_seconds", b"window_seconds", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "name", b"name", "reference_value", b"reference_value", "row_count", b"row_count", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetModelHealthResponse: _TypeAlias = GetModelHealthResponse  # noqa: Y015
+Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
+@_typing.final
+class SegmentHealth(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    MEAN_LOSS_FIELD_NUMBER: _builtins.int
+    REFERENCE_LOSS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    expression: _builtins.str
+    predictions: _builtins.int
+    losses: _builtins.int
+    mean_loss: _builtins.float
+    reference_loss: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        expression: _builtins.str = ...,
+        predictions: _builtins.int = ...,
+        losses: _builtins.int = ...,
+        mean_loss: _builtins.float = ...,
+        reference_loss: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression", "losses", b"losses", "mean_loss", b"mean_loss", "name", b"name", "predictions", b"predictions", "reference_loss", b"reference_loss"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentHealth: _TypeAlias = SegmentHealth  # noqa: Y015
+
+@_typing.final
+class GetAlertRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAlertRequest: _TypeAlias = GetAlertRequest  # noqa: Y015
+
+@_typing.final
+class GetAlertResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Alert]:
+        """Every event of its life, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_alert_pb2.Alert] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAlertResponse: _TypeAlias = GetAlertResponse  # noqa: Y015
+
+@_typing.final
+class GetPowerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    WITHIN_EVENTS_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    within_events: _builtins.int
+    """Default 2000."""
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        within_events: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_within_events", b"_within_events", "within_events", b"within_events"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_within_events", b"_within_events", "model_name", b"model_name", "within_events", b"within_events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__within_events: _TypeAlias = _typing.Literal["within_events"]  # noqa: Y015
+    _WhichOneofArgType__within_events: _TypeAlias = _typing.Literal["_within_events", b"_within_events"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__within_events) -> _WhichOneofReturnType__within_events | None: ...
+
+Global___GetPowerRequest: _TypeAlias = GetPowerRequest  # noqa: Y015
+
+@_typing.final
+class PowerLine(_message.Message):
+    """What would be seen, with probability 0.9, within so many events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    SMALLEST_FIELD_NUMBER: _builtins.int
+    feature: _builtins.str
+    segment: _builtins.str
+    """Empty for all rows."""
+    change: _builtins.str
+    """"shift" (in standard deviations), "null_rate", "unseen_rate", "loss"."""
+    smallest: _builtins.float
+    """The smallest that is seen; absent where none is."""
+    def __init__(
+        self,
+        *,
+        feature: _builtins.str = ...,
+        segment: _builtins.str = ...,
+        change: _builtins.str = ...,
+        smallest: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_smallest", b"_smallest", "smallest", b"smallest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_smallest", b"_smallest", "change", b"change", "feature", b"feature", "segment", b"segment", "smallest", b"smallest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__smallest: _TypeAlias = _typing.Literal["smallest"]  # noqa: Y015
+    _WhichOneofArgType__smallest: _TypeAlias = _typing.Literal["_smallest", b"_smallest"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__smallest) -> _WhichOneofReturnType__smallest | None: ...
+
+Global___PowerLine: _TypeAlias = PowerLine  # noqa: Y015
+
+@_typing.final
+class GetPowerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    WITHIN_EVENTS_FIELD_NUMBER: _builtins.int
+    FALSE_ALARMS_PER_MONTH_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    LOOKS_PER_MONTH_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    REMARKS_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    version: _builtins.int
+    within_events: _builtins.int
+    false_alarms_per_month: _builtins.float
+    tests: _builtins.int
+    """Tests that share the budget, and looks in a month."""
+    looks_per_month: _builtins.float
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PowerLine]: ...
+    @_builtins.property
+    def remarks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the statement rests on, and where it does not hold (time-ordered mode), one sentence each."""
+
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        within_events: _builtins.int = ...,
+        false_alarms_per_month: _builtins.float = ...,
+        tests: _builtins.int = ...,
+        looks_per_month: _builtins.float = ...,
+        lines: _abc.Iterable[Global___PowerLine] | None = ...,
+        remarks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["false_alarms_per_month", b"false_alarms_per_month", "lines", b"lines", "looks_per_month", b"looks_per_month", "model_name", b"model_name", "remarks", b"remarks", "tests", b"tests", "version", b"version", "within_events", b"within_events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPowerResponse: _TypeAlias = GetPowerResponse  # noqa: Y015
+
+@_typing.final
+class GetPolicyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_name", b"model_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyRequest: _TypeAlias = GetPolicyRequest  # noqa: Y015
+
+@_typing.final
+class GetPolicyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _policy_pb2.Policy: ...
+    def __init__(
+        self,
+        *,
+        policy: _policy_pb2.Policy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyResponse: _TypeAlias = GetPolicyResponse  # noqa: Y015
+
+@_typing.final
+class SetPolicyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    IS_DRY_RUN_FIELD_NUMBER: _builtins.int
+    expected_revision: _builtins.int
+    """Guards against overwriting somebody's change; absent: whatever is there."""
+    is_dry_run: _builtins.bool
+    """Check only, save nothing."""
+    @_builtins.property
+    def policy(self) -> _policy_pb2.Policy: ...
+    def __init__(
+        self,
+        *,
+        policy: _policy_pb2.Policy | None = ...,
+        expected_revision: _builtins.int | None = ...,
+        is_dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "is_dry_run", b"is_dry_run", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
+    _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_revision) -> _WhichOneofReturnType__expected_revision | None: ...
+
+Global___SetPolicyRequest: _TypeAlias = SetPolicyRequest  # noqa: Y015
+
+@_typing.final
+class SetPolicyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _policy_pb2.Policy: ...
+    def __init__(
+        self,
+        *,
+        policy: _policy_pb2.Policy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPolicyResponse: _TypeAlias = SetPolicyResponse  # noqa: Y015
+
+@_typing.final
+class BacktestPolicyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    days: _builtins.float
+    """In event time back from the newest prediction; default 90."""
+    version: _builtins.int
+    """The version whose predictions are replayed; default: each span by the version that served it."""
+    @_builtins.property
+    def policy(self) -> _policy_pb2.Policy: ...
+    def __init__(
+        self,
+        *,
+        policy: _policy_pb2.Policy | None = ...,
+        days: _builtins.float | None = ...,
+        version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_days", b"_days", "_version", b"_version", "days", b"days", "policy", b"policy", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_days", b"_days", "_version", b"_version", "days", b"days", "policy", b"policy", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__days: _TypeAlias = _typing.Literal["days"]  # noqa: Y015
+    _WhichOneofArgType__days: _TypeAlias = _typing.Literal["_days", b"_days"]  # noqa: Y015
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__days) -> _WhichOneofReturnType__days | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+
+Global___BacktestPolicyRequest: _TypeAlias = BacktestPolicyRequest  # noqa: Y015
+
+@_typing.final
+class BacktestPolicyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___BacktestProgress: ...
+    @_builtins.property
+    def result(self) -> Global___BacktestResult: ...
+    def __init__(
+        self,
+        *,
+        progress: Global___BacktestProgress | None = ...,
+        result: Global___BacktestResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["progress", "result"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___BacktestPolicyResponse: _TypeAlias = BacktestPolicyResponse  # noqa: Y015
+
+@_typing.final
+class BacktestProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_DONE_FIELD_NUMBER: _builtins.int
+    ROWS_TOTAL_FIELD_NUMBER: _builtins.int
+    ALERTS_FIELD_NUMBER: _builtins.int
+    rows_done: _builtins.int
+    rows_total: _builtins.int
+    alerts: _builtins.int
+    def __init__(
+        self,
+        *,
+        rows_done: _builtins.int = ...,
+        rows_total: _builtins.int = ...,
+        alerts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "rows_done", b"rows_done", "rows_total", b"rows_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BacktestProgress: _TypeAlias = BacktestProgress  # noqa: Y015
+
+@_typing.final
+class BacktestResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERTS_FIELD_NUMBER: _builtins.int
+    EVENT_FROM_FIELD_NUMBER: _builtins.int
+    EVENT_BEFORE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    TRUTHS_FIELD_NUMBER: _builtins.int
+    ALERTS_OF_PRESENT_POLICY_FIELD_NUMBER: _builtins.int
+    REMARKS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    truths: _builtins.int
+    alerts_of_present_policy: _builtins.int
+    """How many the present policy tells over the same past, for comparison."""
+    @_builtins.property
+    def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Alert]:
+        """The last event of each alert that would have been told, oldest first."""
+
+    @_builtins.property
+    def event_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def event_before(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def remarks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        alerts: _abc.Iterable[_alert_pb2.Alert] | None = ...,
+        event_from: _timestamp_pb2.Timestamp | None = ...,
+        event_before: _timestamp_pb2.Timestamp | None = ...,
+        rows: _builtins.int = ...,
+        truths: _builtins.int = ...,
+        alerts_of_present_policy: _builtins.int = ...,
+        remarks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_before", b"event_before", "event_from", b"event_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "alerts_of_present_policy", b"alerts_of_present_policy", "event_before", b"event_before", "event_from", b"event_from", "remarks", b"remarks", "rows", b"rows", "truths", b"truths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BacktestResult: _TypeAlias = BacktestResult  # noqa: Y015
+
+@_typing.final
+class AcknowledgeAlertRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_BY_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    acknowledged_by: _builtins.str
+    comment: _builtins.str
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        acknowledged_by: _builtins.str = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_by", b"acknowledged_by", "alert_id", b"alert_id", "comment", b"comment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeAlertRequest: _TypeAlias = AcknowledgeAlertRequest  # noqa: Y015
+
+@_typing.final
+class AcknowledgeAlertResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> _alert_pb2.Alert: ...
+    def __init__(
+        self,
+        *,
+        alert: _alert_pb2.Alert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeAlertResponse: _TypeAlias = AcknowledgeAlertResponse  # noqa: Y015
+
+@_typing.final
+class AssignAlertRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    ASSIGNED_TO_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    assigned_to: _builtins.str
+    """Empty takes the assignment away."""
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        assigned_to: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "assigned_to", b"assigned_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignAlertRequest: _TypeAlias = AssignAlertRequest  # noqa: Y015
+
+@_typing.final
+class AssignAlertResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> _alert_pb2.Alert: ...
+    def __init__(
+        self,
+        *,
+        alert: _alert_pb2.Alert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignAlertResponse: _TypeAlias = AssignAlertResponse  # noqa: Y015
+
+@_typing.final
+class MuteAlertsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mute(self) -> _policy_pb2.Mute:
+        """`until` in the past or absent ends the mute."""
+
+    def __init__(
+        self,
+        *,
+        mute: _policy_pb2.Mute | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mute", b"mute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mute", b"mute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MuteAlertsRequest: _TypeAlias = MuteAlertsRequest  # noqa: Y015
+
+@_typing.final
+class MuteAlertsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MuteAlertsResponse: _TypeAlias = MuteAlertsResponse  # noqa: Y015
+
+@_typing.final
+class ListMutesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_name", b"model_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMutesRequest: _TypeAlias = ListMutesRequest  # noqa: Y015
+
+@_typing.final
+class ListMutesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mutes(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.Mute]: ...
+    def __init__(
+        self,
+        *,
+        mutes: _abc.Iterable[_policy_pb2.Mute] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutes", b"mutes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMutesResponse: _TypeAlias = ListMutesResponse  # noqa: Y015
+
+@_typing.final
+class ListNotificationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    limit: _builtins.int
+    """Default 100."""
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit", "model_name", b"model_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___ListNotificationsRequest: _TypeAlias = ListNotificationsRequest  # noqa: Y015
+
+@_typing.final
+class Notification(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    WEBHOOK_NAME_FIELD_NUMBER: _builtins.int
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    ALERT_REVISION_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    DELIVERED_AT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    IS_GIVEN_UP_FIELD_NUMBER: _builtins.int
+    notification_id: _builtins.str
+    """Also the header "webhook-id": the same on every try."""
+    webhook_name: _builtins.str
+    alert_id: _builtins.str
+    alert_revision: _builtins.int
+    tries: _builtins.int
+    error: _builtins.str
+    """Why the last try failed; empty after a delivery."""
+    is_given_up: _builtins.bool
+    """No further try will be made."""
+    @_builtins.property
+    def delivered_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        notification_id: _builtins.str = ...,
+        webhook_name: _builtins.str = ...,
+        alert_id: _builtins.str = ...,
+        alert_revision: _builtins.int = ...,
+        tries: _builtins.int = ...,
+        delivered_at: _timestamp_pb2.Timestamp | None = ...,
+        error: _builtins.str = ...,
+        is_given_up: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delivered_at", b"_delivered_at", "delivered_at", b"delivered_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delivered_at", b"_delivered_at", "alert_id", b"alert_id", "alert_revision", b"alert_revision", "delivered_at", b"delivered_at", "error", b"error", "is_given_up", b"is_given_up", "notification_id", b"notification_id", "tries", b"tries", "webhook_name", b"webhook_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__delivered_at: _TypeAlias = _typing.Literal["delivered_at"]  # noqa: Y015
+    _WhichOneofArgType__delivered_at: _TypeAlias = _typing.Literal["_delivered_at", b"_delivered_at"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delivered_at) -> _WhichOneofReturnType__delivered_at | None: ...
+
+Global___Notification: _TypeAlias = Notification  # noqa: Y015
+
+@_typing.final
+class ListNotificationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notification]: ...
+    def __init__(
+        self,
+        *,
+        notifications: _abc.Iterable[Global___Notification] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notifications", b"notifications"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNotificationsResponse: _TypeAlias = ListNotificationsResponse  # noqa: Y015

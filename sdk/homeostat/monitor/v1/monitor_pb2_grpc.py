@@ -45,6 +45,56 @@ class MonitorServiceStub:
                 request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetModelHealthRequest.SerializeToString,
                 response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetModelHealthResponse.FromString,
                 _registered_method=True)
+        self.GetAlert = channel.unary_unary(
+                '/homeostat.monitor.v1.MonitorService/GetAlert',
+                request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetAlertRequest.SerializeToString,
+                response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetAlertResponse.FromString,
+                _registered_method=True)
+        self.GetPower = channel.unary_unary(
+                '/homeostat.monitor.v1.MonitorService/GetPower',
+                request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPowerRequest.SerializeToString,
+                response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPowerResponse.FromString,
+                _registered_method=True)
+        self.GetPolicy = channel.unary_unary(
+                '/homeostat.monitor.v1.MonitorService/GetPolicy',
+                request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPolicyRequest.SerializeToString,
+                response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPolicyResponse.FromString,
+                _registered_method=True)
+        self.SetPolicy = channel.unary_unary(
+                '/homeostat.monitor.v1.MonitorService/SetPolicy',
+                request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.SetPolicyRequest.SerializeToString,
+                response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.SetPolicyResponse.FromString,
+                _registered_method=True)
+        self.BacktestPolicy = channel.unary_stream(
+                '/homeostat.monitor.v1.MonitorService/BacktestPolicy',
+                request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.BacktestPolicyRequest.SerializeToString,
+                response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.BacktestPolicyResponse.FromString,
+                _registered_method=True)
+        self.AcknowledgeAlert = channel.unary_unary(
+                '/homeostat.monitor.v1.MonitorService/AcknowledgeAlert',
+                request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AcknowledgeAlertRequest.SerializeToString,
+                response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AcknowledgeAlertResponse.FromString,
+                _registered_method=True)
+        self.AssignAlert = channel.unary_unary(
+                '/homeostat.monitor.v1.MonitorService/AssignAlert',
+                request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AssignAlertRequest.SerializeToString,
+                response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AssignAlertResponse.FromString,
+                _registered_method=True)
+        self.MuteAlerts = channel.unary_unary(
+                '/homeostat.monitor.v1.MonitorService/MuteAlerts',
+                request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.MuteAlertsRequest.SerializeToString,
+                response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.MuteAlertsResponse.FromString,
+                _registered_method=True)
+        self.ListMutes = channel.unary_unary(
+                '/homeostat.monitor.v1.MonitorService/ListMutes',
+                request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListMutesRequest.SerializeToString,
+                response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListMutesResponse.FromString,
+                _registered_method=True)
+        self.ListNotifications = channel.unary_unary(
+                '/homeostat.monitor.v1.MonitorService/ListNotifications',
+                request_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListNotificationsRequest.SerializeToString,
+                response_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListNotificationsResponse.FromString,
+                _registered_method=True)
 
 
 class MonitorServiceServicer:
@@ -63,6 +113,70 @@ class MonitorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAlert(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPower(self, request, context):
+        """What the budget of false alarms buys: the smallest shift seen within so many events, per feature and segment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPolicy(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPolicy(self, request, context):
+        """Checked as a whole: INVALID_ARGUMENT names every part that is wrong. ABORTED where expected_revision is not the present one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BacktestPolicy(self, request, context):
+        """The production code over the ledger's past, before the policy is saved. Progress first, the result last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeAlert(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AssignAlert(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MuteAlerts(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMutes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNotifications(self, request, context):
+        """What was posted to webhooks, and what waits or failed, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MonitorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +189,56 @@ def add_MonitorServiceServicer_to_server(servicer, server):
                     servicer.GetModelHealth,
                     request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetModelHealthRequest.FromString,
                     response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetModelHealthResponse.SerializeToString,
+            ),
+            'GetAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAlert,
+                    request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetAlertRequest.FromString,
+                    response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetAlertResponse.SerializeToString,
+            ),
+            'GetPower': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPower,
+                    request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPowerRequest.FromString,
+                    response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPowerResponse.SerializeToString,
+            ),
+            'GetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicy,
+                    request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPolicyRequest.FromString,
+                    response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPolicyResponse.SerializeToString,
+            ),
+            'SetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPolicy,
+                    request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.SetPolicyRequest.FromString,
+                    response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.SetPolicyResponse.SerializeToString,
+            ),
+            'BacktestPolicy': grpc.unary_stream_rpc_method_handler(
+                    servicer.BacktestPolicy,
+                    request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.BacktestPolicyRequest.FromString,
+                    response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.BacktestPolicyResponse.SerializeToString,
+            ),
+            'AcknowledgeAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeAlert,
+                    request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AcknowledgeAlertRequest.FromString,
+                    response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AcknowledgeAlertResponse.SerializeToString,
+            ),
+            'AssignAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.AssignAlert,
+                    request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AssignAlertRequest.FromString,
+                    response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AssignAlertResponse.SerializeToString,
+            ),
+            'MuteAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.MuteAlerts,
+                    request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.MuteAlertsRequest.FromString,
+                    response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.MuteAlertsResponse.SerializeToString,
+            ),
+            'ListMutes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMutes,
+                    request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListMutesRequest.FromString,
+                    response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListMutesResponse.SerializeToString,
+            ),
+            'ListNotifications': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNotifications,
+                    request_deserializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListNotificationsRequest.FromString,
+                    response_serializer=homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListNotificationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +296,276 @@ class MonitorService:
             '/homeostat.monitor.v1.MonitorService/GetModelHealth',
             homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetModelHealthRequest.SerializeToString,
             homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetModelHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeostat.monitor.v1.MonitorService/GetAlert',
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetAlertRequest.SerializeToString,
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPower(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeostat.monitor.v1.MonitorService/GetPower',
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPowerRequest.SerializeToString,
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPowerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeostat.monitor.v1.MonitorService/GetPolicy',
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPolicyRequest.SerializeToString,
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.GetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeostat.monitor.v1.MonitorService/SetPolicy',
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.SetPolicyRequest.SerializeToString,
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.SetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BacktestPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/homeostat.monitor.v1.MonitorService/BacktestPolicy',
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.BacktestPolicyRequest.SerializeToString,
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.BacktestPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeostat.monitor.v1.MonitorService/AcknowledgeAlert',
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AcknowledgeAlertRequest.SerializeToString,
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AcknowledgeAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AssignAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeostat.monitor.v1.MonitorService/AssignAlert',
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AssignAlertRequest.SerializeToString,
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.AssignAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MuteAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeostat.monitor.v1.MonitorService/MuteAlerts',
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.MuteAlertsRequest.SerializeToString,
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.MuteAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMutes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeostat.monitor.v1.MonitorService/ListMutes',
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListMutesRequest.SerializeToString,
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListMutesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNotifications(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homeostat.monitor.v1.MonitorService/ListNotifications',
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListNotificationsRequest.SerializeToString,
+            homeostat_dot_monitor_dot_v1_dot_monitor__pb2.ListNotificationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,20 @@ class MonitorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MonitorServiceAsyncStub: ...
     ListAlerts: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.ListAlertsRequest, _monitor_pb2.ListAlertsResponse]
     GetModelHealth: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.GetModelHealthRequest, _monitor_pb2.GetModelHealthResponse]
+    GetAlert: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.GetAlertRequest, _monitor_pb2.GetAlertResponse]
+    GetPower: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.GetPowerRequest, _monitor_pb2.GetPowerResponse]
+    """What the budget of false alarms buys: the smallest shift seen within so many events, per feature and segment."""
+    GetPolicy: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.GetPolicyRequest, _monitor_pb2.GetPolicyResponse]
+    SetPolicy: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.SetPolicyRequest, _monitor_pb2.SetPolicyResponse]
+    """Checked as a whole: INVALID_ARGUMENT names every part that is wrong. ABORTED where expected_revision is not the present one."""
+    BacktestPolicy: _grpc.UnaryStreamMultiCallable[_monitor_pb2.BacktestPolicyRequest, _monitor_pb2.BacktestPolicyResponse]
+    """The production code over the ledger's past, before the policy is saved. Progress first, the result last."""
+    AcknowledgeAlert: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.AcknowledgeAlertRequest, _monitor_pb2.AcknowledgeAlertResponse]
+    AssignAlert: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.AssignAlertRequest, _monitor_pb2.AssignAlertResponse]
+    MuteAlerts: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.MuteAlertsRequest, _monitor_pb2.MuteAlertsResponse]
+    ListMutes: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.ListMutesRequest, _monitor_pb2.ListMutesResponse]
+    ListNotifications: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.ListNotificationsRequest, _monitor_pb2.ListNotificationsResponse]
+    """What was posted to webhooks, and what waits or failed, newest first."""
 
 @_typing.type_check_only
 class MonitorServiceAsyncStub(MonitorServiceStub):
@@ -43,6 +57,20 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAlerts: _aio.UnaryUnaryMultiCallable[_monitor_pb2.ListAlertsRequest, _monitor_pb2.ListAlertsResponse]  # type: ignore[assignment]
     GetModelHealth: _aio.UnaryUnaryMultiCallable[_monitor_pb2.GetModelHealthRequest, _monitor_pb2.GetModelHealthResponse]  # type: ignore[assignment]
+    GetAlert: _aio.UnaryUnaryMultiCallable[_monitor_pb2.GetAlertRequest, _monitor_pb2.GetAlertResponse]  # type: ignore[assignment]
+    GetPower: _aio.UnaryUnaryMultiCallable[_monitor_pb2.GetPowerRequest, _monitor_pb2.GetPowerResponse]  # type: ignore[assignment]
+    """What the budget of false alarms buys: the smallest shift seen within so many events, per feature and segment."""
+    GetPolicy: _aio.UnaryUnaryMultiCallable[_monitor_pb2.GetPolicyRequest, _monitor_pb2.GetPolicyResponse]  # type: ignore[assignment]
+    SetPolicy: _aio.UnaryUnaryMultiCallable[_monitor_pb2.SetPolicyRequest, _monitor_pb2.SetPolicyResponse]  # type: ignore[assignment]
+    """Checked as a whole: INVALID_ARGUMENT names every part that is wrong. ABORTED where expected_revision is not the present one."""
+    BacktestPolicy: _aio.UnaryStreamMultiCallable[_monitor_pb2.BacktestPolicyRequest, _monitor_pb2.BacktestPolicyResponse]  # type: ignore[assignment]
+    """The production code over the ledger's past, before the policy is saved. Progress first, the result last."""
+    AcknowledgeAlert: _aio.UnaryUnaryMultiCallable[_monitor_pb2.AcknowledgeAlertRequest, _monitor_pb2.AcknowledgeAlertResponse]  # type: ignore[assignment]
+    AssignAlert: _aio.UnaryUnaryMultiCallable[_monitor_pb2.AssignAlertRequest, _monitor_pb2.AssignAlertResponse]  # type: ignore[assignment]
+    MuteAlerts: _aio.UnaryUnaryMultiCallable[_monitor_pb2.MuteAlertsRequest, _monitor_pb2.MuteAlertsResponse]  # type: ignore[assignment]
+    ListMutes: _aio.UnaryUnaryMultiCallable[_monitor_pb2.ListMutesRequest, _monitor_pb2.ListMutesResponse]  # type: ignore[assignment]
+    ListNotifications: _aio.UnaryUnaryMultiCallable[_monitor_pb2.ListNotificationsRequest, _monitor_pb2.ListNotificationsResponse]  # type: ignore[assignment]
+    """What was posted to webhooks, and what waits or failed, newest first."""
 
 class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the monitor knows. It commands nobody."""
@@ -60,5 +88,79 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _monitor_pb2.GetModelHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_monitor_pb2.GetModelHealthResponse, _abc.Awaitable[_monitor_pb2.GetModelHealthResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetAlert(
+        self,
+        request: _monitor_pb2.GetAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_pb2.GetAlertResponse, _abc.Awaitable[_monitor_pb2.GetAlertResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetPower(
+        self,
+        request: _monitor_pb2.GetPowerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_pb2.GetPowerResponse, _abc.Awaitable[_monitor_pb2.GetPowerResponse]]:
+        """What the budget of false alarms buys: the smallest shift seen within so many events, per feature and segment."""
+
+    @_abc_1.abstractmethod
+    def GetPolicy(
+        self,
+        request: _monitor_pb2.GetPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_pb2.GetPolicyResponse, _abc.Awaitable[_monitor_pb2.GetPolicyResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetPolicy(
+        self,
+        request: _monitor_pb2.SetPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_pb2.SetPolicyResponse, _abc.Awaitable[_monitor_pb2.SetPolicyResponse]]:
+        """Checked as a whole: INVALID_ARGUMENT names every part that is wrong. ABORTED where expected_revision is not the present one."""
+
+    @_abc_1.abstractmethod
+    def BacktestPolicy(
+        self,
+        request: _monitor_pb2.BacktestPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_monitor_pb2.BacktestPolicyResponse], _abc.AsyncIterator[_monitor_pb2.BacktestPolicyResponse]]:
+        """The production code over the ledger's past, before the policy is saved. Progress first, the result last."""
+
+    @_abc_1.abstractmethod
+    def AcknowledgeAlert(
+        self,
+        request: _monitor_pb2.AcknowledgeAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_pb2.AcknowledgeAlertResponse, _abc.Awaitable[_monitor_pb2.AcknowledgeAlertResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AssignAlert(
+        self,
+        request: _monitor_pb2.AssignAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_pb2.AssignAlertResponse, _abc.Awaitable[_monitor_pb2.AssignAlertResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def MuteAlerts(
+        self,
+        request: _monitor_pb2.MuteAlertsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_pb2.MuteAlertsResponse, _abc.Awaitable[_monitor_pb2.MuteAlertsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListMutes(
+        self,
+        request: _monitor_pb2.ListMutesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_pb2.ListMutesResponse, _abc.Awaitable[_monitor_pb2.ListMutesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListNotifications(
+        self,
+        request: _monitor_pb2.ListNotificationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_pb2.ListNotificationsResponse, _abc.Awaitable[_monitor_pb2.ListNotificationsResponse]]:
+        """What was posted to webhooks, and what waits or failed, newest first."""
 
 def add_MonitorServiceServicer_to_server(servicer: MonitorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
