@@ -14,6 +14,9 @@ class Cause(StrEnum):
     DATA_BREAK = "data_break"
     COVARIATE = "covariate"
     CONCEPT = "concept"
+    LABEL_SHIFT = "label_shift"
+    NEW_VERSION = "new_version"
+    INFRASTRUCTURE = "infrastructure"
 
 
 # More rows than this outside of everything the reference knows: another unit, source or season.

@@ -21,6 +21,16 @@ class Rule(StrEnum):
     MISSING_VALUES = "missing_values"
     UNSEEN_VALUES = "unseen_values"
     PREDICTION = "prediction"
+    OUT_OF_RANGE = "out_of_range"
+    STUCK = "stuck"
+    DUPLICATES = "duplicates"
+    ARRIVAL_RATE = "arrival_rate"
+    CORRELATION = "correlation"
+    CONCEPT = "concept"
+    ESTIMATED_PERFORMANCE = "estimated_performance"
+    LABEL_DELAY = "label_delay"
+    LABEL_COVERAGE = "label_coverage"
+    POLICY = "policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,14 @@ class Finding:
     is_breach: bool
     # Share of rows outside of the range of numbers that the reference knows.
     out_of_range: float = 0.0
+    # A policy's segment; empty for all rows.
+    segment: str = ""
+    # Of a correlation the other feature.
+    other_feature: str = ""
+    # Where the span that was judged begins, where that is not the window's own start.
+    since_us: int | None = None
+    # How likely chance alone makes as much of it; None where that is not known.
+    p_value: float | None = None
 
     @property
     def excess(self) -> float:

@@ -1,0 +1,1 @@
+"""Segments: some of the rows, named by an expression or found by their error and drift."""
