@@ -10,19 +10,30 @@ from homeostat.monitor.v1.monitor_pb2 import (
     ListAlertsRequest,
     ListAlertsResponse,
 )
-from homeostat.monitor.v1.monitor_pb2_grpc import (
-    MonitorServiceServicer,
-    add_MonitorServiceServicer_to_server,
-)
+from homeostat.monitor.v1.monitor_pb2_grpc import add_MonitorServiceServicer_to_server
 from homeostat_kit.auth import Roles, roles_of
 from homeostat_monitor.alert_messages import message_of
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.losses import LossWatch
+from homeostat_monitor.grpc_api_alerts import AlertsApi
+from homeostat_monitor.grpc_api_policies import PoliciesApi
 from homeostat_monitor.ports import Standing
 from homeostat_monitor.store import Reader
 
 SERVICE_NAME = "homeostat.monitor.v1.MonitorService"
-ROLES: Roles = roles_of(SERVICE_NAME, read=["ListAlerts", "GetModelHealth"])
+ROLES: Roles = roles_of(
+    SERVICE_NAME,
+    read=[
+        "ListAlerts",
+        "GetModelHealth",
+        "GetAlert",
+        "GetPower",
+        "GetPolicy",
+        "ListMutes",
+        "ListNotifications",
+    ],
+    manage=["SetPolicy", "BacktestPolicy", "AcknowledgeAlert", "AssignAlert", "MuteAlerts"],
+)
 # Tallies worth a sentence, and how it begins.
 _REMARKED = {
     "late_rows": "predictions came after their window was closed and were not judged",
@@ -35,7 +46,7 @@ _REMARKED = {
 }
 
 
-class MonitorServicer(MonitorServiceServicer):
+class MonitorServicer(AlertsApi, PoliciesApi):
     """Answers from the database."""
 
     def __init__(self, reader: Reader) -> None:
