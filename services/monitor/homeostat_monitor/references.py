@@ -12,6 +12,7 @@ from homeostat_monitor.blocks import InputSpec, Schema
 from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.errors import UnusableReference
 from homeostat_monitor.domain.reference import Holdout, ReferenceRows
+from homeostat_monitor.domain.truths import Truths
 
 # A profile is read once in a version's life: threads would only hold memory.
 pa.set_cpu_count(1)
@@ -48,7 +49,12 @@ def _holdout(table: pa.Table) -> Holdout:
     events = _times(table, reference.EVENT_TIME)[honest]
     order = np.lexsort((losses, events, known_at))
     order = order[np.isfinite(losses[order])]
-    return Holdout(losses[order], known_at[order])
+    scores, decisions, truths = (
+        _floats(table[name])[honest][order]
+        for name in (reference.SCORE, reference.DECISION, reference.TRUTH)
+    )
+    rows = Truths(known_at[order], events[order], losses[order], scores, decisions, truths)
+    return Holdout(losses[order], known_at[order], rows)
 
 
 def _times(table: pa.Table, name: str) -> Any:

@@ -15,6 +15,7 @@ from homeostat_monitor.domain.bins import (
     number_bins,
 )
 from homeostat_monitor.domain.sums import SCORE, Counts, Layout, Rows, count, layout_of
+from homeostat_monitor.domain.truths import Truths
 
 Floats = NDArray[np.float64]
 Micros = NDArray[np.int64]
@@ -31,6 +32,8 @@ class Holdout:
 
     losses: Floats
     known_at_us: Micros
+    # The same rows with scores, decisions and truths; None where only losses are known.
+    rows: Truths | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,13 @@
 """First truths as the judges of performance take them: columns of equal length, in order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from homeostat_monitor.domain.judges import Finding
 
 Micros = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -26,3 +30,22 @@ class Truths:
 
     def __len__(self) -> int:
         return len(self.known_at_us)
+
+
+class Task(StrEnum):
+    """What a version predicts. The names are stored."""
+
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    REGRESSION = "regression"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a judge of truths found at one moment; all it judges, breaches and others."""
+
+    # Known-at time of the truth at which was looked, and how many truths were fed with it: many
+    # may share one time.
+    at_us: int
+    fed: int
+    findings: Sequence[Finding]
