@@ -56,6 +56,9 @@ class Finding:
     since_us: int | None = None
     # How likely chance alone makes as much of it; None where that is not known.
     p_value: float | None = None
+    # Of a policy's threshold: the name of its rule, and whether it is the critical one.
+    policy_rule: str = ""
+    is_critical: bool = False
 
     @property
     def excess(self) -> float:
