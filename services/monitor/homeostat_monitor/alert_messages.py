@@ -68,6 +68,9 @@ def message_of(alert: Alert) -> pb.Alert:
         remedies=alert.remedies,
         revision=alert.revision,
         occurred_at=_timestamp(alert.moment.occurred_us),
+        acknowledged_by=alert.acknowledged_by,
+        assigned_to=alert.assigned_to,
+        is_muted=alert.is_muted,
     )
 
 

@@ -76,6 +76,11 @@ class Alert:
     calm_windows: int = 0
     # Runs that ended without a better model while it was open.
     runs_without_candidate: int = 0
+    # Who said that they have seen it, and who shall look at it; empty: nobody yet.
+    acknowledged_by: str = ""
+    assigned_to: str = ""
+    # Muted or throttled: told on the topic, but to no webhook.
+    is_muted: bool = False
 
     @property
     def is_open(self) -> bool:
