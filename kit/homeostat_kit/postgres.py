@@ -192,9 +192,9 @@ def migrations(package: str) -> list[Migration]:
 
 
 @lru_cache
-def queries(package: str) -> Mapping[str, str]:
-    """The blocks of the package's ``sql/queries.sql`` by the names in their "-- name: x" lines."""
-    text = (resources.files(package) / "sql" / "queries.sql").read_text("utf-8")
+def queries(package: str, file: str = "queries.sql") -> Mapping[str, str]:
+    """The blocks of the package's ``sql/<file>`` by the names in their "-- name: x" lines."""
+    text = (resources.files(package) / "sql" / file).read_text("utf-8")
     parts = re.split(r"^-- name: *(\w+) *$", text, flags=re.MULTILINE)
     named = dict(zip(parts[1::2], (each.strip() for each in parts[2::2]), strict=True))
     if len(named) != len(parts[1::2]):
