@@ -77,6 +77,7 @@ class ReferenceCounts:
         self.layout: Layout = layout_of(bins, number_bins(NumberColumn(scores)))
         self._reference = reference
         self._scores = scores
+        self._honest = honest
         self._halves, rest = self._count_halves()
         self.sums = self._halves.sum(axis=0) + rest
         self._score_halves, rest = self._count_score_halves()
@@ -108,6 +109,26 @@ class ReferenceCounts:
         for name, column in self._reference.features.items():
             if isinstance(column, CategoryColumn):
                 yield name, *known_codes(column)
+
+    def numbers(self) -> Iterator[tuple[str, Floats]]:
+        """Each number feature with its values, NaN where null."""
+        for name, column in self._reference.features.items():
+            if isinstance(column, NumberColumn):
+                values = column.values.astype(np.float64)
+                if column.nulls is not None:
+                    values[column.nulls] = np.nan
+                yield name, values
+
+    @property
+    def event_times_us(self) -> Micros:
+        """Of every row, in the reference's order."""
+        return self._reference.event_times_us
+
+    def grouped(self, groups: NDArray[np.intp], group_count: int) -> Counts:
+        """Sums of any groups of the rows; scores are those of honest rows, the others null."""
+        scores = np.where(self._honest, self._reference.scores, np.nan)
+        columns = tuple(self._reference.features.values())
+        return count(self.layout, Rows(groups, group_count, columns, scores))
 
     def _count_halves(self) -> tuple[Counts, Counts]:
         """Sums of halves of the smallest blocks, and of the rows that are left over."""
