@@ -38,6 +38,8 @@ def reference_rows(parquet: bytes, schema: Schema) -> ReferenceRows:
         scores=_floats(table[reference.SCORE]),
         is_holdout=pc.fill_null(table[reference.IS_HOLDOUT], False).to_numpy(),
         holdout=_holdout(table),
+        truths=_floats(table[reference.TRUTH]),
+        decisions=_floats(table[reference.DECISION]),
     )
 
 

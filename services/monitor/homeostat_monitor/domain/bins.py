@@ -5,7 +5,7 @@ the reference leaves empty, so no marker value is needed that real data could co
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,13 @@ class NumberBins:
     """Quantile bins, own bins for frequent single values, one bin on either side of the range."""
 
     edges: NDArray[Any]
+    # The edges, and NaN after them: the search itself then takes NaN for null.
+    _search: NDArray[Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        kind = self.edges.dtype
+        last = np.array([np.nan], dtype=kind if kind.kind == "f" else np.float64)
+        object.__setattr__(self, "_search", np.concatenate([self.edges, last]))
 
     @property
     def width(self) -> int:
@@ -67,12 +74,7 @@ class NumberBins:
         """The bin of every row."""
         if not isinstance(column, NumberColumn):
             raise TypeError("texts where numbers were expected")
-        values = column.values
-        bins = np.searchsorted(self.edges, values, side="right")
-        if values.dtype.kind == "f":
-            missing = np.isnan(values)
-            if missing.any():
-                bins[missing] = self.width
+        bins = self._search.searchsorted(column.values, side="right")
         if column.nulls is not None:
             bins[column.nulls] = self.width
         return bins
@@ -102,7 +104,7 @@ class CategoryBins:
             raise TypeError("numbers where texts were expected")
         get, unseen = self.table.get, self.unseen
         bin_of = np.fromiter(
-            (get(text, unseen) if text else self.width for text in column.dictionary),
+            [get(text, unseen) if text else self.width for text in column.dictionary],
             dtype=np.intp,
             count=len(column.dictionary),
         )
@@ -152,6 +154,14 @@ def bins_of(column: ColumnValues) -> Bins:
     if isinstance(column, NumberColumn):
         return number_bins(column)
     return category_bins(column)
+
+
+def taken(column: ColumnValues, rows: Mask) -> ColumnValues:
+    """The column's rows of a mask, in their order."""
+    nulls = None if column.nulls is None else column.nulls[rows]
+    if isinstance(column, NumberColumn):
+        return NumberColumn(column.values[rows], nulls)
+    return CategoryColumn(column.codes[rows], column.dictionary, nulls)
 
 
 def known_codes(column: CategoryColumn) -> tuple[Ints, Mask]:

@@ -13,8 +13,11 @@ from homeostat_monitor.domain.bins import (
     bins_of,
     known_codes,
     number_bins,
+    taken,
 )
-from homeostat_monitor.domain.sums import SCORE, Counts, Layout, Rows, count, layout_of
+from homeostat_monitor.domain.layout import SCORE, Counts, Layout, layout_of
+from homeostat_monitor.domain.pairs import extras_of
+from homeostat_monitor.domain.sums import Rows, count
 from homeostat_monitor.domain.truths import Truths
 
 Floats = NDArray[np.float64]
@@ -22,6 +25,8 @@ Micros = NDArray[np.int64]
 
 # Fewer hold-out rows than this say too little of the scores' distribution.
 _FEWEST_HOLDOUT_SCORES = 500
+# More distinct truths than this are no classes.
+_MOST_CLASSES = 20
 # Block sizes are tried by doubling from here, up to a quarter of the reference.
 _SMALLEST_BLOCK = 100
 
@@ -45,10 +50,25 @@ class ReferenceRows:
     scores: Floats
     is_holdout: NDArray[np.bool_]
     holdout: Holdout
+    # Class index or value per row, NaN where unknown; None: not told.
+    truths: Floats | None = None
+    decisions: Floats | None = None
 
     @property
     def rows(self) -> int:
         return len(self.event_times_us)
+
+    def only(self, rows: NDArray[np.bool_]) -> "ReferenceRows":
+        """The rows of a mask, in their order; the hold-out's losses stay whole."""
+        return ReferenceRows(
+            event_times_us=self.event_times_us[rows],
+            features={name: taken(each, rows) for name, each in self.features.items()},
+            scores=self.scores[rows],
+            is_holdout=self.is_holdout[rows],
+            holdout=self.holdout,
+            truths=None if self.truths is None else self.truths[rows],
+            decisions=None if self.decisions is None else self.decisions[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +82,15 @@ class Blocks:
 class ReferenceCounts:
     """Everything the judges calibrate on, counted once."""
 
-    def __init__(self, reference: ReferenceRows) -> None:
+    def __init__(
+        self,
+        reference: ReferenceRows,
+        *,
+        rows: NDArray[np.bool_] | None = None,
+        layout: Layout | None = None,
+    ) -> None:
+        """``rows`` keeps only those (a segment), ``layout`` counts in another's bins."""
+        reference = reference if rows is None else reference.only(rows)
         self.rows = reference.rows
         self.features = tuple(reference.features)
         # A model is surer of rows it was trained on: scores are compared with honest ones.
@@ -72,16 +100,70 @@ class ReferenceCounts:
             honest = np.isfinite(reference.scores)
             self.score_rows = int(honest.sum())
         self.scores_are_honest = bool(reference.is_holdout[honest].all())
+        self._honest = honest
         scores = reference.scores[honest]
-        bins = {name: bins_of(column) for name, column in reference.features.items()}
-        self.layout: Layout = layout_of(bins, number_bins(NumberColumn(scores)))
+        self.layout: Layout = layout or _layout(reference, scores)
         self._reference = reference
         self._scores = scores
-        self._honest = honest
         self._halves, rest = self._count_halves()
+        # The scores' own bins are empty here: see score_sums.
         self.sums = self._halves.sum(axis=0) + rest
         self._score_halves, rest = self._count_score_halves()
         self.score_sums = self._score_halves.sum(axis=0) + rest
+
+    @property
+    def whole(self) -> Counts:
+        """The reference as one row of sums; the scores' bins hold the honest rows'."""
+        sums: Counts = self.sums.copy()
+        at = self.layout.names.index(SCORE)
+        start, width = self.layout.starts[at], self.layout.bins[at].width
+        sums[start : start + width] = self.score_sums
+        sums[start + width] = 0
+        return sums
+
+    def classes(self) -> Floats:
+        """The distinct truths, ascending; empty where they are unknown or no classes."""
+        truths = self._reference.truths
+        if truths is None:
+            return np.empty(0)
+        found = np.unique(truths[np.isfinite(truths)])
+        are_classes = len(found) <= _MOST_CLASSES and bool((found == np.rint(found)).all())
+        return found if are_classes else np.empty(0)
+
+    def sums_by_class(self) -> Counts | None:
+        """Sums of the rows of each of ``classes``, [classes, width]; None without classes."""
+        classes, truths = self.classes(), self._reference.truths
+        if truths is None or not len(classes):
+            return None
+        groups = np.where(np.isfinite(truths), np.searchsorted(classes, truths), len(classes))
+        columns = tuple(self._reference.features.values())
+        scores = np.where(self._honest, self._reference.scores, np.nan)
+        rows = Rows(groups.astype(np.intp), len(classes) + 1, columns, scores)
+        return count(self.layout, rows)[:-1]
+
+    def pair_variances(self) -> Floats:
+        """The variance of each watched pair's product of scores over rows where both are."""
+        extras = self.layout.extras
+        found = []
+        for pair in extras.pairs:
+            (a, has_a), (b, has_b) = (self._scored(name) for name in pair)
+            products = (a * b)[has_a & has_b].astype(np.float64)
+            found.append(float(products.var()) if len(products) else 0.0)
+        return np.array(found)
+
+    def singletons(self, name: str) -> int:
+        """How many texts of a category the reference has exactly once (Good-Turing)."""
+        column = self._reference.features[name]
+        if not isinstance(column, CategoryColumn):
+            return 0
+        codes, present = known_codes(column)
+        return int((np.bincount(codes[present]) == 1).sum()) if present.any() else 0
+
+    def _scored(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        bins = self.layout.bins[self.layout.names.index(name)]
+        places = bins.assign(self._reference.features[name])
+        scores = np.array([*self.layout.extras.scores[name], 0], dtype=np.int64)
+        return scores[places], places != bins.width
 
     def block_sizes(self, rows: int) -> Iterator[int]:
         """Row counts at which ``rows`` rows give at least seven half-overlapping blocks."""
@@ -134,7 +216,7 @@ class ReferenceCounts:
         """Sums of halves of the smallest blocks, and of the rows that are left over."""
         groups, whole = _whole_blocks(self.rows, _SMALLEST_BLOCK // 2)
         columns = tuple(self._reference.features.values())
-        rows = Rows(groups, whole + 1, columns, np.zeros(self.rows))
+        rows = Rows(groups, whole + 1, columns, np.full(self.rows, np.nan))
         sums = count(self.layout, rows)
         return sums[:whole], sums[whole]
 
@@ -146,6 +228,12 @@ class ReferenceCounts:
         flat = np.bincount(places, minlength=shape[0] * shape[1])
         histogram = flat.reshape(shape)[:, : bins.width].astype(np.int64)
         return histogram[:whole], histogram[whole]
+
+
+def _layout(reference: ReferenceRows, scores: Floats) -> Layout:
+    bins = {name: bins_of(column) for name, column in reference.features.items()}
+    extras = extras_of(reference.features, bins)
+    return layout_of(bins, number_bins(NumberColumn(scores)), extras)
 
 
 def _whole_blocks(total: int, rows: int) -> tuple[NDArray[np.intp], int]:

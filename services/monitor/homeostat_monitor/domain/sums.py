@@ -1,97 +1,43 @@
-"""Sums of a window: one histogram per feature and one of the scores, in one row of numbers.
+"""Sums of a window: histograms, moments, products of pairs and a sketch of whole rows, all in one
+row of whole numbers.
 
-Sums of parts add up to the sums of the whole, in any order: that is all the judges need.
+Sums of parts add up to the sums of the whole, in any order: that is all the detectors need.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import Bins, CategoryBins, ColumnValues, NumberColumn
-from homeostat_monitor.domain.errors import CorruptState
+from homeostat_monitor.domain.bins import ColumnValues, NumberColumn
+from homeostat_monitor.domain.layout import (
+    BUCKETS,
+    MOST_DEVIATIONS,
+    SCORE,
+    STEPS,
+    Counts,
+    Extras,
+    Floats,
+    Layout,
+    layout_of,
+    score_table,
+)
 
-Counts = NDArray[np.int64]
+__all__ = ["SCORE", "Counter", "Counts", "Extras", "Layout", "Rows", "count", "layout_of"]
 
-# Under this name the scores are summed like a feature.
-SCORE = "homeostat.score"
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Which numbers of a row of sums belong to which feature. Place 0 is the row count."""
-
-    names: tuple[str, ...]
-    bins: tuple[Bins, ...]
-    starts: tuple[int, ...]
-    width: int
-    # Changes with anything that would make stored sums mean something else.
-    fingerprint: str
-
-    def histogram(self, name: str, sums: Counts) -> Counts:
-        """The feature's bins without the null bin."""
-        at = self.names.index(name)
-        return sums[..., self.starts[at] : self.starts[at] + self.bins[at].width]
-
-    def nulls(self, name: str, sums: Counts) -> Counts:
-        """How many rows lacked the feature."""
-        at = self.names.index(name)
-        return np.asarray(sums[..., self.starts[at] + self.bins[at].width])
-
-    def unseen(self, name: str, sums: Counts) -> Counts:
-        """How many rows had a text that the reference never had; 0 for numbers."""
-        at = self.names.index(name)
-        bins = self.bins[at]
-        if isinstance(bins, CategoryBins):
-            return np.asarray(sums[..., self.starts[at] + bins.unseen])
-        return np.zeros_like(sums[..., 0])
-
-    def out_of_range(self, name: str, sums: Counts) -> int:
-        """How many rows had a number outside the reference's range; 0 for texts."""
-        at = self.names.index(name)
-        bins = self.bins[at]
-        if isinstance(bins, CategoryBins):
-            return 0
-        return int(sum(sums[self.starts[at] + place] for place in bins.outside))
-
-    def empty(self) -> Counts:
-        """The sums of no rows."""
-        return np.zeros(self.width, dtype=np.int64)
-
-    def to_bytes(self, sums: Counts) -> bytes:
-        """Little-endian int64."""
-        return sums.astype("<i8").tobytes()
-
-    def from_bytes(self, data: bytes) -> Counts:
-        """The opposite of to_bytes; CorruptState where the length is another."""
-        if len(data) != self.width * 8:
-            raise CorruptState(f"sums have {len(data)} bytes, the layout needs {self.width * 8}")
-        return np.frombuffer(data, dtype="<i8").astype(np.int64)
-
-
-def layout_of(features: Mapping[str, Bins], scores: Bins) -> Layout:
-    """The row of sums for these features, in their order, then the scores."""
-    bins = (*features.values(), scores)
-    names = (*features, SCORE)
-    ends = list(accumulate((each.width + 1 for each in bins), initial=1))
-    digest = hashlib.sha256(b"sums-1")
-    for name, each in zip(names, bins, strict=True):
-        digest.update(name.encode() + b"\x00" + _bins_text(each) + b"\x01")
-    return Layout(names, bins, tuple(ends[:-1]), ends[-1], digest.hexdigest()[:16])
-
-
-def _bins_text(bins: Bins) -> bytes:
-    if isinstance(bins, CategoryBins):
-        return repr(sorted(bins.table.items())).encode()
-    return bins.edges.astype(np.float64).tobytes()
+Places = NDArray[np.intp]
+# Rows summed at a time: what they need stays in the cache, and sums of squares exact in floats.
+_CHUNK = 8192
+_MOST_STEPS = float(MOST_DEVIATIONS * STEPS)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FOLD = np.uint64(29)
+_TOP = np.uint64(64 - (BUCKETS - 1).bit_length())
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of one version: when each happens, which sum it belongs to, and its columns."""
+    """Rows of one version: which sum each belongs to, and its columns."""
 
     # For every row the index of its sum, 0 .. groups - 1.
     groups: NDArray[np.intp]
@@ -101,17 +47,129 @@ class Rows:
     scores: NDArray[np.float64]
 
 
+class Counter:
+    """Sums rows of one layout; it may be kept and is safe to share."""
+
+    def __init__(self, layout: Layout) -> None:
+        extras = layout.extras
+        at = {name: number for number, name in enumerate(layout.names)}
+        self._layout = layout
+        self._histograms = layout.moments_start
+        self._starts = np.array(layout.starts, dtype=np.intp)[:, None]
+        self._null_places = np.array(
+            [start + bins.width for start, bins in zip(layout.starts, layout.bins, strict=True)],
+            dtype=np.intp,
+        )[:, None]
+        self._numbers = [at[name] for name in extras.scales]
+        scales = np.array(list(extras.scales.values())).reshape(-1, 2)
+        self._means = scales[:, :1]
+        self._factors = STEPS / scales[:, 1:]
+        self._left = np.array([at[a] for a, _ in extras.pairs], dtype=np.intp)
+        self._right = np.array([at[b] for _, b in extras.pairs], dtype=np.intp)
+        self._scores = score_table(layout).astype(np.float64)
+        # Odd multipliers, one per feature, so that swapped columns are other rows.
+        odd = np.arange(1, len(layout.names), dtype=np.uint64) * _GOLDEN
+        self._multipliers = (odd | np.uint64(1))[:, None]
+
+    def count(self, rows: Rows) -> Counts:
+        """One row of sums per group; [groups, width]."""
+        layout, total = self._layout, rows.group_count
+        columns = (*rows.columns, NumberColumn(rows.scores))
+        places = np.empty((len(columns), len(rows.groups)), dtype=np.intp)
+        for number, (bins, column) in enumerate(zip(layout.bins, columns, strict=True)):
+            places[number] = bins.assign(column)
+        places += self._starts
+        sums = np.zeros((total, layout.width), dtype=np.int64)
+        sums[:, 0] = np.bincount(rows.groups, minlength=total)
+        for start in range(0, len(rows.groups), _CHUNK):
+            cut = slice(start, start + _CHUNK)
+            self._add(sums, places[:, cut], rows, cut)
+        return sums
+
+    def _add(self, sums: Counts, places: Places, rows: Rows, cut: slice) -> None:
+        groups, total = rows.groups[cut], rows.group_count
+        sums[:, 1 : self._histograms] += _tally(places, groups, self._histograms, total)[:, 1:]
+        layout = self._layout
+        weights = []
+        values = self._values(rows, cut)
+        if self._numbers:
+            weights.append(self._steps(values, places))
+        if len(self._left):
+            weights.append(self._products(places))
+        if weights:
+            stop = layout.sketch_start
+            stacked = weights[0] if len(weights) == 1 else np.concatenate(weights)
+            sums[:, self._histograms : stop] += _added(stacked, groups, total)
+        if layout.extras.has_sketch:
+            buckets = self._buckets(values, places)[None, :]
+            sums[:, layout.sketch_start :] += _tally(buckets, groups, BUCKETS, total)
+
+    def _values(self, rows: Rows, cut: slice) -> Floats:
+        """The number features' values, [numbers, rows]."""
+        values = np.empty((len(self._numbers), len(rows.groups[cut])))
+        for place, number in enumerate(self._numbers):
+            column = rows.columns[number]
+            if not isinstance(column, NumberColumn):
+                raise TypeError("texts where numbers were expected")
+            values[place] = column.values[cut]
+        return values
+
+    def _steps(self, values: Floats, places: Places) -> Floats:
+        """Whole steps from the mean and their squares, in turn; nulls add nothing."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            steps = (values - self._means) * self._factors
+        steps[places[self._numbers] == self._null_places[self._numbers]] = 0.0
+        np.rint(steps, out=steps)
+        np.minimum(steps, _MOST_STEPS, out=steps)
+        np.maximum(steps, -_MOST_STEPS, out=steps)
+        both = np.empty((2 * len(steps), steps.shape[1]))
+        both[0::2] = steps
+        both[1::2] = steps * steps
+        return both
+
+    def _products(self, places: Places) -> Floats:
+        """Whether both are present, and the product of their scores, in turn."""
+        scores = self._scores[places]
+        present = places != self._null_places
+        both = np.empty((2 * len(self._left), places.shape[1]))
+        both[0::2] = present[self._left] & present[self._right]
+        # The score of a null is 0.
+        both[1::2] = scores[self._left] * scores[self._right]
+        return both
+
+    def _buckets(self, values: Floats, places: Places) -> Places:
+        """A hash of every row's inputs. Texts enter by their bin, numbers by all their bits."""
+        words = places[:-1].astype(np.uint64)
+        if self._numbers:
+            bits = values.view(np.uint64)
+            numbers = bits ^ (bits >> _FOLD)
+            # A null is a null, whatever stands there.
+            nulls = places[self._numbers] == self._null_places[self._numbers]
+            words[self._numbers] = np.where(nulls, np.uint64(0), numbers)
+        mixed = (words * self._multipliers).sum(axis=0, dtype=np.uint64)
+        mixed = (mixed ^ (mixed >> _FOLD)) * _GOLDEN
+        buckets: Places = (mixed >> _TOP).astype(np.intp)
+        return buckets
+
+
 def count(layout: Layout, rows: Rows) -> Counts:
     """One row of sums per group."""
-    total = rows.group_count
-    sums = np.zeros((total, layout.width), dtype=np.int64)
-    sums[:, 0] = np.bincount(rows.groups, minlength=total)
-    columns = (*rows.columns, NumberColumn(rows.scores))
-    for bins, start, column in zip(layout.bins, layout.starts, columns, strict=True):
-        width = bins.width + 1
-        places = bins.assign(column)
-        if total > 1:
-            places = places + rows.groups * width
-        histogram = np.bincount(places, minlength=total * width)
-        sums[:, start : start + width] = histogram.reshape(total, width)
-    return sums
+    return Counter(layout).count(rows)
+
+
+def _tally(places: Places, groups: Places, width: int, total: int) -> Counts:
+    """How often each place occurs per group; [total, width]."""
+    if total > 1:
+        places = places + groups * width
+    return np.bincount(places.ravel(), minlength=total * width).reshape(total, width)
+
+
+def _added(weights: Floats, groups: Places, total: int) -> Counts:
+    """Sums of whole numbers per group, exact below 2**53; [total, weights]."""
+    kinds = len(weights)
+    if total == 1:
+        return weights.sum(axis=1, dtype=np.float64).astype(np.int64)[None, :]
+    flat = groups + np.arange(kinds)[:, None] * total
+    sums = np.bincount(flat.ravel(), weights.ravel(), minlength=kinds * total)
+    whole: Counts = sums.astype(np.int64)
+    return whole.reshape(kinds, total).T

@@ -1,0 +1,151 @@
+"""Which features depend on each other in the reference, and how that is summed cheaply.
+
+Every bin of a feature has one small whole number, its score; the sum of products of two features'
+scores over rows says whether they still depend on each other as they did. A number's score is the
+centred mid-rank of its bin (so the mean product is Spearman's correlation of binned values); a
+text's is the direction in which the other features differ most between texts (the first component
+of a correspondence analysis: Greenacre, "Correspondence Analysis in Practice").
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.domain.bins import Bins, CategoryBins, ColumnValues
+from homeostat_monitor.domain.layout import Extras
+
+Floats = NDArray[np.float64]
+
+# One deviation of a score; small, so that sums of squares of products stay exact.
+_UNIT = 64
+_MOST_DEVIATIONS = 4.0
+# Pairs that are watched: products cost about as much as a feature each.
+_MOST_PAIRS = 12
+# A weaker dependence is not seen to break before thousands of rows.
+_WEAKEST = 0.15
+# A text's mean is drawn towards none as if so many more rows had been seen.
+_SHRINK_ROWS = 50.0
+# Rows looked at to find the dependences.
+_MOST_ROWS = 50_000
+
+
+def extras_of(features: Mapping[str, ColumnValues], bins: Mapping[str, Bins]) -> Extras:
+    """Scales, scores and pairs from the reference's columns; the same columns give the same."""
+    rows = _sampled(features)
+    places = {name: bins[name].assign(column)[rows] for name, column in features.items()}
+    numbers = [name for name, each in bins.items() if not isinstance(each, CategoryBins)]
+    scores = {name: _mid_ranks(places[name], bins[name].width) for name in numbers}
+    known = {name: _standard(scores[name][places[name]]) for name in numbers}
+    texts = {
+        name: _first_component(name, places, bins, known) for name in bins if name not in numbers
+    }
+    scores |= texts
+    whole = {
+        name: np.append(np.rint(_UNIT * scores[name][:-1]), 0.0).astype(np.int64) for name in bins
+    }
+    return Extras(
+        scales={name: _scale(features[name]) for name in numbers},
+        scores={name: tuple(int(each) for each in whole[name][:-1]) for name in bins},
+        pairs=_strongest({name: whole[name][places[name]] for name in bins}),
+    )
+
+
+def _sampled(features: Mapping[str, ColumnValues]) -> NDArray[np.intp]:
+    """Evenly spread rows: neighbours in time say the same."""
+    column = next(iter(features.values()), None)
+    if column is None:
+        return np.empty(0, dtype=np.intp)
+    total = len(column.values) if hasattr(column, "values") else len(column.codes)
+    return np.unique(np.linspace(0, max(total - 1, 0), min(total, _MOST_ROWS)).astype(np.intp))
+
+
+def _scale(column: ColumnValues) -> tuple[float, float]:
+    """Mean and deviation of the present finite values; a constant's deviation is a part of it."""
+    values = np.asarray(getattr(column, "values"), dtype=np.float64)  # noqa: B009
+    if column.nulls is not None:
+        values = values[~column.nulls]
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    mean, deviation = float(values.mean()), float(values.std())
+    least = abs(mean) * 1e-9
+    if not np.isfinite(mean) or not np.isfinite(deviation):
+        return 0.0, 1.0
+    return mean, deviation if deviation > least else max(abs(mean) / 256, 1.0)
+
+
+def _mid_ranks(places: NDArray[np.intp], width: int) -> Floats:
+    """Centred mid-rank of every bin, in deviations of evenly spread ranks; null is 0."""
+    counts = np.bincount(places, minlength=width + 1)[:width].astype(np.float64)
+    total = max(counts.sum(), 1.0)
+    ranks = (np.cumsum(counts) - counts / 2) / total - 0.5
+    return np.append(ranks * np.sqrt(12.0), 0.0)
+
+
+def _standard(values: Floats) -> Floats:
+    deviation = values.std()
+    if deviation == 0:
+        return np.zeros_like(values)
+    standard: Floats = (values - values.mean()) / deviation
+    return standard
+
+
+def _first_component(
+    name: str,
+    places: Mapping[str, NDArray[np.intp]],
+    bins: Mapping[str, Bins],
+    known: Mapping[str, Floats],
+) -> Floats:
+    """One number per text: where along the direction that differs most between texts it lies."""
+    width = bins[name].width + 1
+    counts = np.bincount(places[name], minlength=width).astype(np.float64)
+    others = [*known.values()] or [
+        each
+        for other, at in places.items()
+        if other != name
+        for each in _indicators(at, bins[other].width)
+    ]
+    if not others:
+        return np.zeros(width)
+    sums = np.stack([np.bincount(places[name], each, minlength=width) for each in others], axis=1)
+    means = sums / (counts + _SHRINK_ROWS)[:, None]
+    weights = np.sqrt(counts / max(counts.sum(), 1.0))
+    weights[-1] = 0.0
+    left, _, _ = np.linalg.svd(means * weights[:, None], full_matrices=False)
+    direction = left[:, 0]
+    # The sign of a singular vector is nobody's choice.
+    direction = direction * (1.0 if direction[np.argmax(np.abs(direction))] >= 0 else -1.0)
+    scores = np.divide(direction, weights, out=np.zeros(width), where=weights > 0)
+    share = weights**2
+    scores -= float((share * scores).sum())
+    spread = float(np.sqrt((share * scores**2).sum()))
+    if spread == 0:
+        return np.zeros(width)
+    found: Floats = np.clip(scores / spread, -_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+    found[weights == 0] = 0.0
+    return found
+
+
+def _indicators(places: NDArray[np.intp], width: int) -> Sequence[Floats]:
+    held = np.bincount(places, minlength=width)[:width]
+    common = [place for place in range(width) if held[place] >= _SHRINK_ROWS]
+    return [_standard((places == place).astype(np.float64)) for place in common]
+
+
+def _strongest(scored: Mapping[str, NDArray[np.int64]]) -> tuple[tuple[str, str], ...]:
+    """The most dependent pairs, strongest first."""
+    names = [name for name, each in scored.items() if each.any()]
+    if len(names) < 2:
+        return ()
+    standard = np.stack([_standard(scored[name].astype(np.float64)) for name in names])
+    strength = np.abs(standard @ standard.T) / standard.shape[1]
+    # Compared in steps: a last bit that differs between machines must not choose other pairs.
+    steps = np.rint(strength * 1000)
+    chosen = sorted(
+        (-steps[a, b], a, b)
+        for a in range(len(names))
+        for b in range(a + 1, len(names))
+        if strength[a, b] >= _WEAKEST
+    )
+    return tuple((names[a], names[b]) for _, a, b in chosen[:_MOST_PAIRS])
