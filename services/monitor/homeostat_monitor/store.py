@@ -14,11 +14,13 @@ from homeostat_kit import outbox
 from homeostat_kit.postgres import Connection, Pool, queries
 from homeostat_kit.telemetry import traceparent
 from homeostat_kit.watermarks import Watermarks
+from homeostat_monitor import store_notices
 from homeostat_monitor.alert_messages import message_of
 from homeostat_monitor.domain.alerts import Alert, Moment, Resolution, Severity, State, Subject
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.errors import UnknownModel
 from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.policy import Policy
 from homeostat_monitor.domain.sums import Counts
 from homeostat_monitor.ports import ID_BYTES, BlockOfLosses, ModelStanding, Standing, SumKey
 
@@ -210,6 +212,12 @@ class StoreTransaction:
         await self._on.execute(_SQL["drop_marks"], PREDICTIONS.name, True)
         await self._on.execute(_SQL["drop_marks"], JOINED.name, False)
 
+    # Policies
+
+    async def policy(self, model_name: str) -> Policy:
+        """The newest one, DEFAULT where nobody set any."""
+        return await store_notices.read_policy(self._on, model_name)
+
     # Alerts
 
     async def open_alerts(self, subject: Subject) -> list[Alert]:
@@ -244,7 +252,13 @@ class StoreTransaction:
         )
 
     async def tell(self, alerts: Sequence[Alert]) -> None:
-        """Puts the alerts into the outbox, one event each."""
+        """Puts the alerts into the outbox, one event each, and out for the webhooks that hear."""
+        if not alerts:
+            return
+        said = await store_notices.note_told(self._on, alerts)
+        await self.save_alerts(
+            [each for each, was in zip(said, alerts, strict=True) if each is not was]
+        )
         await outbox.put_many(
             self._on,
             [
@@ -256,7 +270,7 @@ class StoreTransaction:
                     occurred_at_us=each.moment.occurred_us,
                     traceparent=traceparent(),
                 )
-                for each in alerts
+                for each in said
             ],
         )
 

@@ -19,3 +19,15 @@ class UnreadableBlock(MonitorError):
 
 class CorruptState(MonitorError):
     """A stored detector state is not what was written; it must be rebuilt."""
+
+
+class UnknownAlert(MonitorError):
+    """There is no alert of this id."""
+
+
+class StaleRevision(MonitorError):
+    """Somebody set the policy in between; the message names the present revision."""
+
+
+class BadRequest(MonitorError):
+    """What was asked for can't be; the message says what and the cure."""
