@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from homeostat_monitor.domain.sums import Layout
+from homeostat_monitor.domain.sums import Counts, Layout
 from homeostat_monitor.domain.windows import Window
 
 
@@ -66,6 +66,16 @@ class Finding:
         return self.observed / self.threshold if self.threshold > 0 else float(self.observed > 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What some of the past looked like: the same phase of the calendar, or the prior period."""
+
+    # A row of sums in which only the feature that is asked about is sure to be filled.
+    sums: Counts
+    # How many windows ago the past ends, from 1; 0 where that does not matter.
+    lag: int = 0
+
+
 class Judge(Protocol):
     """Says what it thinks of a window; the same window gives the same findings."""
 
@@ -79,4 +89,8 @@ class Judge(Protocol):
 
     def judge(self, layout: Layout, window: Window) -> list[Finding]:
         """A finding for every feature that this window can be judged on."""
+        ...
+
+    def against(self, layout: Layout, window: Window, name: str, past: Past) -> Finding | None:
+        """The finding of one feature by that past instead; None where it says too little."""
         ...

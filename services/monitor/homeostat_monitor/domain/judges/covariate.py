@@ -3,8 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.judges.distance import Limits, limits, measure
+from homeostat_monitor.domain.judges import Finding, Past, Rule
+from homeostat_monitor.domain.judges.distance import (
+    PERIOD,
+    Limits,
+    Strides,
+    limits,
+    measure,
+    measure_past,
+    strides,
+)
 from homeostat_monitor.domain.reference import ReferenceCounts
 from homeostat_monitor.domain.sums import Counts, Layout
 from homeostat_monitor.domain.windows import Window
@@ -17,6 +25,7 @@ class CovariateJudge:
     reference: Counts
     limits: Mapping[str, Limits]
     remarks: Sequence[str]
+    strides: Mapping[str, Strides]
     rule: Rule = Rule.COVARIATE
 
     def judge(self, layout: Layout, window: Window) -> list[Finding]:
@@ -25,26 +34,34 @@ class CovariateJudge:
         for name, calibrated in self.limits.items():
             base = layout.histogram(name, self.reference)
             measured = measure(base, layout.histogram(name, window.sums), calibrated)
-            if measured is None:
-                continue
-            distance, typical, threshold = measured
-            outside = layout.out_of_range(name, window.sums) / window.rows
-            found.append(
-                Finding(
-                    self.rule,
-                    name,
-                    "js_distance",
-                    distance,
-                    typical,
-                    threshold,
-                    is_breach=distance > threshold,
-                    out_of_range=outside,
-                )
-            )
+            if measured is not None:
+                found.append(self._finding(layout, window, name, measured))
         return found
 
+    def against(self, layout: Layout, window: Window, name: str, past: Past) -> Finding | None:
+        """The distance from that past, and how far the reference shows the feature to move."""
+        present = layout.histogram(name, window.sums)
+        threshold = self.strides[name].at(int(present.sum()), max(past.lag, 1))
+        measured = measure_past(layout.histogram(name, past.sums), present, threshold)
+        return None if measured is None else self._finding(layout, window, name, measured)
 
-def covariate_judge(counts: ReferenceCounts) -> CovariateJudge:
+    def _finding(
+        self, layout: Layout, window: Window, name: str, measured: tuple[float, float, float]
+    ) -> Finding:
+        distance, typical, threshold = measured
+        return Finding(
+            self.rule,
+            name,
+            "js_distance",
+            distance,
+            typical,
+            threshold,
+            is_breach=distance > threshold,
+            out_of_range=layout.out_of_range(name, window.sums) / window.rows,
+        )
+
+
+def covariate_judge(counts: ReferenceCounts, period: int = PERIOD) -> CovariateJudge:
     """Calibrated on contiguous blocks of the reference, per feature and row count."""
     blocks = list(counts.blocks())
     by_feature = {
@@ -60,4 +77,10 @@ def covariate_judge(counts: ReferenceCounts) -> CovariateJudge:
         if short
         else []
     )
-    return CovariateJudge(counts.sums, by_feature, tuple(remarks))
+    moves = {
+        name: strides(
+            ((each.rows, counts.layout.histogram(name, each.sums)) for each in blocks), period
+        )
+        for name in counts.features
+    }
+    return CovariateJudge(counts.sums, by_feature, tuple(remarks), moves)

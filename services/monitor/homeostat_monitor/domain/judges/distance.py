@@ -22,6 +22,10 @@ STRICT_FLOOR = 0.25
 _FEWEST_BLOCKS = 7
 _MARGIN_OVER_WORST = 1.25
 _DEVIATIONS = 3.0
+# A prior period is so many windows, if nobody says otherwise.
+PERIOD = 7
+# A prior period may end so many blocks ago.
+_LAGS = (1, 2, 4, 8, 16, 32)
 # Bins expected to hold fewer rows are pooled: thin bins make any distance large.
 _THIN = 5.0
 # Fewer present values than this are not judged: an almost empty column has no distribution.
@@ -89,14 +93,71 @@ def limits(reference: Counts, blocks: Iterable[tuple[int, Counts]]) -> Limits:
         if len(full) < _FEWEST_BLOCKS:
             continue
         measured, _ = distances(reference[None, :] - full, full)
-        natural = max(
-            _MARGIN_OVER_WORST * float(measured.max()),
-            float(measured.mean() + _DEVIATIONS * measured.std()),
-        )
         sizes.append(rows)
-        thresholds.append(max(FLOOR, natural))
+        thresholds.append(max(FLOOR, natural(measured)))
         typical.append(float(measured.mean()))
     return Limits(tuple(sizes), tuple(thresholds), tuple(typical))
+
+
+@dataclass(frozen=True, slots=True)
+class Strides:
+    """How far a feature moves in time: thresholds of the distance from a prior period, by the row
+    count of the window and by how many windows ago that period ends."""
+
+    rows: tuple[int, ...]
+    lags: tuple[tuple[int, ...], ...]
+    thresholds: tuple[tuple[float, ...], ...]
+
+    def at(self, rows: int, lag: int) -> float:
+        """Threshold for a window of so many rows; what is not known is not excused."""
+        if not self.rows:
+            return FLOOR
+        place = max(int(np.searchsorted(self.rows, rows, side="right")) - 1, 0)
+        nearest = max(int(np.searchsorted(self.lags[place], lag, side="right")) - 1, 0)
+        return self.thresholds[place][nearest]
+
+
+def strides(blocks: Iterable[tuple[int, Counts]], period: int) -> Strides:
+    """From the reference's own half-overlapping blocks, each compared with up to ``period`` blocks
+    before it. In a world that wanders the distance grows with the lag; in one that stands it does
+    not, and a step stays a step however long ago it was."""
+    sizes: list[int] = []
+    lags: list[tuple[int, ...]] = []
+    thresholds: list[tuple[float, ...]] = []
+    for rows, histograms in blocks:
+        known: dict[int, float] = {}
+        for lag in _LAGS:
+            measured = _apart(histograms, lag, period)
+            if len(measured) < _FEWEST_BLOCKS:
+                break
+            known[lag] = max(FLOOR, natural(measured))
+        if known:
+            sizes.append(rows)
+            lags.append(tuple(known))
+            thresholds.append(tuple(np.maximum.accumulate(list(known.values())).tolist()))
+    return Strides(tuple(sizes), tuple(lags), tuple(thresholds))
+
+
+def _apart(histograms: Counts, lag: int, period: int) -> Floats:
+    """Distances of blocks from the ``period`` blocks that end ``lag`` blocks before."""
+    found = []
+    # Every second block follows on the last but one; the others lie half a block later.
+    for row in (histograms[::2], histograms[1::2]):
+        ends = np.arange(1, len(row) - lag + 1)
+        total = np.concatenate([np.zeros_like(row[:1]), np.cumsum(row, axis=0)])
+        past, present = total[ends] - total[np.maximum(ends - period, 0)], row[lag:]
+        full = (past.sum(axis=1) >= FEWEST_VALUES) & (present.sum(axis=1) >= FEWEST_VALUES)
+        if full.any():
+            found.append(distances(past[full], present[full])[0])
+    return np.concatenate(found) if found else np.empty(0)
+
+
+def natural(measured: Floats) -> float:
+    """The worst, with a margin, or mean plus three deviations."""
+    return max(
+        _MARGIN_OVER_WORST * float(measured.max()),
+        float(measured.mean() + _DEVIATIONS * measured.std()),
+    )
 
 
 def measure(reference: Counts, window: Counts, limits: Limits) -> tuple[float, float, float] | None:
@@ -107,3 +168,14 @@ def measure(reference: Counts, window: Counts, limits: Limits) -> tuple[float, f
     measured, noise = distances(reference[None, :], window[None, :])
     threshold, typical = limits.at(rows)
     return float(measured[0]), typical, max(threshold, float(noise[0]))
+
+
+def measure_past(
+    past: Counts, window: Counts, threshold: float
+) -> tuple[float, float, float] | None:
+    """Distance from a past, nothing typical, and the threshold that also covers chance; None
+    where there are too few values to say."""
+    if int(window.sum()) < FEWEST_VALUES or int(past.sum()) < FEWEST_VALUES:
+        return None
+    measured, noise = distances(past[None, :], window[None, :])
+    return float(measured[0]), 0.0, max(threshold, float(noise[0]))

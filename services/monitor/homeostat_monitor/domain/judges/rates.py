@@ -9,8 +9,8 @@ from scipy.special import betainc
 
 Floats = NDArray[np.float64]
 
-# Chance of one false alert per window over all features of a rule.
-_ALPHA = 1e-4
+# Chance of one false alert per window over all features of a rule, if nobody asks for less.
+ALPHA = 1e-4
 # Fewer blocks than this say too little of the worst one.
 _FEWEST_BLOCKS = 4
 _MARGIN_OVER_WORST = 1.25
@@ -53,11 +53,11 @@ def explained_rates(
     return ExplainedRates(typical, expected, tuple(sizes), tuple(highest))
 
 
-def critical_count(rows: int, rate: float, tests: int) -> int:
+def critical_count(rows: int, rate: float, tests: int, level: float = ALPHA) -> int:
     """The least count whose chance at ``rate`` is below the level shared by so many tests."""
     if rate >= 1.0:
         return rows + 1
-    level = _ALPHA / max(tests, 1)
+    level /= max(tests, 1)
     low, high = 0, rows + 1
     while low < high:
         middle = (low + high) // 2
@@ -66,6 +66,12 @@ def critical_count(rows: int, rate: float, tests: int) -> int:
         else:
             low = middle + 1
     return low
+
+
+def rate_after(past_rate: float, natural: float) -> float:
+    """What a rate may be where it was ``past_rate`` before, in a stream whose blocks show up to
+    ``natural``: no rarer than usual, and as much more as blocks of the reference are apart."""
+    return min(_MARGIN_OVER_WORST * past_rate + natural, 1.0)
 
 
 def chance_of_at_least(count: int, rows: int, rate: float) -> float:

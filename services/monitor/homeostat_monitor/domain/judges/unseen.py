@@ -1,52 +1,23 @@
 """Do more texts come that the reference never had than it leads to expect?"""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.judges.rates import ExplainedRates, critical_count, explained_rates
+from homeostat_monitor.domain.judges import Rule
+from homeostat_monitor.domain.judges.rate_judge import RateJudge
+from homeostat_monitor.domain.judges.rates import ALPHA, explained_rates
 from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.sums import Layout
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.sums import Counts, Layout
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class UnseenValuesJudge:
-    """Exact binomial test of the rate of never-seen texts, Bonferroni over the features."""
-
-    rates: Mapping[str, ExplainedRates]
-    remarks: Sequence[str] = ()
-    rule: Rule = Rule.UNSEEN_VALUES
-
-    def judge(self, layout: Layout, window: Window) -> list[Finding]:
-        """A finding per category feature that has any value in this window."""
-        found = []
-        for name, rates in self.rates.items():
-            present = window.rows - int(layout.nulls(name, window.sums))
-            if not present:
-                continue
-            unseen = int(layout.unseen(name, window.sums))
-            limit = critical_count(present, rates.at(window.rows), len(self.rates))
-            found.append(
-                Finding(
-                    self.rule,
-                    name,
-                    "unseen_rate",
-                    unseen / present,
-                    rates.typical,
-                    limit / present,
-                    is_breach=unseen >= limit,
-                )
-            )
-        return found
+def unseen(layout: Layout, name: str, sums: Counts) -> tuple[int, int]:
+    """Rows with a text that the reference never had, and rows with any text."""
+    return int(layout.unseen(name, sums)), int(layout.histogram(name, sums).sum())
 
 
-def unseen_values_judge(counts: ReferenceCounts) -> UnseenValuesJudge:
+def unseen_values_judge(counts: ReferenceCounts, level: float = ALPHA) -> RateJudge:
     """The explained rate: Good-Turing over the whole, and each block against all the others."""
     rates = {}
     for name, codes, present in counts.categories():
@@ -56,7 +27,7 @@ def unseen_values_judge(counts: ReferenceCounts) -> UnseenValuesJudge:
             for rows in counts.block_sizes(counts.rows)
         )
         rates[name] = explained_rates(typical, expected, shares)
-    return UnseenValuesJudge(rates)
+    return RateJudge(Rule.UNSEEN_VALUES, "unseen_rate", unseen, rates, level)
 
 
 def good_turing(value_counts: NDArray[np.int64]) -> tuple[float, float]:
