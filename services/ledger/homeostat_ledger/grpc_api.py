@@ -26,6 +26,9 @@ from homeostat.ledger.v1.ledger_pb2 import (
     LookUpPredictionResponse,
     NamedValue,
     Prediction,
+    ReadPredictionsHeader,
+    ReadPredictionsRequest,
+    ReadPredictionsResponse,
     TruthRevision,
 )
 from homeostat.ledger.v1.ledger_pb2_grpc import (
@@ -39,6 +42,7 @@ from homeostat_ledger.app.cut import cut
 from homeostat_ledger.app.import_history import History, history_block_id, import_history
 from homeostat_ledger.app.look_up import LookedUp, Value, look_up_client, look_up_prediction
 from homeostat_ledger.app.ports import Archive, Index, Question
+from homeostat_ledger.app.read import Past, PastQuestion, read
 from homeostat_ledger.bus.messages import read_history
 from homeostat_ledger.domain.blocks import Block
 from homeostat_ledger.domain.errors import (
@@ -56,7 +60,7 @@ from homeostat_ledger.store.index import MAX_ROWS
 SERVICE_NAME = "homeostat.ledger.v1.LedgerService"
 ROLES: Roles = roles_of(
     SERVICE_NAME,
-    read=["LookUpPrediction", "CutDataSet", "GetStatistics", "AreArchived"],
+    read=["LookUpPrediction", "CutDataSet", "ReadPredictions", "GetStatistics", "AreArchived"],
     manage=["ImportHistory"],
 )
 ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
@@ -74,6 +78,11 @@ _ANSWERED_ARMS = tuple(
     arm for arm in Arm.values() if arm not in (Arm.ARM_UNSPECIFIED, Arm.ARM_SHADOW)
 )
 _MAX_IDS = 100_000
+# Rows of history were answered by nobody.
+_SERVED_ARMS = tuple(arm for arm in _ANSWERED_ARMS if arm != Arm.ARM_HISTORY)
+_PORTION_ROWS, _MAX_PORTION_ROWS = 20_000, 100_000
+# A client with a message limit of 4 MiB can read every portion.
+_PORTION_BYTES = 3 * 1024 * 1024
 
 
 class LedgerApi(LedgerServiceServicer):
@@ -85,6 +94,7 @@ class LedgerApi(LedgerServiceServicer):
         index: Index,
         archive: Archive,
         finder: PostgresFinder,
+        past: Past,
         client_key_secret: bytes,
         known_at_ahead_us: int,
         clock: Clock,
@@ -93,6 +103,7 @@ class LedgerApi(LedgerServiceServicer):
         self._index = index
         self._archive = archive
         self._finder = finder
+        self._past = past
         self._secret = client_key_secret
         self._known_at_ahead_us = known_at_ahead_us
         self._clock = clock
@@ -175,6 +186,23 @@ class LedgerApi(LedgerServiceServicer):
         for start in range(0, len(content), _CHUNK_BYTES):
             yield CutDataSetResponse(chunk=content[start : start + _CHUNK_BYTES])
 
+    async def ReadPredictions(  # noqa: N802 - the contract's name
+        self, request: ReadPredictionsRequest, context: Any
+    ) -> AsyncIterator[ReadPredictionsResponse]:
+        """The header, then portions; the next is read when the last one has left."""
+        question = _past_question(request)
+        reading = await read(question, past=self._past, index=self._index, archive=self._archive)
+        extent = reading.extent
+        yield ReadPredictionsResponse(
+            header=ReadPredictionsHeader(
+                row_count=extent.rows, first_event_us=extent.first_us, last_event_us=extent.last_us
+            )
+        )
+        async for table in reading.portions():
+            for portion in await asyncio.to_thread(_portions, table):
+                yield ReadPredictionsResponse(parquet=portion)
+        await asyncio.to_thread(memory.give_back)
+
     async def GetStatistics(  # noqa: N802 - the contract's name
         self, request: GetStatisticsRequest, context: Any
     ) -> GetStatisticsResponse:
@@ -210,6 +238,37 @@ def _question(request: CutDataSetRequest) -> Question:
         newest_rows=min(request.newest_rows, MAX_ROWS) if request.HasField("newest_rows") else None,
         arms=tuple(request.arms) or _ANSWERED_ARMS,
     )
+
+
+def _past_question(request: ReadPredictionsRequest) -> PastQuestion:
+    if not request.model_name:
+        raise BadRequest("predictions are of one model: name it")
+    if not set(request.arms) <= set(Arm.values()):
+        raise BadRequest("an arm is none of the contract's")
+    if request.portion_rows > _MAX_PORTION_ROWS:
+        raise BadRequest(f"a portion has at most {_MAX_PORTION_ROWS} rows")
+    earliest, latest = _ALL_TIME
+    given = {field.name: value for field, value in request.ListFields()}
+    return PastQuestion(
+        model_name=request.model_name,
+        version=given.get("version"),
+        event_from_us=given.get("event_from_us", earliest),
+        event_before_us=given.get("event_before_us", latest),
+        known_at_most_us=given.get("known_at_most_us", latest),
+        arms=tuple(request.arms) or _SERVED_ARMS,
+        newest_rows=given.get("newest_rows"),
+        labelled_only=request.labelled_only,
+        portion_rows=request.portion_rows or _PORTION_ROWS,
+    )
+
+
+def _portions(table: pa.Table) -> list[bytes]:
+    """One Parquet file, or several where it would be too large for a message."""
+    content = _parquet(table)
+    if len(content) <= _PORTION_BYTES or table.num_rows == 1:
+        return [content]
+    half = table.num_rows // 2
+    return _portions(table.slice(0, half)) + _portions(table.slice(half))
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -34,6 +34,7 @@ from homeostat_ledger.store.away import away_is_told
 from homeostat_ledger.store.finding import PostgresFinder
 from homeostat_ledger.store.index import PostgresIndex, become_writer
 from homeostat_ledger.store.memory import SQL
+from homeostat_ledger.store.past import PostgresPast
 
 _CARE_SECONDS = 1.0
 # Readers may still have a merged file open; it stays so many rounds of care.
@@ -83,6 +84,7 @@ class _Ledger:
             index=self.index,
             archive=self.archive,
             finder=PostgresFinder(self.pool),
+            past=PostgresPast(self.pool),
             client_key_secret=limits.client_key_secret,
             known_at_ahead_us=limits.known_at_ahead_us,
             clock=SystemClock(),

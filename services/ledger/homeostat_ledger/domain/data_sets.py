@@ -65,11 +65,7 @@ def assemble(pieces: Sequence[Piece], newest_rows: int | None) -> pa.Table:
     clients sent with different datatypes is left out: no model is trained on it.
     Raises IncompatibleColumns where an input is of different datatypes.
     """
-    taken = [_features(piece.table).take(pa.array(piece.rows)) for piece in pieces]
-    table = _together(taken)
-    table = table.unify_dictionaries().combine_chunks()
-    table = table.select(sorted(table.column_names, key=lambda name: (name[:2] == CONTEXT, name)))
-    table = table.rename_columns([_public(name) for name in table.column_names])
+    table = features_together([piece.table.take(pa.array(piece.rows)) for piece in pieces])
     event_times = np.concatenate([piece.event_times_us for piece in pieces])
     known_at = np.concatenate([piece.known_at_us for piece in pieces])
     first_known_at = np.concatenate([piece.first_known_at_us for piece in pieces])
@@ -82,7 +78,17 @@ def assemble(pieces: Sequence[Piece], newest_rows: int | None) -> pa.Table:
     order = np.lexsort((row_hashes(table), event_times, known_at))
     if newest_rows is not None:
         order = order[max(0, len(order) - newest_rows) :]
-    return _canonical(table.take(pa.array(order)))
+    return canonical(table.take(pa.array(order)))
+
+
+def features_together(tables: Sequence[pa.Table]) -> pa.Table:
+    """Inputs by their names, then "context.<name>", of rows that came in several files.
+
+    Raises IncompatibleColumns where an input is of different datatypes.
+    """
+    table = _together([_features(each) for each in tables]).unify_dictionaries().combine_chunks()
+    table = table.select(sorted(table.column_names, key=lambda name: (name[:2] == CONTEXT, name)))
+    return table.rename_columns([_public(name) for name in table.column_names])
 
 
 def _together(tables: Sequence[pa.Table]) -> pa.Table:
@@ -118,7 +124,7 @@ def _public(name: str) -> str:
     return name[2:] if name[:2] == INPUT else f"context.{name[2:]}"
 
 
-def _canonical(table: pa.Table) -> pa.Table:
+def canonical(table: pa.Table) -> pa.Table:
     """Dictionaries hold the used values only, sorted."""
     columns = []
     for column in table.columns:

@@ -237,3 +237,8 @@ WHERE t.block_number = $1 AND t.row_index = $2;
 -- name: look_up_numbers
 SELECT b.*, m.model_name FROM prediction_block AS b JOIN model AS m USING (model_id)
 WHERE b.block_number = ANY($1::bigint[]);
+
+-- name: past_blocks
+SELECT block_number, block_id, version, arm, task, part_id, part_row, row_count, event_times,
+    scores, decisions
+FROM prediction_block WHERE block_number = ANY($1::bigint[]);
