@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.sums import Counts
+from homeostat_monitor.domain.layout import Counts
 
 HOUR_US = 3_600_000_000
 # Tried from the shortest: a shorter window sees a change earlier.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Past
 from homeostat_monitor.domain.judges.distance import PERIOD
-from homeostat_monitor.domain.sums import Counts, Layout
+from homeostat_monitor.domain.layout import Counts, Layout
 from homeostat_monitor.domain.windows import HOUR_US, Window
 
 Ints = NDArray[np.int64]

@@ -22,9 +22,9 @@ from homeostat_monitor.domain.judges.prediction import prediction_judge
 from homeostat_monitor.domain.judges.rates import ALPHA
 from homeostat_monitor.domain.judges.stuck import stuck_judge
 from homeostat_monitor.domain.judges.unseen import unseen_values_judge
+from homeostat_monitor.domain.layout import SCORE, Layout
 from homeostat_monitor.domain.reference import ReferenceCounts
 from homeostat_monitor.domain.state import pack, unpack
-from homeostat_monitor.domain.sums import SCORE, Layout
 from homeostat_monitor.domain.windows import Window
 
 _FORM = "ordered-1"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from homeostat_monitor.domain.sums import Counts, Layout
+from homeostat_monitor.domain.layout import Counts, Layout
 from homeostat_monitor.domain.windows import Window
 
 

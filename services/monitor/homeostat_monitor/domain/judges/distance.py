@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.sums import Counts
+from homeostat_monitor.domain.layout import Counts
 
 Floats = NDArray[np.float64]
 

@@ -3,8 +3,8 @@
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.judges.rate_judge import RateJudge
 from homeostat_monitor.domain.judges.rates import ALPHA, explained_rates
+from homeostat_monitor.domain.layout import Counts, Layout
 from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.sums import Counts, Layout
 
 
 def nulls(layout: Layout, name: str, sums: Counts) -> tuple[int, int]:

@@ -13,8 +13,8 @@ from homeostat_monitor.domain.judges.distance import (
     measure_past,
     strides,
 )
+from homeostat_monitor.domain.layout import SCORE, Counts, Layout
 from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.sums import SCORE, Counts, Layout
 from homeostat_monitor.domain.windows import Window
 
 

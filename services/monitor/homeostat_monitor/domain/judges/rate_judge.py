@@ -11,7 +11,7 @@ from homeostat_monitor.domain.judges.rates import (
     critical_count,
     rate_after,
 )
-from homeostat_monitor.domain.sums import Counts, Layout
+from homeostat_monitor.domain.layout import Counts, Layout
 from homeostat_monitor.domain.windows import Window
 
 
