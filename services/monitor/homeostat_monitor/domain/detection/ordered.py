@@ -15,6 +15,7 @@ from homeostat_monitor.domain.detection import Detector
 from homeostat_monitor.domain.detection.calendar import Calendar, period_windows
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Judge
+from homeostat_monitor.domain.judges.correlation import correlation_judge
 from homeostat_monitor.domain.judges.covariate import covariate_judge
 from homeostat_monitor.domain.judges.missing import missing_values_judge
 from homeostat_monitor.domain.judges.outside import out_of_range_judge
@@ -78,7 +79,9 @@ class OrderedDetector:
         return finding
 
     def _learn(self, window: Window, found: Sequence[Finding]) -> None:
-        broken = {each.feature or SCORE for each in found if each.is_breach}
+        broken = {
+            each.feature or SCORE for each in found if each.is_breach and not each.other_feature
+        }
         for name in self._layout.names:
             if name not in broken:
                 self._calendar.learn(name, window)
@@ -113,6 +116,7 @@ def ordered(
         out_of_range_judge(counts, level),
         stuck_judge(counts, level),
         covariate_judge(counts, period),
+        correlation_judge(counts),
         prediction_judge(counts, period),
     )
     return OrderedDetector(counts.layout, judges, _calendar(counts, length_us), segment)

@@ -19,7 +19,7 @@ FLOOR = 0.1
 # Where the reference is too short to show its own movement.
 STRICT_FLOOR = 0.25
 # Fewer blocks than this say too little of the worst one.
-_FEWEST_BLOCKS = 7
+FEWEST_BLOCKS = 7
 _MARGIN_OVER_WORST = 1.25
 _DEVIATIONS = 3.0
 # A prior period is so many windows, if nobody says otherwise.
@@ -90,7 +90,7 @@ def limits(reference: Counts, blocks: Iterable[tuple[int, Counts]]) -> Limits:
     typical: list[float] = []
     for rows, histograms in blocks:
         full = histograms[histograms.sum(axis=1) >= FEWEST_VALUES]
-        if len(full) < _FEWEST_BLOCKS:
+        if len(full) < FEWEST_BLOCKS:
             continue
         measured, _ = distances(reference[None, :] - full, full)
         sizes.append(rows)
@@ -128,7 +128,7 @@ def strides(blocks: Iterable[tuple[int, Counts]], period: int) -> Strides:
         known: dict[int, float] = {}
         for lag in _LAGS:
             measured = _apart(histograms, lag, period)
-            if len(measured) < _FEWEST_BLOCKS:
+            if len(measured) < FEWEST_BLOCKS:
                 break
             known[lag] = max(FLOOR, natural(measured))
         if known:
