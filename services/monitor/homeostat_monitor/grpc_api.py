@@ -1,6 +1,7 @@
 """The monitor's RPCs: message in, one question, message out."""
 
 import math
+from collections.abc import Callable, Mapping
 
 import grpc
 
@@ -12,13 +13,18 @@ from homeostat.monitor.v1.monitor_pb2 import (
 )
 from homeostat.monitor.v1.monitor_pb2_grpc import add_MonitorServiceServicer_to_server
 from homeostat_kit.auth import Roles, roles_of
+from homeostat_kit.postgres import Pool
 from homeostat_monitor.alert_messages import message_of
+from homeostat_monitor.domain import errors
 from homeostat_monitor.domain.errors import CorruptState
+from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.domain.losses import LossWatch
+from homeostat_monitor.domain.policy_checks import BadPolicy
 from homeostat_monitor.grpc_api_alerts import AlertsApi
 from homeostat_monitor.grpc_api_policies import PoliciesApi
 from homeostat_monitor.ports import Standing
 from homeostat_monitor.store import Reader
+from homeostat_monitor.versions import Versions
 
 SERVICE_NAME = "homeostat.monitor.v1.MonitorService"
 ROLES: Roles = roles_of(
@@ -34,6 +40,13 @@ ROLES: Roles = roles_of(
     ],
     manage=["SetPolicy", "BacktestPolicy", "AcknowledgeAlert", "AssignAlert", "MuteAlerts"],
 )
+ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
+    errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownAlert: grpc.StatusCode.NOT_FOUND,
+    errors.StaleRevision: grpc.StatusCode.ABORTED,
+    errors.BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    BadPolicy: grpc.StatusCode.INVALID_ARGUMENT,
+}
 # Tallies worth a sentence, and how it begins.
 _REMARKED = {
     "late_rows": "predictions came after their window was closed and were not judged",
@@ -49,8 +62,21 @@ _REMARKED = {
 class MonitorServicer(AlertsApi, PoliciesApi):
     """Answers from the database."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        pool: Pool,
+        versions: Versions,
+        *,
+        hosts: AllowedHosts,
+        told: Callable[[], None],
+    ) -> None:
+        """``hosts`` may be posted to; ``told`` is called when alerts were put out."""
         self._reader = reader
+        self._pool = pool
+        self._versions = versions
+        self._hosts = hosts
+        self._told = told
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers it with a server that is not started yet."""

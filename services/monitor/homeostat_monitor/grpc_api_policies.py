@@ -7,6 +7,16 @@ import grpc
 
 from homeostat.monitor.v1 import monitor_pb2 as pb
 from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceServicer
+from homeostat_kit.auth import caller_name
+from homeostat_kit.postgres import Connection, Pool, retrying
+from homeostat_monitor.app import policies
+from homeostat_monitor.domain.hosts import AllowedHosts
+from homeostat_monitor.domain.policy import Policy
+from homeostat_monitor.domain.policy_checks import Known
+from homeostat_monitor.policy_messages import policy_message, policy_of
+from homeostat_monitor.store import Reader
+from homeostat_monitor.store_policies import PolicyStore
+from homeostat_monitor.versions import RegistryAway, Versions
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
@@ -15,7 +25,12 @@ if TYPE_CHECKING:  # generic in the stubs only
 
 
 class PoliciesApi(MonitorServiceServicer):
-    """Its part of the contract."""
+    """Its part of the contract; whoever inherits gives what it asks."""
+
+    _pool: Pool
+    _reader: Reader
+    _versions: Versions
+    _hosts: AllowedHosts
 
     async def GetPower(  # noqa: N802
         self,
@@ -30,16 +45,32 @@ class PoliciesApi(MonitorServiceServicer):
         request: pb.GetPolicyRequest,
         context: "Context[pb.GetPolicyRequest, pb.GetPolicyResponse]",
     ) -> pb.GetPolicyResponse:
-        """Not answered yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not answered yet")
+        """The one that holds, defaults written out; NOT_FOUND."""
+        async with self._pool.acquire() as connection:
+            policy = await policies.get_policy(request.model_name, tx=PolicyStore(connection))
+        return pb.GetPolicyResponse(policy=policy_message(policy))
 
     async def SetPolicy(  # noqa: N802
         self,
         request: pb.SetPolicyRequest,
         context: "Context[pb.SetPolicyRequest, pb.SetPolicyResponse]",
     ) -> pb.SetPolicyResponse:
-        """Not answered yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not answered yet")
+        """INVALID_ARGUMENT with one problem a line; ABORTED where the revision is another."""
+        policy = policy_of(request.policy)
+        known = await self._known(policy.model_name)
+        expected = request.expected_revision if request.HasField("expected_revision") else None
+
+        async def work(connection: Connection) -> Policy:
+            return await policies.set_policy(
+                policy,
+                who=caller_name() or request.policy.set_by,
+                known=known,
+                expected_revision=expected,
+                is_dry_run=request.is_dry_run,
+                tx=PolicyStore(connection),
+            )
+
+        return pb.SetPolicyResponse(policy=policy_message(await retrying(self._pool, work)))
 
     async def BacktestPolicy(  # noqa: N802
         self,
@@ -53,3 +84,16 @@ class PoliciesApi(MonitorServiceServicer):
             "check a policy with SetPolicy and is_dry_run",
         )
         yield pb.BacktestPolicyResponse()
+
+    async def _known(self, model_name: str) -> Known:
+        """What the serving version says; names are not looked up while the registry is away."""
+        features: frozenset[str] | None = None
+        standing = await self._reader.champion(model_name)
+        if standing is not None:
+            try:
+                watched = await self._versions.get(standing.subject)
+            except RegistryAway:
+                return Known(hosts=self._hosts)
+            if watched.schema is not None:
+                features = frozenset(each.name for each in watched.schema.inputs)
+        return Known(features=features, hosts=self._hosts)

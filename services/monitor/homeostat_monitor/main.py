@@ -23,12 +23,13 @@ from homeostat_kit.offsets import read_offsets, stored_offsets
 from homeostat_kit.outbox import OutboxRelay
 from homeostat_monitor import grpc_api
 from homeostat_monitor.bus import Listener
-from homeostat_monitor.domain.errors import UnknownModel
+from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.judge_loop import JudgeLoop
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.settings import MonitorSettings
 from homeostat_monitor.store import Reader
 from homeostat_monitor.versions import Versions
+from homeostat_monitor.webhooks import WebhookLoop
 
 _log = logs.get_logger("homeostat_monitor")
 
@@ -61,12 +62,27 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             window_us=None if settings.window_seconds is None else settings.window_seconds * 10**6,
         )
         relay = OutboxRelay(pool, bus, "homeostat/monitor")
+        hosts = AllowedHosts.parse(settings.webhook_hosts)
+        webhooks = WebhookLoop(
+            pool,
+            hosts=hosts,
+            secrets_folder=settings.webhook_secrets_folder
+            or settings.data_folder / "webhook-secrets",
+            timeout_seconds=settings.webhook_timeout_seconds,
+            give_up_seconds=settings.webhook_give_up_seconds,
+            metrics=metrics,
+        )
+
+        def told() -> None:
+            relay.wake()
+            webhooks.wake()
+
         loop = JudgeLoop(
             pool,
             versions,
             instance=settings.instance,
             lease_seconds=settings.lease_seconds,
-            told=relay.wake,
+            told=told,
             spans=lambda: list(listener.recent_spans),
             metrics=metrics,
             traces=traces,
@@ -74,7 +90,7 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
 
         def wake() -> None:
             loop.wake()
-            relay.wake()
+            told()
 
         listener = Listener(
             pool,
@@ -85,12 +101,14 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             metrics=metrics,
             traces=traces,
         )
-        await stack.enter_async_context(await _serve_grpc(settings, pool, bus, relay))
+        monitor = grpc_api.MonitorServicer(Reader(pool), pool, versions, hosts=hosts, told=told)
+        await stack.enter_async_context(await _serve_grpc(settings, pool, bus, relay, monitor))
         _log.info("monitor_serving", address=settings.grpc_address)
         offsets = stored_offsets(pool)
         most = settings.poll_records
         async with asyncio.TaskGroup() as group:
             group.create_task(relay.run(stop))
+            group.create_task(webhooks.run(stop))
             group.create_task(loop.run(stop))
             for topics, handle in (
                 ((VERSIONS, RUNS), listener.on_news),
@@ -105,7 +123,11 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
 
 
 async def _serve_grpc(
-    settings: MonitorSettings, pool: postgres.Pool, bus: Bus, relay: OutboxRelay
+    settings: MonitorSettings,
+    pool: postgres.Pool,
+    bus: Bus,
+    relay: OutboxRelay,
+    monitor: grpc_api.MonitorServicer,
 ) -> grpc_server.RunningServer:
     reader = Reader(pool)
 
@@ -128,7 +150,6 @@ async def _serve_grpc(
             watermark_us=min(known) if len(known) == len(reached) else None,
         )
 
-    monitor = grpc_api.MonitorServicer(reader)
     answers = progress.ProgressServicer(collect)
 
     def add(server: grpc.aio.Server) -> None:
@@ -138,7 +159,7 @@ async def _serve_grpc(
     return await grpc_server.serve(
         settings.grpc_address,
         add,
-        errors={UnknownModel: grpc.StatusCode.NOT_FOUND},
+        errors=grpc_api.ERRORS,
         service_names=[grpc_api.SERVICE_NAME, progress.SERVICE_NAME],
         security=grpc_server.Security.of(
             settings.tls, settings.tokens_file, {**grpc_api.ROLES, **progress.ROLES}

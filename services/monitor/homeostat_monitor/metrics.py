@@ -19,6 +19,11 @@ class Metrics:
         self.alerts = meter.create_counter(
             "homeostat.monitor.alerts", "{event}", "Alert events, by rule, state and severity"
         )
+        self.notifications = meter.create_counter(
+            "homeostat.monitor.notifications",
+            "{try}",
+            "Tries at webhooks, by outcome: delivered, failed, gone, given_up",
+        )
         self.unreadable = meter.create_counter(
             "homeostat.monitor.unreadable_blocks",
             "{block}",

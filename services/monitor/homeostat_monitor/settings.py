@@ -1,5 +1,7 @@
 """The monitor's settings, read once from the environment."""
 
+from pathlib import Path
+
 from pydantic_settings import SettingsConfigDict
 
 from homeostat_kit.settings import ServiceSettings
@@ -22,3 +24,13 @@ class MonitorSettings(ServiceSettings):
     # This process's name among monitors of one database.
     instance: str = "monitor-0"
     lease_seconds: float = 10.0
+    # Hosts that policies may post alerts to, separated by commas: hooks.example.com, *.example.com,
+    # hooks.internal:8443, http://hooks.internal (plain http too); * is every public address.
+    webhook_hosts: str = "localhost,127.0.0.1,[::1]"
+    # Files with signing keys (whsec_<base64>, one a line), named by policies; None: webhook-secrets
+    # in the data folder.
+    webhook_secrets_folder: Path | None = None
+    # One post as a whole.
+    webhook_timeout_seconds: float = 10.0
+    # A notification that nobody took for so long is given up.
+    webhook_give_up_seconds: float = 259200.0

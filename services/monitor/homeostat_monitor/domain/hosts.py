@@ -5,11 +5,19 @@ list says which hosts are reached at all (server-side request forgery, CWE-918).
 """
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
+# IPv6 addresses that stand for an IPv4 address: NAT64, 6to4, Teredo.
+_TUNNELS = tuple(
+    ipaddress.IPv6Network(each)
+    for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
+)
+# What a URL is made of (RFC 3986); whatever else is read differently by different readers.
+_URL = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _LOOPBACK_NAMES = frozenset({"localhost"})
 _MOST_URL_CHARACTERS = 2_000
 
@@ -67,6 +75,8 @@ class AllowedHosts:
                 f"the host {host!r} is not among those that the operator allows; cure: add it to "
                 "HOMEOSTAT_MONITOR_WEBHOOK_HOSTS and start the monitor anew"
             )
+        if _is_address(host) and not self.may_reach(url, host):
+            return f"a webhook may not have the address {host}; cure: let the operator name it"
         if parts.scheme == "http" and not (
             is_loopback_name(host) or any(each.is_plain for each in fitting)
         ):
@@ -89,6 +99,8 @@ class AllowedHosts:
         host, port = _place(urlsplit(url))
         if parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified:
             return False
+        if isinstance(parsed, ipaddress.IPv6Address) and any(parsed in each for each in _TUNNELS):
+            return False
         if any(each.is_exact and each.fits(host, port) for each in self.entries):
             return True
         return parsed.is_global
@@ -102,6 +114,19 @@ def is_loopback_name(host: str) -> bool:
         return _mapped(ipaddress.ip_address(host)).is_loopback
     except ValueError:
         return False
+
+
+def host_of(url: str) -> str:
+    """The host as it is looked up in the list."""
+    return _place(urlsplit(url))[0]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _mapped(address: Address) -> Address:
@@ -122,7 +147,7 @@ def _split(url: str) -> tuple[SplitResult | None, str]:
         return None, f"{url!r} is no http(s) URL; cure: write https://host/path"
     if parts.username is not None or parts.password is not None:
         return None, "a URL holds no user or password; cure: leave them out, posts are signed"
-    if not url.isascii() or any(each.isspace() or ord(each) < 0x20 for each in url):
+    if not _URL.fullmatch(url):
         return None, f"{url!r} holds characters that a URL has not; cure: percent-encode them"
     return parts, ""
 
