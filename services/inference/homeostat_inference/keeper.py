@@ -269,6 +269,7 @@ class Keeper:
             has_writer=lambda: self._marks.is_explicit or slot.has_writer,
             set_idle=lambda is_idle: board.set(Word.IS_RELAY_IDLE, int(is_idle)),
             forgot=lambda start: board.set(Word.JOURNAL_START, start),
+            standing_mark_us=self._callers_mark_us,
             is_held=lambda segment: self._is_held(slot.name, segment),
         )
 
@@ -279,8 +280,12 @@ class Keeper:
     def _standing_mark_us(self) -> int | None:
         """By the clock: truths bring no times that a promise would have to wait for."""
         if self._marks.is_explicit:
-            return None
+            return self._callers_mark_us()
         return self._clock.now_us() - round(self._settings.watermark_bound_seconds * 1e6)
+
+    def _callers_mark_us(self) -> int | None:
+        """Spelled out in every journal, but a relay of this life may begin behind that place."""
+        return self._callers.kept_us if self._marks.is_explicit else None
 
     # Workers.
 

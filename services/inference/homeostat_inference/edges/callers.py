@@ -28,7 +28,12 @@ class CallersPromises:
     asked_us: int | None
     # Held while the keeper's journal takes a promise; by whoever appends what it may concern, too.
     promising: threading.Lock = field(default_factory=threading.Lock)
+    # The last one that every journal has: nothing earlier comes behind what stands in any of them.
+    kept_us: int | None = field(init=False)
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.kept_us = self.asked_us
 
     async def advance(self, mark_us: int, latest_us: int) -> None:
         """Answers once every journal has it. InvalidInput or WrongMode if it can't be made, NotKept
@@ -50,6 +55,7 @@ class CallersPromises:
             except NotKept:
                 self.marks.mark_us = before
                 raise
+            self.kept_us = mark_us
 
     def _keep(self, mark_us: int, done: Done) -> None:
         try:
