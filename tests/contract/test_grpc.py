@@ -30,8 +30,10 @@ class Collecting:
     def __init__(self) -> None:
         self.raises: Exception | None = None
         self.hangs = False
+        self.is_asked = asyncio.Event()
 
     async def __call__(self) -> GetProgressResponse:
+        self.is_asked.set()
         if self.raises is not None:
             raise self.raises
         if self.hangs:
@@ -144,7 +146,7 @@ async def test_leaving_does_not_wait_for_a_call_that_hangs(
 ) -> None:
     collecting.hangs = True
     call = asyncio.ensure_future(failure_of(channel))
-    await asyncio.sleep(0.1)
+    await asyncio.wait_for(collecting.is_asked.wait(), 60)
     began = time.monotonic()
     await server.stop(0.2)
     assert time.monotonic() - began < 2

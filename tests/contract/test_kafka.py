@@ -213,7 +213,7 @@ async def first_records(bus: Bus, topic: Topic, count: int) -> list[dict[str, by
     consumer.assign([TopicPartition(topic.name, 0)])
     await consumer.start()
     try:
-        found = [await asyncio.wait_for(consumer.getone(), 10) for _ in range(count)]
+        found = [await asyncio.wait_for(consumer.getone(), 60) for _ in range(count)]
         assert all(not each.value for each in found)
         return [dict(each.headers) for each in found]
     finally:
@@ -318,10 +318,10 @@ async def test_what_is_in_hand_at_a_stop_is_finished(broker: TestBroker, bus: Bu
         consume(bus, [topic], offsets=reading.stored, handle=slowly, stop=reading.stop)
     )
     await bus.produce(topic, b"k", a_block(1))
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 60)
     reading.stop.set()
     go_on.set()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
     assert reading.seen == [1]
 
 
@@ -437,8 +437,8 @@ async def test_the_same_life_goes_on_after_a_crash_of_real_kafka(tmp_path: Path)
                 with pytest.raises(BrokerAway):
                     await bus.produce(topic, b"k", a_block(99))
                 kafka = await asyncio.to_thread(start_kafka, JARS, tmp_path, port)
-                await eventually(lambda: _produced(bus, topic, 20), seconds=30)
-                await eventually(lambda: 20 in reading.seen, seconds=30)
+                await eventually(lambda: _produced(bus, topic, 20))
+                await eventually(lambda: 20 in reading.seen)
             assert bus.epoch == epoch
     finally:
         kafka.stop()

@@ -69,7 +69,9 @@ async def ask(server: RunningServer, security: ChannelSecurity | None = None) ->
     """Whom the server takes the caller for; the status code where it refuses."""
     async with connect(server.address, security) as channel:
         try:
-            answer = await ProgressServiceStub(channel).GetProgress(GetProgressRequest(), timeout=5)
+            answer = await ProgressServiceStub(channel).GetProgress(
+                GetProgressRequest(), timeout=30
+            )
         except grpc.aio.AioRpcError as error:
             return error.code().name
     return str(answer.service)

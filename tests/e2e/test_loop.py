@@ -29,7 +29,7 @@ def assert_exact(played: Played) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("lane", LANES)
 async def test_drift_goes_in_and_a_proven_version_comes_out(lane: str, tmp_path: Path) -> None:
     if lane == "kafka" and not any(JARS.glob("*.jar")):
@@ -57,7 +57,7 @@ async def test_drift_goes_in_and_a_proven_version_comes_out(lane: str, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 async def test_two_runs_tell_the_same_story(tmp_path: Path) -> None:
     world = a_world(days=11)
     stories = []
@@ -79,7 +79,7 @@ async def test_two_runs_tell_the_same_story(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_a_calm_world_is_left_alone(tmp_path: Path) -> None:
     world = a_world(shift_day=None, days=6)
     with a_stack(tmp_path) as stack:

@@ -26,7 +26,7 @@ def command(folder: Path, environment: dict[str, str]) -> Run:
             | more,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=180,
             check=False,
         )
 
@@ -49,7 +49,7 @@ def settings_of(tokens_file: Path, peer_token: str, authority: Path, own: Pair) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 def test_with_tokens_and_mtls_the_quick_start_works_for_who_may(tmp_path: Path) -> None:
     authority = an_authority(tmp_path)
     own, mine = authority.signs("services"), authority.signs("me")

@@ -11,7 +11,7 @@ from homeostat.endpoints import SERVICES
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 async def test_a_promotion_is_linked_to_the_predictions_behind_it(tmp_path: Path) -> None:
     world = a_world(days=11)
     with otlp_receiver() as received:

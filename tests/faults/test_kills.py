@@ -19,7 +19,7 @@ from homeostat.registry.v1.registry_pb2 import STAGE_CHAMPION
 from homeostat_flights.player import Tally
 from homeostat_local.stack import Stack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROWS_PER_DAY = 400
 

@@ -20,7 +20,7 @@ from homeostat.inference.v1.serving_pb2_grpc import ServingServiceStub
 from homeostat_flights.player import Tally
 from homeostat_local.stack import Stack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROWS_PER_DAY = 400
 WORKERS = "a worker of inference"
 
@@ -32,7 +32,7 @@ async def kill_a_worker(stack: Stack) -> None:
 
         async def victim() -> int | None:
             try:
-                told = await stub.GetServing(GetServingRequest(), timeout=5)
+                told = await stub.GetServing(GetServingRequest(), timeout=30)
             except grpc.aio.AioRpcError:
                 return None
             ready = [each for each in told.workers if each.state == WORKER_STATE_READY]

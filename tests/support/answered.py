@@ -53,19 +53,15 @@ class Memory:
     # What the answers said of how they were kept.
     durability: Counter[str] = field(default_factory=Counter)
 
-    async def until(self, more: int, *, seconds: float = 30.0) -> None:
+    async def until(self, more: int) -> None:
         """Until so many more rows were answered."""
         wanted = len(self.answered) + more
-        await eventually(
-            lambda: len(self.answered) >= wanted, seconds=seconds, what=f"{more} more answers"
-        )
+        await eventually(lambda: len(self.answered) >= wanted, what=f"{more} more answers")
 
-    async def until_failures(self, more: int, *, seconds: float = 30.0) -> None:
+    async def until_failures(self, more: int) -> None:
         """Until so many more requests got none."""
         wanted = self.codes.total() + more
-        await eventually(
-            lambda: self.codes.total() >= wanted, seconds=seconds, what=f"{more} more failures"
-        )
+        await eventually(lambda: self.codes.total() >= wanted, what=f"{more} more failures")
 
 
 class Clients:
@@ -104,7 +100,7 @@ class Clients:
         rows = len(ids)
         request = infer_request(MODEL, columns([0.5] * rows, ["red"] * rows), client_ids=ids)
         try:
-            answer = read_answer(await stub.ModelInfer(request, timeout=10))
+            answer = read_answer(await stub.ModelInfer(request, timeout=30))
         except grpc.aio.AioRpcError as error:
             self._note(error, ids)
             await asyncio.sleep(0.01)
@@ -146,7 +142,7 @@ def kept_rows(found: Found) -> dict[bytes, list[Place]]:
     return rows
 
 
-async def assert_kept(broker: str, *memories: Memory, seconds: float = 30.0) -> None:
+async def assert_kept(broker: str, *memories: Memory) -> None:
     """Everything that was answered is on the topic exactly once, nothing that was refused is, and
     nothing is there that nobody sent."""
     keys = {
@@ -166,11 +162,11 @@ async def assert_kept(broker: str, *memories: Memory, seconds: float = 30.0) -> 
         return not missing
 
     try:
-        found = await read_topic(broker, PREDICTIONS, is_there, seconds=seconds)
+        found = await read_topic(broker, PREDICTIONS, is_there)
     except AssertionError as late:
         turns = [turn for turn, place in enumerate(answered.values()) if place in missing]
         raise AssertionError(
-            f"{len(missing)} of {len(answered)} answered rows did not come within {seconds} s, of "
+            f"{len(missing)} of {len(answered)} answered rows did not come, of "
             f"{seen} records: the {turns[:5]} ... {turns[-5:]}th"
         ) from late
     rows = {keys[key]: places for key, places in kept_rows(found).items()}

@@ -5,7 +5,8 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -256,7 +257,7 @@ class RunningInference:
     async def progress(self) -> GetProgressResponse:
         """Where it says it is."""
         answer: GetProgressResponse = await ProgressServiceStub(self.channel).GetProgress(
-            GetProgressRequest(), timeout=5
+            GetProgressRequest(), timeout=30
         )
         return answer
 
@@ -278,7 +279,7 @@ class RunningInference:
         self.process = _started(self.environment, self.log_file)
         await self.until_ready()
 
-    async def until_ready(self, seconds: float = 20.0) -> None:
+    async def until_ready(self) -> None:
         async def is_ready() -> bool:
             assert self.process.poll() is None, self.log()
             try:
@@ -287,7 +288,7 @@ class RunningInference:
                 return False
             return bool(answer.ready)
 
-        await eventually(is_ready, seconds=seconds, what="inference ready")
+        await eventually(is_ready, what="inference ready")
 
 
 def _started(environment: Mapping[str, str], log_file: Path) -> "subprocess.Popen[bytes]":
@@ -347,13 +348,11 @@ async def tell(broker: str, *changes: VersionChanged) -> None:
             await bus.produce(VERSIONS, each.model_name.encode(), each.SerializeToString())
 
 
-async def read_topic(
-    broker: str, topic: Topic, until: Any, *, seconds: float = 15.0
-) -> list[tuple[str, Any]]:
-    """(ce_id, message) of each record from the start, once ``until`` of them is true."""
+@asynccontextmanager
+async def reading(broker: str, topic: Topic) -> AsyncIterator[Callable[[], Awaitable[list[Any]]]]:
+    """What answers, call by call, the records that came since, from the topic's start on."""
     from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: PLC0415
 
-    found: list[tuple[str, Any]] = []
     consumer = AIOKafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest")
     await consumer.start()
     try:
@@ -362,17 +361,88 @@ async def read_topic(
         for place in places:
             consumer.seek(place, 0)
 
-        async def is_enough() -> bool:
-            for records in (await consumer.getmany(timeout_ms=100)).values():
-                for each in records:
-                    headers = {name: value.decode() for name, value in each.headers}
-                    found.append((headers["ce_id"], topic.message.FromString(each.value)))
-            return bool(until(found))
+        async def more() -> list[Any]:
+            polled = await consumer.getmany(timeout_ms=100)
+            return [each for records in polled.values() for each in records]
 
-        await eventually(is_enough, seconds=seconds, what=f"records on {topic.name}")
+        yield more
     finally:
         await consumer.stop()
+
+
+Told = tuple[str, Any]
+
+
+def told_by(record: Any, topic: Topic) -> Told:
+    """(ce_id, message) of a record."""
+    headers = {name: value.decode() for name, value in record.headers}
+    return headers["ce_id"], topic.message.FromString(record.value)
+
+
+async def read_topic(broker: str, topic: Topic, until: Callable[[list[Told]], Any]) -> list[Told]:
+    """(ce_id, message) of each record from the start, once ``until`` of them is true."""
+    found: list[Told] = []
+    async with reading(broker, topic) as more:
+
+        async def is_enough() -> bool:
+            found.extend([told_by(each, topic) for each in await more()])
+            return bool(until(found))
+
+        await eventually(is_enough, what=f"records on {topic.name}")
     return found
+
+
+async def read_partitions(
+    broker: str, topic: Topic, until: Callable[[dict[int, list[Told]]], Any]
+) -> dict[int, list[Told]]:
+    """The same by partition, each of them in its order."""
+    found: dict[int, list[Told]] = {each: [] for each in range(topic.partitions)}
+    async with reading(broker, topic) as more:
+
+        async def is_enough() -> bool:
+            for each in await more():
+                found[each.partition].append(told_by(each, topic))
+            return bool(until(found))
+
+        await eventually(is_enough, what=f"records on {topic.name}")
+    return found
+
+
+async def read_produced(running: RunningInference, broker: str, topic: Topic) -> list[Told]:
+    """Everything that the server says it has produced by now, and perhaps what came since."""
+    produced = (await running.progress()).produced
+    missing = {each.partition: each.next_offset for each in produced if each.topic == topic.name}
+    found: list[Told] = []
+    async with reading(broker, topic) as more:
+
+        async def is_all_there() -> bool:
+            for each in await more():
+                found.append(told_by(each, topic))
+                if each.offset + 1 >= missing.get(each.partition, 0):
+                    missing.pop(each.partition, None)
+            return not missing
+
+        await eventually(is_all_there, what=f"all that was produced on {topic.name}")
+    return found
+
+
+def marks_of(found: list[Told]) -> list[int]:
+    """Promises among the records of a topic of blocks."""
+    return [each.watermark.watermark_us for _, each in found if not each.row_count]
+
+
+async def read_until_marked(
+    broker: str, topic: Topic, marks: Iterable[int], *, times: int = 1
+) -> dict[int, list[Told]]:
+    """The records of each partition, once every one of them holds each of these marks so often or
+    more often."""
+    wanted = list(marks)
+
+    def are_marked(found: dict[int, list[Told]]) -> bool:
+        seen = [Counter(marks_of(own)) for own in found.values()]
+        return all(each[mark] >= times for each in seen for mark in wanted)
+
+    return await read_partitions(broker, topic, are_marked)
 
 
 def rows_of(records: list[tuple[str, PredictionBlock]]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 from tests.support.kafka import JARS
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.world import MODEL_NAME
 
 from homeostat.checksum import of_client_keys
@@ -101,7 +102,7 @@ def checksum_of(stack: Stack, flights: Flights, told: np.ndarray) -> int:
     )
 
 
-async def wait_until_served(client: Client, *, seconds: float = 30.0) -> None:
+async def wait_until_served(client: Client, *, seconds: float = PATIENCE_SECONDS) -> None:
     """Until the pushed model answers."""
     deadline = time.monotonic() + seconds
     while not await client.is_model_ready(MODEL_NAME):

@@ -6,9 +6,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+# Not a claim about speed: what a slow machine that does much else may need.
+PATIENCE_SECONDS = 60.0
+
 
 async def eventually(
-    condition: Callable[[], Any | Awaitable[Any]], *, seconds: float = 15.0, what: str = ""
+    condition: Callable[[], Any | Awaitable[Any]],
+    *,
+    seconds: float = PATIENCE_SECONDS,
+    what: str = "",
 ) -> Any:
     """The first true value of ``condition``; AssertionError after ``seconds``."""
     deadline = time.monotonic() + seconds

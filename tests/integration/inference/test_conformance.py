@@ -174,7 +174,7 @@ async def test_what_the_protocol_does_not_know_is_read_over(serving: Shared) -> 
 
 async def _is_ready(inference: RunningInference, name: str, version: str = "") -> bool:
     request = ModelReadyRequest(name=name, version=version)
-    return bool((await inference.inference.ModelReady(request, timeout=5)).ready)
+    return bool((await inference.inference.ModelReady(request, timeout=30)).ready)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -249,7 +249,7 @@ async def test_versions_answer_as_they_were_registered_before_and_after_a_promot
 
         async def probability(version: str = "") -> float:
             request.model_version = version
-            answer = await running.inference.ModelInfer(request, timeout=5)
+            answer = await running.inference.ModelInfer(request, timeout=30)
             assert version in ("", answer.model_version)
             return float(np.frombuffer(answer.raw_output_contents[1], np.float32)[1])
 

@@ -21,11 +21,11 @@ from tests.support.inference import (
     columns,
 )
 from tests.support.ports import free_port
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_SECONDS, eventually
 
 from homeostat.client import Client, infer_request
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 MIB = 1024 * 1024
 WORKER_MIB = 400
 DIED = {"UNAVAILABLE", "INTERNAL"}
@@ -72,7 +72,10 @@ def add_them(registry: StandInRegistry, models: Sequence[RuntimeModel]) -> None:
 
 
 async def asked(
-    server: RunningInference, model: str, rows: dict[str, np.ndarray], seconds: float = 15.0
+    server: RunningInference,
+    model: str,
+    rows: dict[str, np.ndarray],
+    seconds: float = PATIENCE_SECONDS,
 ) -> str:
     """The status, of a call on a connection of its own."""
     async with Client(server.address, timeout_seconds=seconds) as client:
@@ -119,7 +122,7 @@ async def test_what_kills_again_and_again_is_held_back_and_the_rest_is_answered(
         async def is_held_back(name: str = each.name, rows: dict[str, np.ndarray] = worst) -> bool:
             return await asked(server, name, rows) == "FAILED_PRECONDITION"
 
-        await eventually(is_held_back, seconds=30, what=f"{each.name} held back")
+        await eventually(is_held_back, what=f"{each.name} held back")
         await until_answered(server, MODEL, columns([1.0], ["red"]))
 
 

@@ -115,5 +115,5 @@ async def test_what_is_refused_again_and_again_leaves_no_memory_behind(attacked:
     assert attacked.memory_bytes() - before < 64 * MIB
 
 
-def test_names_are_one_requests_own() -> None:
+async def test_names_are_one_requests_own() -> None:
     assert len({each.name for each in HOSTILE_REQUESTS}) == len(HOSTILE_REQUESTS)

@@ -26,7 +26,7 @@ from tests.support.inference import (
     tell,
 )
 from tests.support.ports import free_port
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_SECONDS, eventually
 
 from homeostat.client import Client, infer_request
 from homeostat.events.v1.column_pb2 import (
@@ -78,7 +78,10 @@ class World:
         return dict(zip(IDS, found, strict=True))
 
     async def until(
-        self, expected: tuple[int, str], client_id: str | None = None, seconds: float = 15.0
+        self,
+        expected: tuple[int, str],
+        client_id: str | None = None,
+        seconds: float = PATIENCE_SECONDS,
     ) -> None:
         async def is_so() -> bool:
             return await self.ask(client_id) == expected

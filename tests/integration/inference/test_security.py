@@ -23,7 +23,7 @@ from tests.support.inference import (
     columns,
 )
 from tests.support.ports import free_port
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_SECONDS, eventually
 
 from homeostat.channels import ChannelSecurity, open_channel
 from homeostat.client import Client, infer_request
@@ -228,7 +228,7 @@ async def is_ready(running: RunningInference, security: ChannelSecurity) -> None
         async with Client(running.address, security=security) as client:
             return await client.is_model_ready(MODEL)
 
-    await eventually(ready, seconds=20, what="inference ready")
+    await eventually(ready, what="inference ready")
 
 
 async def https(address: str, authority: Authority, client: Any = None) -> int:
@@ -320,7 +320,7 @@ async def log_of_failed_start(
         is_waited_for=False,
         **settings,
     ) as running:
-        assert await asyncio.to_thread(running.process.wait, 20) != 0
+        assert await asyncio.to_thread(running.process.wait, PATIENCE_SECONDS) != 0
         return running.log()
 
 
@@ -358,6 +358,11 @@ async def test_a_door_that_strangers_reach_is_warned_of(shared_broker: str, tmp_
             http_address=f"0.0.0.0:{http_port}",
         ) as running,
     ):
-        warnings = [line for line in running.log().splitlines() if "door_is_open" in line]
+
+        def warnings_of() -> list[str]:
+            return [line for line in running.log().splitlines() if "door_is_open" in line]
+
+        await eventually(lambda: len(warnings_of()) >= 2, what="both doors are warned of")
+        warnings = warnings_of()
     assert len(warnings) == 2
     assert all("tokens_file" in line and "tls_certificate_file" in line for line in warnings)

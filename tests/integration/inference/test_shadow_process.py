@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from tests.support.inference import MODEL, a_model, a_signature
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_SECONDS, eventually
 
 from homeostat.columns import pack
 from homeostat.events.v1.column_pb2 import ARM_CHAMPION, ARM_SHADOW, TASK_BINARY
@@ -105,7 +105,7 @@ class World:
             assert self.process is None or self.process.poll() is None, self.log()
             return is_so()
 
-        await eventually(condition, seconds=20, what=what)
+        await eventually(condition, what=what)
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
@@ -149,7 +149,9 @@ class World:
     async def until_dead(self) -> None:
         """A signal ended it."""
         assert self.process is not None
-        assert await asyncio.to_thread(self.process.wait, 20) == -signal.SIGFPE, self.log()
+        assert await asyncio.to_thread(self.process.wait, PATIENCE_SECONDS) == -signal.SIGFPE, (
+            self.log()
+        )
 
     def kill(self) -> None:
         assert self.process is not None
@@ -319,7 +321,7 @@ async def test_once_no_model_has_a_shadow_nothing_is_left_for_the_next_life(worl
         world.tell(ServingPlan(number=1))
         world.control.send(Leave())
         assert world.process is not None
-        await asyncio.to_thread(world.process.wait, 10)
+        await asyncio.to_thread(world.process.wait, PATIENCE_SECONDS)
         assert load_positions(positions_file(world.folder)) == {}
         world.write(journal, 5)
         await world.start()

@@ -105,7 +105,7 @@ class LedgerUnderTest:
                 ("grpc.max_reconnect_backoff_ms", 200),
             ],
         )
-        await eventually(self.is_serving, seconds=30, what="the ledger serves")
+        await eventually(self.is_serving, what="the ledger serves")
 
     async def files(self) -> int:
         """How many files the archive consists of."""
@@ -152,7 +152,7 @@ class LedgerUnderTest:
 
     async def progress(self) -> GetProgressResponse:
         stub: Any = ProgressServiceStub(self.channel)
-        answer: GetProgressResponse = await stub.GetProgress(GetProgressRequest(), timeout=5)
+        answer: GetProgressResponse = await stub.GetProgress(GetProgressRequest(), timeout=30)
         return answer
 
     async def statistics(self, model: str = MODEL) -> GetStatisticsResponse:
@@ -203,7 +203,7 @@ class LedgerUnderTest:
             place = (each.topic, partition)
             self.sent[place] = max(self.sent.get(place, 0), offset + 1)
 
-    async def settled(self, seconds: float = 20.0) -> None:
+    async def settled(self) -> None:
         """All that was said has been taken in and told on."""
 
         async def is_done() -> bool:
@@ -219,7 +219,7 @@ class LedgerUnderTest:
                 and all(applied.get(place, 0) >= end for place, end in self.sent.items())
             )
 
-        await eventually(is_done, seconds=seconds, what="the ledger has taken everything in")
+        await eventually(is_done, what="the ledger has taken everything in")
 
     async def cut(self, **question: Any) -> tuple[CutDataSetHeader, pa.Table]:
         header, content = None, io.BytesIO()
@@ -254,7 +254,7 @@ class LedgerUnderTest:
                 stop.set()
 
         if count:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await consume(self.bus, [topic], offsets=from_the_start, handle=handle, stop=stop)
         return seen
 

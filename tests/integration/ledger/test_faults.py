@@ -2,18 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import grpc
 import pytest
 from tests.integration.ledger.harness import LedgerUnderTest, a_ledger
 from tests.support.broker import TestBroker
+from tests.support.database import OwnDatabase
 from tests.support.ledger_events import START_US, a_block, outcomes
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
-
-from homeostat_local.database import create_service_database, start_database
-from homeostat_local.errors import StartFailed
 
 LATER_US = START_US + 3_600_000_000
 BLOCKS = 300
@@ -49,7 +47,7 @@ async def test_kill_9_in_mid_run_leaves_the_join_exact(stopped_ledger: LedgerUnd
         async def has_some(share: int = share) -> bool:
             return (await ledger.statistics()).blocks > share
 
-        await eventually(has_some)
+        await eventually(has_some, what=f"more than {share} blocks")
         await ledger.kill()
     stray = ledger.folder / "archive" / "zz" / "stray.parquet"
     stray.parent.mkdir(exist_ok=True)
@@ -60,37 +58,12 @@ async def test_kill_9_in_mid_run_leaves_the_join_exact(stopped_ledger: LedgerUnd
     assert not stray.exists()
 
 
-class OwnDatabase:
-    """A server that only one ledger uses."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._running = start_database(folder)
-        self._port = int(self._running.admin_url.rpartition(":")[2].partition("/")[0])
-        self.url = create_service_database(self._running.admin_url, "ledger", "test")
-
-    def kill(self) -> None:
-        self._running.process.kill()
-        self._running.process.wait()
-
-    async def start(self) -> None:
-        """Sessions of the killed server may take a moment to notice; none starts until then."""
-
-        async def is_started() -> bool:
-            with suppress(StartFailed):
-                self._running = await asyncio.to_thread(start_database, self._folder, self._port)
-                return True
-            return False
-
-        await eventually(is_started, what="the database starts again")
-
-
 @pytest.fixture
 async def on_its_own_database(
     embedded_broker: TestBroker, tmp_path: Path
 ) -> AsyncIterator[tuple[LedgerUnderTest, OwnDatabase]]:
     """A ledger that is not started yet."""
-    database = OwnDatabase(tmp_path / "database")
+    database = OwnDatabase(tmp_path / "database", "ledger")
     async with a_ledger(embedded_broker, database.url, tmp_path / "ledger") as ledger:
         yield ledger, database
     database.kill()
@@ -108,14 +81,14 @@ async def test_a_database_killed_in_mid_run_leaves_the_join_exact(
         async def has_some(share: int = share) -> bool:
             return (await ledger.statistics()).blocks > share
 
-        await eventually(has_some)
+        await eventually(has_some, what=f"more than {share} blocks")
         database.kill()
         asked = asyncio.ensure_future(ledger.statistics())
         await database.start()
         # Questions wait for the server as the stream does.
         assert (await asked).blocks > share
     await ledger.mark(LATER_US + BLOCKS)
-    await ledger.settled(seconds=30)
+    await ledger.settled()
     await assert_exact(ledger)
     # What was sent and could not be marked any more was sent again.
     told = {each.prediction_ids: each.truths for each in await ledger.joined()}
@@ -163,7 +136,7 @@ async def test_a_new_broker_with_everything_sent_again_changes_nothing(
     ledger.sent.clear()
     await ledger.say(*said)
     await ledger.mark(LATER_US + BLOCKS)
-    await ledger.settled(seconds=30)
+    await ledger.settled()
     await assert_exact(ledger)
     again = await ledger.joined()
     key = lambda block: block.SerializeToString(deterministic=True)  # noqa: E731
@@ -175,7 +148,7 @@ async def test_a_newer_process_fences_the_older_one(ledger_process: LedgerUnderT
     await ledger.say(a_block(1, client_ids=["a"]))
     await ledger.settled()
     older = ledger.process
-    ledger.port += 1
+    ledger.port = free_port()
     older_channel = ledger.channel
     await ledger.start()
     await ledger.say(a_block(2, client_ids=["b"]))

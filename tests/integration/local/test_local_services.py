@@ -10,7 +10,7 @@ from homeostat_local.launch import SERVICES
 from homeostat_local.probes import is_serving
 from homeostat_local.stack import Stack, running_stack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
 
 @pytest.fixture(scope="module")

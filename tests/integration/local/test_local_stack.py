@@ -14,6 +14,7 @@ import asyncpg
 import psutil
 import pytest
 from tests.support.psql import query
+from tests.support.waiting import PATIENCE_SECONDS
 
 from homeostat_local import control
 from homeostat_local.broker import read_cluster_id
@@ -32,7 +33,7 @@ def stand_in(name: str, *options: str) -> tuple[str, ...]:
 STAND_INS = {name: stand_in(name) for name in SERVICES}
 
 
-def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+def until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "not in time"

@@ -32,7 +32,7 @@ async def is_serving(registry: Registry) -> bool:
     return bool((await registry.api.ListModels(pb.ListModelsRequest(), timeout=5)).models)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_every_hostile_model_gets_its_documented_answer_in_time(
     registry: Registry, name: str
 ) -> None:

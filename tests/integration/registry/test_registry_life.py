@@ -560,7 +560,7 @@ async def test_progress_counts_what_is_sent(registry: Registry, name: str) -> No
     stub: Any = ProgressServiceStub(registry.channel)
 
     async def quiet() -> Any:
-        answer = await stub.GetProgress(GetProgressRequest(), timeout=5)
+        answer = await stub.GetProgress(GetProgressRequest(), timeout=30)
         return answer if answer.produced and not answer.unsent_count else None
 
     answer = await eventually(quiet)

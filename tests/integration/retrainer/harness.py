@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from google.protobuf.timestamp_pb2 import Timestamp
 from tests.support.broker import TestBroker
 from tests.support.ports import free_port
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_SECONDS, eventually
 
 from homeostat import cloudevents
 from homeostat import history as past
@@ -140,21 +140,20 @@ class Client:
         }
         self.registry: Any = RegistryServiceStub(self.channels["registry"])
         self.retrainer: Any = RetrainerServiceStub(self.channels["retrainer"])
-        self.progress_of: Any = ProgressServiceStub(self.channels["retrainer"])
 
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self.channels.values()))
 
     async def wait_ready(self) -> None:
         for service in self.services:
-            await eventually(lambda s=service: self._serves(s), seconds=40, what=service.name)
+            await eventually(lambda s=service: self._serves(s), what=service.name)
 
     async def _serves(self, service: Service) -> bool:
         assert service.process is not None
         assert service.process.poll() is None, service.log.read_text()[-3000:]
         stub: Any = ProgressServiceStub(self.channels[service.name])
         try:
-            await stub.GetProgress(GetProgressRequest(), timeout=5)
+            await stub.GetProgress(GetProgressRequest(), timeout=30)
         except grpc.aio.AioRpcError:
             return False
         return True
@@ -243,17 +242,16 @@ class Client:
     async def _produce(self, records: Sequence[Outgoing]) -> None:
         await self.bus.produce_many(records)
 
-    async def progress(self) -> GetProgressResponse:
-        answer: GetProgressResponse = await self.progress_of.GetProgress(
-            GetProgressRequest(), timeout=5
-        )
+    async def progress(self, service: str = "retrainer") -> GetProgressResponse:
+        stub: Any = ProgressServiceStub(self.channels[service])
+        answer: GetProgressResponse = await stub.GetProgress(GetProgressRequest(), timeout=30)
         return answer
 
     async def runs(self) -> list[RetrainingRun]:
         answer = await self.retrainer.ListRuns(rpc.ListRunsRequest(model_name=self.model))
         return list(answer.runs)
 
-    async def ended(self, count: int = 1, seconds: float = 60) -> list[RetrainingRun]:
+    async def ended(self, count: int = 1) -> list[RetrainingRun]:
         """The model's runs, once so many have ended."""
 
         async def enough() -> list[RetrainingRun] | None:
@@ -264,7 +262,9 @@ class Client:
             done = [run for run in runs if run.state == RUN_STATE_ENDED]
             return done if len(done) >= count else None
 
-        found: list[RetrainingRun] = await eventually(enough, seconds=seconds, what="runs end")
+        found: list[RetrainingRun] = await eventually(
+            enough, seconds=2 * PATIENCE_SECONDS, what="runs end"
+        )
         return found
 
     async def versions(self) -> list[pb.Version]:
@@ -281,7 +281,7 @@ class Client:
             if len(heard) >= least:
                 enough.set()
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await consume(self.bus, [RUNS], offsets=from_the_start, handle=handle, stop=enough)
         return heard
 

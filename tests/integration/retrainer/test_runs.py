@@ -17,7 +17,7 @@ from homeostat.registry.v1 import registry_pb2 as pb
 from homeostat.retrainer.v1 import retrainer_pb2 as rpc
 from homeostat.topics import JOINED, VERSIONS
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 # Marks rise over the whole file, since the services are shared.
 _days = itertools.count(20, 10)
@@ -84,13 +84,17 @@ async def test_records_of_garbage_stop_nothing(client: Client) -> None:
 
 
 async def caught_up(client: Client) -> bool:
-    applied = {(each.topic, each.partition): each.next_offset for each in await applied_of(client)}
-    produced = client.bus.produced_positions()
-    return all(applied.get(place, 0) >= at for place, at in produced.items())
-
-
-async def applied_of(client: Client) -> list[object]:
-    return list((await client.progress()).applied)
+    """The retrainer has applied all that this test has said, and all that the registry has to."""
+    registry = await client.progress("registry")
+    said = {(each.topic, each.partition): each.next_offset for each in registry.produced}
+    progress = await client.progress()
+    applied = {(each.topic, each.partition): each.next_offset for each in progress.applied}
+    produced = {**client.bus.produced_positions(), **said}
+    return (
+        not registry.unsent_count
+        and registry.epoch == progress.epoch
+        and all(applied.get(place, 0) >= at for place, at in produced.items())
+    )
 
 
 async def test_without_a_change_no_candidate_is_better(client: Client) -> None:
@@ -180,7 +184,7 @@ async def test_kill_9_in_mid_run_gives_one_version_and_one_end(client: Client) -
     day = await a_changed_world(client)
     await client.alarm(day)
     for _ in range(3):
-        await eventually(lambda: started_or_ended(client), seconds=40, what="the run begins")
+        await eventually(lambda: started_or_ended(client), what="the run begins")
         client.services.retrainer.kill()
         client.services.retrainer.start()
         await client.wait_ready()

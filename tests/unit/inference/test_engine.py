@@ -292,7 +292,7 @@ def test_rows_of_a_version_that_was_swapped_out_are_in_hand_until_they_are_answe
     doubles = world.model.run
 
     def run(inputs: Sequence[Any]) -> list[Any]:
-        assert go_on.wait(5)
+        assert go_on.wait(60)
         return doubles(inputs)
 
     world.model.run = run  # type: ignore[method-assign]
@@ -301,7 +301,7 @@ def test_rows_of_a_version_that_was_swapped_out_are_in_hand_until_they_are_answe
     table.drop("m")
     assert (table.rows_in_hand, table.oldest_arrival_us) == (2, 1_000_000)
     go_on.set()
-    assert call.is_answered.wait(5)
+    assert call.is_answered.wait(60)
     assert (table.rows_in_hand, table.oldest_arrival_us) == (0, None)
 
 
@@ -377,11 +377,11 @@ def test_a_slow_model_runs_in_its_own_thread_and_answers_there_after_it_was_swap
     world = World(inline_seconds=0.0)
     first = [MemoryCall([1.0]), MemoryCall([2.0])]
     world.engine.handle(first)
-    assert all(each.is_answered.wait(5) for each in first)
+    assert all(each.is_answered.wait(60) for each in first)
     world.served.retire()
     late = MemoryCall([3.0])
     world.engine.handle([late])
-    assert late.is_answered.wait(5)
+    assert late.is_answered.wait(60)
     assert late.answers == [[6.0]]
 
 

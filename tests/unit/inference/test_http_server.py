@@ -69,7 +69,7 @@ async def connect(server: HttpServer, sent: bytes = b"") -> Connection:
 
 
 async def rest_of(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         try:
             return await reader.read()
         except ConnectionResetError:
@@ -81,7 +81,7 @@ async def has_connections(server: HttpServer, count: int) -> bool:
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         line = await reader.readline()
     return int(line.split()[1])
 
@@ -160,7 +160,7 @@ async def test_compressed_bodies_weigh_what_they_unpack_to() -> None:
     head = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
     async with a_server(respond) as server:
         first = await connect(server, head + packed)
-        await asyncio.wait_for(has_begun.wait(), 10)
+        await asyncio.wait_for(has_begun.wait(), 60)
         second = await connect(server, head + packed)
         assert await status_of(second[0]) == 429
         goes_on.set()
@@ -203,7 +203,7 @@ async def test_a_client_that_goes_is_no_error_of_ours(
             _, writer = await connect(server, HEAD + sent)
             await eventually(lambda: has_connections(server, 1), what="a connection")
             if sent.startswith(b"Content-Length: 3"):
-                await asyncio.wait_for(has_begun.wait(), 10)
+                await asyncio.wait_for(has_begun.wait(), 60)
             writer.transport.abort()
             # Notices it, in the first case, while it reads.
             goes_on.set()
@@ -245,7 +245,7 @@ async def test_long_work_does_not_hold_up_the_loop() -> None:
         return "done"
 
     working = asyncio.create_task(bench.do(work, 1_000_000))
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 60)
     goes_on.set()
     assert await working == "done"
     assert await bench.do(lambda: "at once", 1) == "at once"

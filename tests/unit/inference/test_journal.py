@@ -59,7 +59,7 @@ def keep(
     outcome = Outcome()
     journal.append(kind, payload, done=outcome, **more)
     journal.commit()
-    assert outcome.is_told.wait(10)
+    assert outcome.is_told.wait(60)
     return outcome.error
 
 
@@ -171,7 +171,7 @@ def test_what_nobody_commits_is_committed(tmp_path: Path) -> None:
     outcome = Outcome()
     with a_journal(tmp_path) as journal:
         journal.append(Kind.OUTCOMES, b"forgotten", done=outcome)
-        assert outcome.is_told.wait(10)
+        assert outcome.is_told.wait(60)
     assert payloads_in(tmp_path) == [b"forgotten"]
 
 
@@ -184,7 +184,7 @@ def test_many_threads_commit_in_groups_and_each_hears_of_its_own(tmp_path: Path)
             outcomes.append(outcome)
             journal.append(Kind.OUTCOMES, b"%d.%d" % (number, index), done=outcome)
             journal.commit()
-            assert outcome.is_told.wait(10)
+            assert outcome.is_told.wait(60)
 
     with a_journal(tmp_path, segment_bytes=1000) as journal:
         threads = [threading.Thread(target=many, args=(number,)) for number in range(4)]
@@ -455,7 +455,7 @@ def test_after_a_bug_every_caller_is_told_and_no_chain_goes_on(
                 journal.append(Kind.ROWS, b"rows", done=each, chain=chain)
             journal.append(Kind.SEAL, b"seal", chain=fresh, must=True)
             journal.commit()
-            assert all(each.is_told.wait(10) for each in done)
+            assert all(each.is_told.wait(60) for each in done)
         assert all(isinstance(each.error, NotKept) for each in done)
         assert fresh.is_broken
         assert journal.unsettled_count == 0

@@ -135,7 +135,7 @@ class World:
         async def condition() -> bool:
             return is_so()
 
-        await eventually(condition, seconds=10, what=what)
+        await eventually(condition, what=what)
 
     async def next_born(self, count: int) -> Born:
         await self.until(lambda: len(self.born) >= count, f"{count} processes")

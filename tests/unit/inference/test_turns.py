@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.waiting import PATIENCE_SECONDS
 
 from homeostat.client import infer_request
 from homeostat.events.v1.column_pb2 import TASK_REGRESSION
@@ -204,7 +205,7 @@ class World:
 
 
 def wait_until(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_true():
         assert time.monotonic() < deadline
         threading.Event().wait(0.002)

@@ -25,7 +25,7 @@ def a_process(body: str, before_run: str = "") -> subprocess.Popen[str]:
 def test_a_signal_sets_stop_and_the_process_ends_well(by: signal.Signals) -> None:
     process = a_process("await stop.wait();print('flushed', flush=True)")
     process.send_signal(by)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "flushed" in output
     assert json.loads(output.splitlines()[-1])["event"] == "service_left"
@@ -33,7 +33,7 @@ def test_a_signal_sets_stop_and_the_process_ends_well(by: signal.Signals) -> Non
 
 def test_a_service_that_fails_says_why_and_ends_badly() -> None:
     process = a_process("raise RuntimeError('the cause')")
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     line = json.loads(output.splitlines()[-1])
     assert (line["event"], "the cause" in line["exception"]) == ("service_failed", True)
@@ -49,7 +49,7 @@ def test_a_service_that_does_not_leave_is_ended(body: str) -> None:
     began = time.monotonic()
     if not blocked:
         process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 70
     assert "service_left_late" in output
     assert time.monotonic() - began < 5

@@ -13,6 +13,7 @@ from typing import IO
 
 import psutil
 import pytest
+from tests.support.waiting import PATIENCE_SECONDS
 
 from homeostat_local import child as children
 from homeostat_local.child import Child
@@ -48,7 +49,7 @@ async def test_a_disk_that_is_full_for_a_while_delays_a_start(
 
     monkeypatch.setattr(children, "open_log", open_log)
     child = a_child(tmp_path)
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         tasks.create_task(child.run())
         await child.ready.wait()
         assert child.record().restarts == 2
@@ -59,7 +60,7 @@ async def test_a_disk_that_is_full_for_a_while_delays_a_start(
 async def test_a_child_is_ended_even_if_its_supervision_was_cut_short(tmp_path: Path) -> None:
     child = a_child(tmp_path)
     supervision = asyncio.create_task(child.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await child.ready.wait()
         pid = child.pid
         supervision.cancel()
@@ -81,7 +82,7 @@ async def test_what_a_full_disk_did_not_take_is_written_once_there_is_room(
         full.setattr("homeostat_local.endpoints.write_atomically", no_room)
         supervisor._publish()
     assert read_endpoints(tmp_path) is None
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor._catch_up(stop))
         while read_endpoints(tmp_path) is None:  # noqa: ASYNC110 - a file tells nobody
             await asyncio.sleep(0.02)
@@ -115,7 +116,7 @@ signal.pause()
             os.kill(pid, signal.SIGKILL)
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "not in time"
