@@ -35,6 +35,8 @@ class RateJudge:
     least_rate: float = 0.0
     # Fewer rows that could have it are not judged.
     fewest: int = 1
+    # Whether the calendar's past, which keeps histograms alone, can tell the rate.
+    has_past: bool = True
     remarks: Sequence[str] = ()
 
     def judge(self, layout: Layout, window: Window) -> list[Finding]:
@@ -47,6 +49,8 @@ class RateJudge:
 
     def against(self, layout: Layout, window: Window, name: str, past: Past) -> Finding | None:
         """The same of one feature where the past had a rate of its own."""
+        if not self.has_past:
+            return None
         had, could = self.counted(layout, name, past.sums)
         if could < max(self.fewest, 1):
             return None

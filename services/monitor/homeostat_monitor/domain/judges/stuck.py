@@ -34,7 +34,14 @@ def stuck_judge(counts: ReferenceCounts, level: float = ALPHA) -> RateJudge:
         )
         rates[name] = explained_rates(typical, typical, shares)
     return RateJudge(
-        Rule.STUCK, "still_share", still, rates, level, least_rate=_STUCK, fewest=FEWEST_VALUES
+        Rule.STUCK,
+        "still_share",
+        still,
+        rates,
+        level,
+        least_rate=_STUCK,
+        fewest=FEWEST_VALUES,
+        has_past=False,
     )
 
 
