@@ -141,15 +141,18 @@ class ReferenceCounts:
         rows = Rows(groups.astype(np.intp), len(classes) + 1, columns, scores)
         return count(self.layout, rows)[:-1]
 
-    def pair_variances(self) -> Floats:
-        """The variance of each watched pair's product of scores over rows where both are."""
-        extras = self.layout.extras
-        found = []
-        for pair in extras.pairs:
+    def pair_shapes(self) -> Floats:
+        """Variance, skewness and excess kurtosis of each watched pair's product of scores over
+        rows where both are; [pairs, 3]."""
+        found = np.zeros((len(self.layout.extras.pairs), 3))
+        for number, pair in enumerate(self.layout.extras.pairs):
             (a, has_a), (b, has_b) = (self._scored(name) for name in pair)
             products = (a * b)[has_a & has_b].astype(np.float64)
-            found.append(float(products.var()) if len(products) else 0.0)
-        return np.array(found)
+            variance = float(products.var()) if len(products) else 0.0
+            if variance > 0:
+                z = (products - products.mean()) / np.sqrt(variance)
+                found[number] = variance, (z**3).mean(), (z**4).mean() - 3
+        return found
 
     def singletons(self, name: str) -> int:
         """How many texts of a category the reference has exactly once (Good-Turing)."""

@@ -170,6 +170,6 @@ def _added(weights: Floats, groups: Places, total: int) -> Counts:
     if total == 1:
         return weights.sum(axis=1, dtype=np.float64).astype(np.int64)[None, :]
     flat = groups + np.arange(kinds)[:, None] * total
-    sums = np.bincount(flat.ravel(), weights.ravel(), minlength=kinds * total)
+    sums: Floats = np.bincount(flat.ravel(), weights.ravel(), minlength=kinds * total)
     whole: Counts = sums.astype(np.int64)
     return whole.reshape(kinds, total).T

@@ -91,18 +91,17 @@ class Spans:
         return saved
 
     def _from(self, at: Ints, rows: Ints, places: NDArray[np.intp], wanted: Ints) -> Ints:
-        """Where the shortest span begins that may be looked at and has the wanted rows; or -1."""
+        """The latest checkpoint, of those kept, that has the wanted rows after it; or -1."""
         newest = np.searchsorted(rows, rows[places] - wanted, side="right") - 1
-        begin = at[np.maximum(newest, 0)]
-        now = at[places]
-        level = np.ceil(np.log2(np.maximum(now - begin - 1, 1) / (_NEAR - 1)))
-        level = np.clip(level, 0, _MOST_LEVELS).astype(np.int64)
-        begin = (begin >> level) << level
+        begin, now = at[np.maximum(newest, 0)], at[places]
+        # The finest spacing at which one is kept is this one or the next.
+        level = np.ceil(np.log2(np.maximum(now - begin, _NEAR) / _NEAR)).astype(np.int64)
+        level += now - (begin >> level << level) > _NEAR << level
+        begin = begin >> level << level
         found = np.minimum(np.searchsorted(at, begin), len(at) - 1)
         age = now - begin
         near = (rows[places] - rows[found] <= self._reach) | (age <= _NEAR)
-        usable = (newest >= 0) & (at[found] == begin) & (age <= _NEAR << level) & near
-        usable &= age <= _MOST_PANES
+        usable = (newest >= 0) & (at[found] == begin) & near & (age <= _MOST_PANES)
         froms: Ints = np.where(usable, found, -1)
         return froms
 
