@@ -19,6 +19,7 @@ _MOST_FALSE_ALARMS = 1_000.0
 _MOST_THROTTLE_SECONDS = 30 * 86_400.0
 _MOST_WINDOWS = 1_000
 _MOST_ROWS = 10**9
+_CONTEXT = "context."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -47,8 +48,6 @@ class Known:
     """What a policy's names are looked up in; None: not known, so not asked for."""
 
     features: frozenset[str] | None = None
-    # Of expressions: inputs and contexts.
-    columns: frozenset[str] | None = None
     hosts: AllowedHosts | None = None
 
 
@@ -128,7 +127,15 @@ def _segments(policy: Policy, known: Known) -> Iterator[Problem]:
             yield Problem(place, str(error))
             continue
         for name in names:
-            yield from _known(place, "column", name, known.columns)
+            yield from _column(place, name, known)
+
+
+def _column(place: str, name: str, known: Known) -> Iterator[Problem]:
+    """An input; or a context, which only its prefix tells from a slip of the pen."""
+    if known.features is None or name in known.features or name.startswith(_CONTEXT):
+        return
+    for each in _known(place, "input", name, known.features):
+        yield Problem(place, f"{each.text}; a context is written {_CONTEXT}{name}")
 
 
 def _names_in(expression: str) -> Iterable[str]:
