@@ -27,6 +27,13 @@ def flights(
     report: Annotated[Path, typer.Option(help="Write the HTML report here.")] = Path(
         "flights-report.html"
     ),
+    incident: Annotated[
+        bool,
+        typer.Option(
+            help="Let the temperature come in another unit for three days of February, and see "
+            "what the loop makes of it."
+        ),
+    ] = True,
     folder: Annotated[
         Path, typer.Option(help="The demo's own data; emptied before a run.")
     ] = _FOLDER,
@@ -42,7 +49,7 @@ def flights(
     from homeostat_flights.run import run_demo, show_summary  # noqa: PLC0415
 
     console = Console()
-    found = run_demo(Wish(months, folder, json_path, report), console=console)
+    found = run_demo(Wish(months, folder, json_path, report, incident), console=console)
     show_summary(console, found, report)
     if found["failed_requests"] or found["checksum_joined"] != found["checksum_sent"]:
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from homeostat.client import Client
 from homeostat.ids import client_keys
 from homeostat.push import send
 from homeostat.quiet import Loop
-from homeostat_flights.figures import Cost, Story, figures, read_story
+from homeostat_flights.figures import Cost, Story, figures, incident_figures, read_story
 from homeostat_flights.player import PlayedModel, Player, Tally
 from homeostat_flights.prologue import MODEL_NAME, Prologue
 from homeostat_flights.score import score
@@ -50,6 +50,8 @@ class Wish:
     folder: Path
     json_path: Path | None
     report_path: Path
+    # Three days of February with a feed in another unit.
+    incident: bool = True
 
 
 async def play_run(
@@ -64,7 +66,15 @@ async def play_run(
         model = PlayedModel(MODEL_NAME, prologue.prepared.signature.score_output)
         player = Player(played, model, client=client, loop=loop, tally=tally)
         with Screen(console) as screen:
-            watch = Watch(stack.addresses, MODEL_NAME, played, prologue.never, tally, screen)
+            watch = Watch(
+                stack.addresses,
+                MODEL_NAME,
+                played,
+                prologue.never,
+                tally,
+                screen,
+                incident=wish.incident,
+            )
             async with watch:
                 await player.play(watch.at_midnight)
     story = await read_story(stack.addresses, MODEL_NAME)
@@ -113,6 +123,8 @@ def _tell(
         client_keys(secret, played.ids[told].tolist()), played.late[told], played.known_us[told]
     )
     found = figures(tally, scores, story, cost, checksum)
+    if wish.incident:
+        found["incident"] = incident_figures(story)
     from homeostat_flights.report import write_report  # noqa: PLC0415 - plotly is large
 
     write_report(wish.report_path, scores, story, found)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from homeostat.channels import open_channel
-from homeostat.events.v1.alert_pb2 import Alert
+from homeostat.events.v1.alert_pb2 import Alert, CauseClass
 from homeostat.events.v1.retraining_run_pb2 import RetrainingRun
 from homeostat.ledger.v1.ledger_pb2 import GetStatisticsRequest, GetStatisticsResponse
 from homeostat.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
@@ -20,6 +20,7 @@ from homeostat.registry.v1.registry_pb2 import (
 from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from homeostat.retrainer.v1.retrainer_pb2 import ListRunsRequest
 from homeostat.retrainer.v1.retrainer_pb2_grpc import RetrainerServiceStub
+from homeostat_flights import incident
 from homeostat_flights.player import Tally
 from homeostat_flights.score import Scores
 
@@ -107,3 +108,39 @@ def figures(
         "wall_seconds": round(cost.wall_seconds, 1),
         "peak_pss_mb": round(cost.peak_pss_mb, 1),
     }
+
+
+def incident_figures(story: Story) -> dict[str, Any]:
+    """What the loop made of the injected incident."""
+    told = incident.told(story.alerts, story.runs)
+    found: dict[str, Any] = {
+        "column": incident.COLUMN,
+        "from": incident.FIRST_DAY.date().isoformat(),
+        "days": incident.DAYS,
+        "runs_meanwhile": len(told.runs),
+        "is_told": told.alert is not None,
+    }
+    if told.alert is not None:
+        since = told.alert.since_at.ToDatetime().date().isoformat()
+        cause = CauseClass.Name(told.alert.cause).removeprefix("CAUSE_CLASS_").lower()
+        steps = [each.text for each in told.alert.diagnosis.steps] or list(told.alert.remedies)
+        found |= {
+            "alert_id": told.alert.alert_id,
+            "feature": told.alert.feature,
+            "since": since,
+            "cause": cause,
+            "confidence": round(told.alert.diagnosis.confidence, 3),
+            "advice": steps[0] if steps else "",
+        }
+    return found
+
+
+def incident_line(found: Mapping[str, Any]) -> str:
+    """One sentence for the summary."""
+    runs = found["runs_meanwhile"]
+    meanwhile = f"{runs or 'no'} retraining{'s' if runs > 1 else ''} meanwhile"
+    if not found["is_told"]:
+        return f"no alert named it; {meanwhile}"
+    cause = found["cause"].replace("_", " ")
+    advice = f" {found['advice']}" if found["advice"] else ""
+    return f"told as {cause} of {found['feature']} since {found['since']}, {meanwhile}.{advice}"

@@ -15,6 +15,7 @@ from homeostat.history import Columns
 from homeostat.push import Prepared, Push, prepare
 from homeostat.registry.v1.registry_pb2 import AUTONOMY_AUTO
 from homeostat_flights.flights import CLASSES, Flights, read_flights
+from homeostat_flights.incident import with_incident
 
 MODEL_NAME = "flights"
 
@@ -36,14 +37,14 @@ class _Files:
     push: Push
 
 
-def prepare_run(folder: Path, months: int) -> Prologue:
+def prepare_run(folder: Path, months: int, *, incident: bool) -> Prologue:
     """Reads the flights, trains the first model, scores it on the ``months`` after January."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
-        files = apart.submit(_make_files, folder, months).result()
+        files = apart.submit(_make_files, folder, months, incident).result()
     return Prologue(read_flights(files.played), prepare(files.push), np.load(files.never))
 
 
-def _make_files(folder: Path, months: int) -> _Files:
+def _make_files(folder: Path, months: int, incident: bool) -> _Files:
     from homeostat_flights.data import WEATHER, load_flights  # noqa: PLC0415 - not in the player
     from homeostat_flights.first_model import train_first_model  # noqa: PLC0415
 
@@ -51,6 +52,8 @@ def _make_files(folder: Path, months: int) -> _Files:
     january = flights.where(flights.months == 1)
     first = train_first_model(january, folder, nullable=WEATHER)
     played = flights.where((flights.months > 1) & (flights.months <= 1 + months))
+    if incident:
+        played = with_incident(played)
     push = Push(
         model_name=MODEL_NAME,
         model_path=first.model,

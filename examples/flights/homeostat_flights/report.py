@@ -13,14 +13,17 @@ from homeostat.events.v1.alert_pb2 import (
     Alert,
     AlertRule,
     AlertState,
+    CauseClass,
     Resolution,
 )
 from homeostat.events.v1.retraining_run_pb2 import RetrainingRun, RunOutcome, RunTrigger
 from homeostat.registry.v1.registry_pb2 import Stage, Version
-from homeostat_flights.figures import Story
+from homeostat_flights import incident
+from homeostat_flights.figures import Story, incident_line
 from homeostat_flights.score import Scores, Week
 
 _LOOP, _NEVER, _WARNING, _CRITICAL = "#0b7285", "#adb5bd", "#f08c00", "#c92a2a"
+_INCIDENT = "#ae3ec9"
 
 _CONFIG = {"displaylogo": False, "displayModeBar": False}
 
@@ -46,7 +49,7 @@ th {{ background: #f8f9fa; position: sticky; top: 0; }} td.n {{ text-align: righ
 <h2>Quality per week: the loop against the same first model, never retrained</h2>
 <p class="lead">Scored on the very same flights. Dotted lines are promotions, dots are alerts.</p>
 {charts}
-<h2>Versions and their lineage</h2><div class="scroll">{versions}</div>
+{incident}<h2>Versions and their lineage</h2><div class="scroll">{versions}</div>
 <h2>Alerts</h2><div class="scroll">{alerts}</div>
 <h2>Retraining runs</h2><div class="scroll">{runs}</div>
 <p class="lead">All times are simulated, UTC. The calendar waited at each midnight until every
@@ -64,7 +67,8 @@ def write_report(path: Path, scores: Scores, story: Story, figures: Mapping[str,
             lead=f"{figures['predictions']:,} flights from {first}, each predicted at its "
             "scheduled departure, its truth told when it was known. No human step.",
             cards=_cards(figures),
-            charts=_charts(scores, story),
+            charts=_charts(scores, story, figures),
+            incident=_incident(figures),
             versions=_versions(story.versions),
             alerts=_alerts(story.alerts),
             runs=_runs(story.runs),
@@ -99,16 +103,18 @@ def _cards(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _charts(scores: Scores, story: Story) -> str:
-    accuracy = _chart(scores.weeks, story, "accuracy", "Accuracy")
-    auc = _chart(scores.weeks, story, "auc", "AUC")
+def _charts(scores: Scores, story: Story, figures: Mapping[str, Any]) -> str:
+    accuracy = _chart(scores.weeks, story, figures, "accuracy", "Accuracy")
+    auc = _chart(scores.weeks, story, figures, "auc", "AUC")
     return str(
         accuracy.to_html(full_html=False, include_plotlyjs=True, config=_CONFIG)
         + auc.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG)
     )
 
 
-def _chart(weeks: Sequence[Week], story: Story, measure: str, title: str) -> go.Figure:
+def _chart(
+    weeks: Sequence[Week], story: Story, figures: Mapping[str, Any], measure: str, title: str
+) -> go.Figure:
     times = [_time(week.from_us) for week in weeks]
     figure = go.Figure()
     for arm, name, colour in (("never", "never retrained", _NEVER), ("loop", "the loop", _LOOP)):
@@ -124,6 +130,8 @@ def _chart(weeks: Sequence[Week], story: Story, measure: str, title: str) -> go.
         )
     low = min(min(getattr(w, f"{measure}_loop"), getattr(w, f"{measure}_never")) for w in weeks)
     _add_alerts(figure, story.alerts, low - 0.01)
+    if "incident" in figures:
+        _add_incident(figure)
     figure.update_layout(
         title=title,
         height=340,
@@ -146,6 +154,19 @@ def _add_alerts(figure: go.Figure, alerts: Sequence[Alert], level: float) -> Non
     )
 
 
+def _add_incident(figure: go.Figure) -> None:
+    figure.add_vrect(
+        x0=_time(incident.FROM_US).isoformat(),
+        x1=_time(incident.BEFORE_US).isoformat(),
+        fillcolor=_INCIDENT,
+        opacity=0.18,
+        line_width=0,
+        annotation_text="injected incident",
+        annotation_position="top left",
+        annotation_font_size=11,
+    )
+
+
 def _promoted_at(version: Version, story: Story) -> datetime:
     ended = {run.run_id: run.occurred_at.ToMicroseconds() for run in story.runs}
     return _time(ended.get(version.lineage.run_id, version.registered_at.ToMicroseconds()))
@@ -153,6 +174,18 @@ def _promoted_at(version: Version, story: Story) -> datetime:
 
 def _time(us: int) -> datetime:
     return datetime.fromtimestamp(us / 1e6, UTC)
+
+
+def _incident(figures: Mapping[str, Any]) -> str:
+    """What was injected, and what the loop made of it."""
+    found = figures.get("incident")
+    if found is None:
+        return ""
+    return (
+        "<h2>The injected incident</h2>"
+        f'<p class="lead">{html.escape(incident.WHAT)}, from {found["from"]} on. '
+        f"<b>{html.escape(incident_line(found))}</b></p>\n"
+    )
 
 
 def _versions(versions: Iterable[Version]) -> str:
@@ -180,12 +213,25 @@ def _alerts(alerts: Iterable[Alert]) -> str:
             _word(AlertRule.Name(each.rule), "ALERT_RULE_"),
             each.feature,
             each.summary,
+            _word(CauseClass.Name(each.cause), "CAUSE_CLASS_"),
+            "; ".join(step.text for step in each.diagnosis.steps) or "; ".join(each.remedies),
             _word(AlertState.Name(each.state), "ALERT_STATE_"),
             _word(Resolution.Name(each.resolution), "RESOLUTION_") if each.resolution else "",
         )
         for each in alerts
     )
-    return _table(("since", "version", "rule", "feature", "what", "state", "resolution"), rows)
+    heads = (
+        "since",
+        "version",
+        "rule",
+        "feature",
+        "what",
+        "cause",
+        "what would help",
+        "state",
+        "resolution",
+    )
+    return _table(heads, rows)
 
 
 def _runs(runs: Iterable[RetrainingRun]) -> str:

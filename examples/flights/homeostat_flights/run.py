@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from homeostat_flights.demo import Wish, play_run
+from homeostat_flights.figures import incident_line
+from homeostat_flights.incident import WHAT as INCIDENT
 from homeostat_flights.prologue import prepare_run
 
 # Only a folder with this file in it is emptied.
@@ -29,7 +31,7 @@ def run_demo(wish: Wish, *, console: Console) -> dict[str, Any]:
     _empty(wish.folder)
     check_machine(wish.folder / "stack", Launch())
     with console.status("reading a year of flights, training on January"):
-        prologue = prepare_run(wish.folder, wish.months)
+        prologue = prepare_run(wish.folder, wish.months, incident=wish.incident)
     console.print(
         f"January's model is trained; {len(prologue.played):,} flights of the next "
         f"{wish.months} months wait to be played"
@@ -70,6 +72,8 @@ def show_summary(console: Console, found: dict[str, Any], report: Path) -> None:
         f"[bold]{found['auc_loop'] - found['auc_never']:+.4f}[/]",
     )
     console.print(table)
+    if "incident" in found:
+        console.print(f"[magenta]{INCIDENT}[/]\n  {escape(incident_line(found['incident']))}")
     is_exact = found["checksum_joined"] == found["checksum_sent"]
     console.print(
         f"{found['predictions']:,} predictions in {found['requests']:,} requests, "

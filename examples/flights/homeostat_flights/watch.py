@@ -8,7 +8,12 @@ from numpy.typing import NDArray
 from rich.markup import escape
 
 from homeostat.channels import open_channel
-from homeostat.events.v1.alert_pb2 import ALERT_STATE_RESOLVED, Alert, Resolution
+from homeostat.events.v1.alert_pb2 import (
+    ALERT_STATE_RESOLVED,
+    Alert,
+    CauseClass,
+    Resolution,
+)
 from homeostat.events.v1.retraining_run_pb2 import (
     RUN_OUTCOME_PROMOTED,
     RUN_STATE_ENDED,
@@ -19,8 +24,9 @@ from homeostat.monitor.v1.monitor_pb2 import ListAlertsRequest
 from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from homeostat.retrainer.v1.retrainer_pb2 import ListRunsRequest
 from homeostat.retrainer.v1.retrainer_pb2_grpc import RetrainerServiceStub
+from homeostat_flights import incident
 from homeostat_flights.flights import Flights
-from homeostat_flights.player import Midnight, Tally
+from homeostat_flights.player import DAY_US, Midnight, Tally
 from homeostat_flights.screen import Glance, Screen
 
 
@@ -35,6 +41,8 @@ class Watch:
         never: NDArray[np.float64],
         tally: Tally,
         screen: Screen,
+        *,
+        incident: bool,
     ) -> None:
         self._addresses = addresses
         self._model_name = model_name
@@ -45,6 +53,7 @@ class Watch:
         self._alerts: dict[str, int] = {}
         self._runs: set[str] = set()
         self._promotions = 0
+        self._incident = incident
         self._began = time.monotonic()
 
     async def __aenter__(self) -> "Watch":
@@ -64,12 +73,21 @@ class Watch:
         runs = await RetrainerServiceStub(self._retrainer).ListRuns(
             ListRunsRequest(model_name=self._model_name), timeout=30
         )
+        if self._incident:
+            self._tell_incident(midnight)
         for alert in alerts.alerts:
             self._tell_alert(alert)
         for run in runs.runs:
             self._tell_run(run)
         open_alerts = sum(alert.state != ALERT_STATE_RESOLVED for alert in alerts.alerts)
         self._screen.show(self._glance(midnight, open_alerts))
+
+    def _tell_incident(self, midnight: Midnight) -> None:
+        """Before the alerts of the day: the cause before what follows from it."""
+        if midnight.at_us == incident.FROM_US + DAY_US:
+            self._screen.happened(incident.FROM_US, f"[bold magenta]{incident.WHAT}[/]")
+        elif midnight.at_us == incident.BEFORE_US + DAY_US:
+            self._screen.happened(incident.BEFORE_US, "[magenta]the injected incident is over[/]")
 
     def _tell_alert(self, alert: Alert) -> None:
         if self._alerts.get(alert.alert_id) == alert.revision:
@@ -81,7 +99,7 @@ class Watch:
             ending = Resolution.Name(alert.resolution).removeprefix("RESOLUTION_").lower()
             self._screen.happened(at_us, f"[green]resolved[/green] ({ending}) {what}")
         else:
-            self._screen.happened(at_us, f"[yellow]alert[/yellow] {what}")
+            self._screen.happened(at_us, f"[yellow]alert[/yellow] {what}{_why(alert)}")
 
     def _tell_run(self, run: RetrainingRun) -> None:
         if run.run_id in self._runs or run.state != RUN_STATE_ENDED:
@@ -123,3 +141,11 @@ class Watch:
             predictions_per_second=tally.predictions / seconds,
             waited_seconds=midnight.waited_seconds,
         )
+
+
+def _why(alert: Alert) -> str:
+    """The cause's class, and what would help first."""
+    cause = CauseClass.Name(alert.cause).removeprefix("CAUSE_CLASS_").lower().replace("_", " ")
+    steps = [each.text for each in alert.diagnosis.steps] or list(alert.remedies)
+    advice = f" [dim]{escape(steps[0])}[/dim]" if steps else ""
+    return f" Cause: [bold]{cause}[/].{advice}"
