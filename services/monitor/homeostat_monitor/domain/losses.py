@@ -1,21 +1,35 @@
 """One version's delayed loss: has it risen, since when, and has it come back?
 
-river's ADWIN sees every first truth's loss in the order (known at, event time, loss, id).
+Two detectors see every first truth's loss in the order (known at, event time, loss, id). river's
+ADWIN compares what it keeps with what came before, at any size of window; a test anchored at the
+hold-out (anchored.py) sees a rise above the hold-out whatever came before, under a budget.
 """
 
+import base64
+import hashlib
 import json
 import math
-from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from typing import Any, Self
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from homeostat_monitor.domain import adwin
+from homeostat_monitor.domain.anchored import Anchored, Sample, sample_of
 from homeostat_monitor.domain.errors import CorruptState
+from homeostat_monitor.domain.loss_changes import Loss, LossChange, LossSignal, Risen
 from homeostat_monitor.domain.reference import Holdout
+from homeostat_monitor.domain.rise import Rise
+from homeostat_monitor.domain.scale import Scale
+from homeostat_monitor.domain.state import State, pack, unpack
+from homeostat_monitor.domain.timeline import Timeline
+from homeostat_monitor.domain.truths import Truths
+
+__all__ = ["Loss", "LossChange", "LossSignal", "LossWatch", "Risen"]
+
+Floats = NDArray[np.float64]
 
 # The newest hold-out losses that seed the detector: with more, an old past outweighs the present.
 _MOST_SEEDED = 2000
@@ -26,162 +40,90 @@ _LOOK_EVERY = 100
 # So many losses at a level not above the reference end a rise. On a year of flights 1,000
 # give one alert per bad week; 2,000 leave an alert open for months, and no further one is told.
 _RECOVERY_LOSSES = 1000
-# A rise is told when its mean is so many deviations of chance above the reference ...
+# ADWIN's rise is told when its mean is so many deviations of chance above the reference (or, of
+# a further rise, above the level of the last).
 _CERTAIN = 2.0
-# ... or, in doubt, the mean of what follows, which is looked at several times.
-_CERTAIN_AFTER_DOUBT = 2.5
-_DOUBTED_LOSSES = 1000
 # A rise that stands for so many losses is here to stay.
 _PERSISTENCE_LOSSES = 4000
 # Relative rise that is critical at once.
 _CRITICAL_RISE = 0.5
-# Regression losses have long tails; in deviations from the hold-out's mean.
-_CLIP = (-1.0, 4.0)
-# Of the stored state. To be raised with every change of what its fields mean.
-_FORM = 2
-# Marks of time along the detector's window: enough to say when it begins within 0.1 %.
-_MOST_MARKS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """One first truth."""
-
-    known_at_us: int
-    event_time_us: int
-    value: float
-
-
-class LossSignal(StrEnum):
-    """What the losses say of an alert's life."""
-
-    ROSE = "rose"
-    PERSISTS = "persists"
-    RECOVERED = "recovered"
-
-
-@dataclass(frozen=True, slots=True)
-class LossChange:
-    """A signal with its figures, in the loss's own unit."""
-
-    signal: LossSignal
-    # Known-at time of the loss that told, and how many losses were fed with it: many may share
-    # one time.
-    at_us: int
-    fed: int
-    # When the detector's kept window begins.
-    since_us: int
-    observed: float
-    reference: float
-    is_critical: bool
-
-
-@dataclass(slots=True)
-class _Scale:
-    """Maps a loss into 0..1, where ADWIN's bound holds, and back."""
-
-    mean: float = 0.0
-    deviation: float = 0.0
-
-    def forward(self, loss: float) -> float:
-        if self.deviation <= 0.0:
-            return loss
-        z = (loss - self.mean) / self.deviation
-        low, high = _CLIP
-        return (min(max(z, low), high) - low) / (high - low)
-
-    def back(self, value: float) -> float:
-        if self.deviation <= 0.0:
-            return value
-        low, high = _CLIP
-        return self.mean + self.deviation * (low + value * (high - low))
-
-
-@dataclass(slots=True)
-class _Timeline:
-    """When which loss was fed: a bounded list of (count, known at), thinned as it grows."""
-
-    counts: list[int] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
-    stride: int = 1
-
-    def mark(self, count: int, known_at_us: int) -> None:
-        if count % self.stride:
-            return
-        self.counts.append(count)
-        self.times.append(known_at_us)
-        if len(self.counts) > _MOST_MARKS:
-            self.stride *= 2
-            kept = [i for i, each in enumerate(self.counts) if each % self.stride == 0]
-            self.counts = [self.counts[i] for i in kept]
-            self.times = [self.times[i] for i in kept]
-
-    def at(self, count: int) -> int:
-        """Known-at time of that loss, or of the last marked one before it."""
-        place = max(bisect_right(self.counts, count) - 1, 0)
-        return self.times[place] if self.times else 0
+# Losses between two false alarms of the anchored test, on average, at the least: one a month where
+# 130,000 truths come in a day.
+ROWS_PER_FALSE_ALARM = 4_000_000
+# Of the stored state. To be changed with what its fields mean.
+_FORM = "losses-3"
 
 
 @dataclass(slots=True)
 class _Tally:
-    """Counts that go with the detector. Without a hold-out, ``learning`` holds the first losses."""
+    """Counts that go with the detectors."""
 
     is_binary: bool
+    # What is compared with, scaled; its rows are 0 while there is none.
     reference: float = math.nan
     reference_rows: int = 0
-    learning: list[float] = field(default_factory=list)
     # Losses ever fed, seeds included, and losses fed live.
     fed: int = 0
     live: int = 0
     live_total: float = 0.0
     not_finite: int = 0
-    # Since the detector began anew.
+    # Since ADWIN began anew.
     window: int = 0
     window_total: float = 0.0
-    # Set while a rise is in doubt: when it began, losses and their (scaled) sum since then.
-    doubted_since_us: int | None = None
-    doubted: int = 0
-    doubted_total: float = 0.0
-    # Set while a rise has not been answered: losses and their (scaled) sum since then.
-    is_risen: bool = False
-    risen: int = 0
-    risen_total: float = 0.0
-    has_persisted: bool = False
 
 
 class LossWatch:
     """The state of one version. ``feed`` is the only way in."""
 
-    def __init__(self, *, is_binary: bool) -> None:
-        """``is_binary``: losses are 0 or 1 and are taken as they are."""
+    name = "losses"
+
+    def __init__(self, is_binary: bool, rows_per_false_alarm: float) -> None:
+        """See ``seeded``."""
+        self._budget = rows_per_false_alarm
         self._tally = _Tally(is_binary)
-        self._scale = _Scale()
-        self._timeline = _Timeline()
+        self._scale = Scale()
+        self._timeline = Timeline()
         self._detector = adwin.fresh()
+        self._anchored: Anchored | None = None
+        # Anchored at the level of the rise that stands, once that is known.
+        self._further: Anchored | None = None
+        self._learning: list[float] = []
+        self._rise: Rise | None = None
 
     @classmethod
-    def seeded(cls, holdout: Holdout | None, *, is_binary: bool) -> Self:
-        """A fresh watch that knows the hold-out; without one it learns from the first losses."""
-        watch = cls(is_binary=is_binary)
+    def seeded(
+        cls,
+        holdout: Holdout | None,
+        *,
+        is_binary: bool,
+        rows_per_false_alarm: float = ROWS_PER_FALSE_ALARM,
+    ) -> Self:
+        """A fresh watch that knows the hold-out; without one it learns from the first losses.
+
+        ``is_binary``: losses are 0 or 1 and are taken as they are.
+        ``rows_per_false_alarm``: losses between two false alarms of the anchored test, on average,
+        at the least.
+        """
+        watch = cls(is_binary, rows_per_false_alarm)
         if holdout is None:
             return watch
         finite = np.isfinite(holdout.losses)
         losses, known_at = holdout.losses[finite], holdout.known_at_us[finite]
         if len(losses):
-            watch._learn(losses.tolist())
+            values = watch._learn(losses)
             newest = slice(-_MOST_SEEDED, None)
-            for value, at in zip(losses[newest].tolist(), known_at[newest].tolist(), strict=True):
-                watch._update(watch._scale.forward(value), at)
+            for value, at in zip(values[newest].tolist(), known_at[newest].tolist(), strict=True):
+                watch._adapt(value, at)
         return watch
 
     @property
     def is_learning(self) -> bool:
         """There is no reference yet."""
-        return math.isnan(self._tally.reference)
+        return self._anchored is None
 
     @property
     def reference(self) -> float:
-        """Mean loss to compare with; NaN while learning."""
+        """Mean loss to compare with (of a regression: of clipped losses); NaN while learning."""
         return self._scale.back(self._tally.reference)
 
     @property
@@ -199,51 +141,77 @@ class LossWatch:
         """Losses that were refused."""
         return self._tally.not_finite
 
-    def feed(self, losses: Iterable[Loss]) -> list[LossChange]:
+    @property
+    def risen(self) -> Risen | None:
+        """The rise that stands; None: there is none."""
+        rise = self._rise
+        if rise is None:
+            return None
+        return Risen(rise.since_us, self._scale.back(rise.mean), rise.rows)
+
+    def feed(self, truths: Truths | Iterable[Loss]) -> list[LossChange]:
         """What they say, in their order. The same losses in other portions say the same."""
-        return [change for loss in losses for change in self._feed(loss)]
+        known_at, losses = _columns(truths)
+        finite = np.isfinite(losses)
+        if not finite.all():
+            self._tally.not_finite += int((~finite).sum())
+            known_at, losses = known_at[finite], losses[finite]
+        return list(self._feed(known_at, losses))
 
     def rebase(self) -> None:
         """The present level is the new normal."""
-        tally = self._tally
-        if tally.is_risen and tally.risen:
-            tally.reference = tally.risen_total / tally.risen
-            tally.reference_rows = tally.risen
-        tally.is_risen = tally.has_persisted = False
-        tally.doubted_since_us = None
+        rise = self._rise
+        if rise is not None and rise.rows:
+            self._anchored = self._at_level(self._level_of(rise))
+            self._tally.reference, self._tally.reference_rows = rise.mean, rise.rows
+        elif self._anchored is not None:
+            self._anchored.clear()
+        self._rise = self._further = None
 
-    def _feed(self, loss: Loss) -> Iterable[LossChange]:
-        tally = self._tally
-        if not math.isfinite(loss.value):
-            tally.not_finite += 1
-            return
-        tally.live += 1
-        tally.live_total += loss.value
+    def _feed(self, known_at: NDArray[np.int64], losses: Floats) -> Iterator[LossChange]:
+        begin = 0
         if self.is_learning:
-            self._learn_live(loss)
+            begin = min(_LEARNED - len(self._learning), len(losses))
+            self._count(losses[:begin].tolist())
+            self._learning.extend(losses[:begin].tolist())
+            if len(self._learning) == _LEARNED:
+                for value in self._learn(np.array(self._learning)).tolist():
+                    self._adapt(value, int(known_at[begin - 1]))
+                self._learning = []
+        values = self._scale.forward(losses[begin:]).tolist()
+        rows = zip(known_at[begin:].tolist(), losses[begin:].tolist(), values, strict=True)
+        for at_us, loss, value in rows:
+            self._count([loss])
+            yield from self._take(value, at_us)
+
+    def _count(self, losses: list[float]) -> None:
+        for loss in losses:
+            self._tally.live += 1
+            self._tally.live_total += loss
+
+    def _take(self, value: float, at_us: int) -> Iterator[LossChange]:
+        """One scaled loss."""
+        has_changed = self._adapt(value, at_us)
+        if has_changed and self._is_rise(self._rise):
+            yield self._rose(at_us, self._detector.width, self._detector.estimation)
+        elif self._rise is not None:
+            yield from self._go_on(self._rise, value, at_us)
+        elif self._anchored is not None and self._anchored.update(value):
+            yield self._rose(at_us, self._anchored.rows, self._anchored.mean)
+
+    def _go_on(self, rise: Rise, value: float, at_us: int) -> Iterator[LossChange]:
+        """A loss while a rise stands."""
+        rise.take(value)
+        if self._further is not None and self._further.update(value):
+            yield self._rose(at_us, self._further.rows, self._further.mean)
             return
-        value = self._scale.forward(loss.value)
-        has_risen = self._update(value, loss.known_at_us)
-        if has_risen:
-            yield from self._rise_or_doubt(loss)
-        else:
-            yield from self._go_on(value, loss)
+        if rise.rows % _LOOK_EVERY == 0:
+            yield from self._look(rise, at_us)
+        if rise.rows == _LEARNED:
+            self._further = self._at_level(self._level_of(rise))
 
-    def _go_on(self, value: float, loss: Loss) -> Iterable[LossChange]:
-        tally = self._tally
-        if tally.doubted_since_us is not None:
-            tally.doubted += 1
-            tally.doubted_total += value
-            if tally.doubted % _LOOK_EVERY == 0:
-                yield from self._look_again(loss)
-        if tally.is_risen:
-            tally.risen += 1
-            tally.risen_total += value
-            if tally.risen % _LOOK_EVERY == 0:
-                yield from self._look(loss)
-
-    def _update(self, value: float, known_at_us: int) -> bool:
-        """Feeds one scaled loss; whether its level rose above both before and the reference."""
+    def _adapt(self, value: float, known_at_us: int) -> bool:
+        """Feeds ADWIN one scaled loss; whether it tells of a change."""
         tally, detector = self._tally, self._detector
         if detector.drift_detected:
             # river begins anew with the value after a detection.
@@ -253,114 +221,153 @@ class LossWatch:
         tally.window += 1
         tally.window_total += value
         detector.update(value)
-        if not detector.drift_detected:
-            return False
-        dropped = tally.window - int(detector.width)
-        before = (tally.window_total - detector.total) / dropped if dropped > 0 else 0.0
-        return bool(detector.estimation > before and detector.estimation > tally.reference)
+        return bool(detector.drift_detected)
 
-    def _rise_or_doubt(self, loss: Loss) -> Iterable[LossChange]:
-        """ADWIN compares with what it kept: after a calm spell it sees a rise where the loss is
-        back at the reference. And what it keeps reaches into the time before a change, so that a
-        true rise may look small. Where the kept mean is no proof, the next losses are."""
+    def _is_rise(self, told: Rise | None) -> bool:
+        """ADWIN compares with what it kept: after a calm spell it tells of a change where the loss
+        is back at the reference, and after the anchored test it tells of the same rise once more.
+        A rise is what is surely above the reference as well; a further one is surely above what
+        was told, where what came before was no longer at the reference."""
         tally, detector = self._tally, self._detector
-        since = self._timeline.at(tally.fed - int(detector.width))
-        mean = float(detector.estimation)
-        if self._is_above(mean, int(detector.width), _CERTAIN):
-            yield self._rise(loss, since, mean)
-        else:
-            tally.doubted_since_us = since
-            tally.doubted, tally.doubted_total = 0, 0.0
+        rows, mean = detector.width, detector.estimation
+        dropped = tally.window - rows
+        before = (tally.window_total - detector.total) / dropped if dropped > 0 else 0.0
+        if mean <= before or not self._is_above(mean, rows, tally.reference):
+            return False
+        if told is None:
+            return True
+        was_risen = self._is_above(before, dropped, tally.reference)
+        return was_risen and self._is_above(mean, rows, told.told)
 
-    def _look_again(self, loss: Loss) -> Iterable[LossChange]:
-        tally = self._tally
-        mean = tally.doubted_total / tally.doubted
-        if self._is_above(mean, tally.doubted, _CERTAIN_AFTER_DOUBT):
-            yield self._rise(loss, tally.doubted_since_us or 0, mean)
-        elif tally.doubted >= _DOUBTED_LOSSES:
-            tally.doubted_since_us = None
+    def _is_above(self, mean: float, rows: int, level: float) -> bool:
+        """Whether so many losses of this (scaled) mean exceed the level by more than chance."""
+        chance = math.hypot(self._chance(rows), self._chance(self._tally.reference_rows))
+        return mean - level > _CERTAIN * chance
 
-    def _is_above(self, mean: float, rows: int, deviations: float) -> bool:
-        """Whether so many losses of this (scaled) mean exceed the reference by more than chance."""
-        tally = self._tally
-        level = tally.reference
-        variance = level * (1 - level) if tally.is_binary else (1 / (_CLIP[1] - _CLIP[0])) ** 2
-        chance = math.sqrt(variance * (1 / max(rows, 1) + 1 / max(tally.reference_rows, 1)))
-        return mean - level > deviations * chance
+    def _chance(self, rows: int) -> float:
+        """Deviation of the mean of so many losses at the reference's level."""
+        if self._anchored is None:
+            return math.inf
+        level, past = self._tally.reference, self._anchored.reference
+        variance = level * (1 - level) if self._tally.is_binary else past.variance
+        return math.sqrt(variance * past.clumping / max(rows, 1))
 
-    def _rise(self, loss: Loss, since_us: int, mean: float) -> LossChange:
-        tally = self._tally
-        tally.is_risen, tally.has_persisted = True, False
-        tally.risen, tally.risen_total = 0, 0.0
-        tally.doubted_since_us = None
-        return self._change(LossSignal.ROSE, loss, since_us, mean)
+    def _rose(self, at_us: int, rows: int, mean: float) -> LossChange:
+        """Told by the newest so many losses and their (scaled) mean."""
+        since_us = self._timeline.at(max(self._tally.fed - rows, 0))
+        self._rise, self._further = Rise(since_us, mean), None
+        if self._anchored is not None:
+            self._anchored.clear()
+        return self._change(LossSignal.ROSE, at_us, since_us, mean)
 
-    def _look(self, loss: Loss) -> Iterable[LossChange]:
+    def _look(self, rise: Rise, at_us: int) -> Iterator[LossChange]:
         """Has the rise gone, or come to stay?"""
-        tally = self._tally
-        mean = tally.risen_total / tally.risen
-        recent = float(self._detector.estimation)
-        since = self._timeline.at(tally.fed - int(self._detector.width))
-        enough = tally.risen >= _RECOVERY_LOSSES and self._detector.width >= _RECOVERY_LOSSES
-        if enough and recent <= tally.reference:
-            tally.is_risen = False
-            yield self._change(LossSignal.RECOVERED, loss, since, recent)
-        elif tally.has_persisted or tally.risen < _PERSISTENCE_LOSSES:
+        width, recent = int(self._detector.width), float(self._detector.estimation)
+        # The reference itself is known no better than this.
+        level = self._tally.reference + self._chance(self._tally.reference_rows)
+        if min(rise.rows, width) >= _RECOVERY_LOSSES and recent <= level:
+            self._rise = self._further = None
+            since_us = self._timeline.at(self._tally.fed - width)
+            yield self._change(LossSignal.RECOVERED, at_us, since_us, recent)
+        elif rise.has_persisted or rise.rows < _PERSISTENCE_LOSSES:
             return
-        elif min(mean, recent) > tally.reference:
-            tally.has_persisted = True
-            yield self._change(LossSignal.PERSISTS, loss, since, mean)
+        elif min(rise.mean, recent) > level:
+            rise.has_persisted = True
+            yield self._change(LossSignal.PERSISTS, at_us, rise.since_us, rise.mean)
 
-    def _change(self, signal: LossSignal, loss: Loss, since: int, observed: float) -> LossChange:
+    def _change(self, signal: LossSignal, at_us: int, since: int, observed: float) -> LossChange:
         value, reference = self._scale.back(observed), self.reference
-        rise = (value - reference) / reference if reference > 0 else math.inf
-        critical = signal is not LossSignal.RECOVERED and rise >= _CRITICAL_RISE
-        return LossChange(
-            signal, loss.known_at_us, self._tally.live, since, value, reference, critical
-        )
+        ratio = (value - reference) / reference if reference > 0 else math.inf
+        critical = signal is not LossSignal.RECOVERED and ratio >= _CRITICAL_RISE
+        return LossChange(signal, at_us, self._tally.live, since, value, reference, critical)
 
-    def _learn_live(self, loss: Loss) -> None:
-        learning = self._tally.learning
-        learning.append(loss.value)
-        if len(learning) < _LEARNED:
-            return
-        self._tally.learning = []
-        self._learn(learning)
-        for value in learning:
-            self._update(self._scale.forward(value), loss.known_at_us)
-
-    def _learn(self, losses: list[float]) -> None:
+    def _learn(self, losses: Floats) -> Floats:
+        """Makes them the reference; scaled."""
         if not self._tally.is_binary:
-            mean, deviation = float(np.mean(losses)), float(np.std(losses))
-            # A perfect hold-out has no deviation; any loss at all is then a full step.
-            self._scale = _Scale(mean, deviation or max(abs(mean), 1e-9))
-        self._tally.reference_rows = len(losses)
-        self._tally.reference = float(np.mean([self._scale.forward(each) for each in losses]))
+            self._scale = Scale.of(losses)
+        values = self._scale.forward(losses)
+        self._anchored = self._at_level(sample_of(values))
+        self._tally.reference, self._tally.reference_rows = float(values.mean()), len(values)
+        return values
+
+    def _level_of(self, rise: Rise) -> Sample:
+        clumping = 1.0 if self._anchored is None else self._anchored.reference.clumping
+        return Sample(rise.rows, rise.mean, rise.variance, clumping)
+
+    def _at_level(self, sample: Sample) -> Anchored:
+        return Anchored(sample, rows_per_false_alarm=self._budget)
+
+    def to_bytes(self) -> bytes:
+        """The whole state (domain/state.py)."""
+        values = {
+            "tally": asdict(self._tally),
+            "rise": None if self._rise is None else asdict(self._rise),
+            "scale": asdict(self._scale),
+            "stride": self._timeline.stride,
+            "adwin": dict(adwin.dump(self._detector)),
+        }
+        arrays = {
+            "learning": np.array(self._learning, dtype=np.float64),
+            "marks": np.array([self._timeline.counts, self._timeline.times], dtype=np.int64),
+            "anchored": _dump(self._anchored),
+            "further": _dump(self._further),
+        }
+        return pack(_FORM, values, arrays)
+
+    def restore(self, state: bytes) -> None:
+        """Goes on from a stored state; CorruptState where it cannot be trusted. The budget stays
+        as it is."""
+        stored = unpack(_FORM, state)
+        try:
+            self._restore(stored)
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            raise CorruptState(f"the loss detector's state is unreadable: {error}") from error
+
+    def _restore(self, stored: State) -> None:
+        values, arrays = stored.values, stored.arrays
+        tally, scale = _Tally(**values["tally"]), Scale(**values["scale"])
+        rise = None if values["rise"] is None else Rise(**values["rise"])
+        counts, times = arrays["marks"].tolist()
+        detector = adwin.load(values["adwin"])
+        anchored, further = self._load(arrays["anchored"]), self._load(arrays["further"])
+        self._tally, self._scale, self._detector = tally, scale, detector
+        self._timeline = Timeline(counts, times, int(values["stride"]))
+        self._anchored, self._further, self._rise = anchored, further, rise
+        self._learning = arrays["learning"].tolist()
+
+    def _load(self, stored: Floats) -> Anchored | None:
+        if not len(stored):
+            return None
+        return Anchored.loaded(stored, rows_per_false_alarm=self._budget)
 
     def to_json(self) -> str:
-        """The whole state as JSON text."""
-        parts = {
-            "form": _FORM,
-            "tally": asdict(self._tally),
-            "scale": asdict(self._scale),
-            "timeline": asdict(self._timeline),
-            "adwin": adwin.dump(self._detector),
-        }
-        return json.dumps(parts)
+        """The state as text, for a store that keeps text."""
+        state = self.to_bytes()
+        text = base64.b64encode(state).decode()
+        return json.dumps({"sha256": hashlib.sha256(state).hexdigest(), "state": text})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The watch that was stored; CorruptState where it cannot be trusted."""
         try:
-            parts: dict[str, Any] = json.loads(text)
-            if parts.get("form") != _FORM:
-                raise CorruptState("the loss detector was stored in another form")
-            tally = _Tally(**parts["tally"])
-            watch = cls(is_binary=tally.is_binary)
-            watch._tally = tally
-            watch._scale = _Scale(**parts["scale"])
-            watch._timeline = _Timeline(**parts["timeline"])
-            watch._detector = adwin.load(parts["adwin"])
+            parts = json.loads(text)
+            state = base64.b64decode(parts["state"], validate=True)
+            if hashlib.sha256(state).hexdigest() != parts["sha256"]:
+                raise CorruptState("the loss detector's bytes do not fit their checksum")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CorruptState(f"the loss detector's state is unreadable: {error}") from error
+        watch = cls(is_binary=False, rows_per_false_alarm=ROWS_PER_FALSE_ALARM)
+        watch.restore(state)
         return watch
+
+
+def _dump(test: Anchored | None) -> Floats:
+    return np.empty(0) if test is None else test.dump()
+
+
+def _columns(truths: Truths | Iterable[Loss]) -> tuple[NDArray[np.int64], Floats]:
+    if isinstance(truths, Truths):
+        return truths.known_at_us, truths.losses
+    rows = list(truths)
+    known_at = np.array([each.known_at_us for each in rows], dtype=np.int64)
+    return known_at, np.array([each.value for each in rows], dtype=np.float64)

@@ -1,0 +1,162 @@
+"""Has a mean risen above a known sample's? Looked at after every value, under a budget.
+
+A mixture of Shiryaev-Roberts statistics of betting factors 1 + stake (value - mean), which is an
+e-detector (Shin, Ramdas, Rinaldo 2023; Waudby-Smith, Ramdas 2024): with values in 0..1 whose mean
+is not above the reference's, its expectation after n values is at most n. So that it reaches n on
+average no sooner than after n values, however often it is looked at.
+"""
+
+import math
+from dataclasses import astuple, dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.domain.errors import CorruptState
+
+Floats = NDArray[np.float64]
+
+# Rises that are staked on, in deviations of one value: from a tenth to one, each 1.6 times the
+# one before. Between two neighbours at most a twentieth of the power is lost.
+_STEPS = 0.1 * 1.6 ** np.arange(6)
+# A stake may cost at most so much of what is there with one value.
+_MOST_STAKED = 0.9
+# How far the reference's mean may be off, in its own deviations: one sample of 2,000 is further.
+_DOUBT = 3.3
+# Values per block when it is asked how much they hang together.
+_BLOCK = 50
+_FEWEST_BLOCKS = 20
+_SURELY = 3.0
+# Numbers of a Sample.
+_KNOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A reference: how many values in 0..1, their mean, variance, and how much they hang
+    together: 1 if one says nothing of the next, n if the mean varies as of n times fewer."""
+
+    rows: int
+    mean: float
+    variance: float
+    clumping: float = 1.0
+
+
+def sample_of(values: Floats) -> Sample:
+    """Of values in 0..1 in their order, at least one. Half a value is added at either end: a
+    perfect past of 100 rows does not say that the next can't be wrong."""
+    rows = len(values)
+    mean = (float(values.sum()) + 0.5) / (rows + 1)
+    variance = float(np.square(values - mean).sum() + 0.25) / (rows + 1)
+    return Sample(rows, mean, variance, _clumping(values))
+
+
+def _clumping(values: Floats) -> float:
+    """Variance of means of blocks over what independent values would show; 1 unless it is surely
+    more."""
+    blocks = len(values) // _BLOCK
+    variance = float(values.var())
+    if blocks < _FEWEST_BLOCKS or variance <= 0.0:
+        return 1.0
+    means = values[: blocks * _BLOCK].reshape(blocks, _BLOCK).mean(axis=1)
+    ratio = float(means.var(ddof=1)) * _BLOCK / variance
+    return ratio if ratio > 1.0 + _SURELY * math.sqrt(2.0 / (blocks - 1)) else 1.0
+
+
+class Anchored:
+    """One-sided: rises only. What was fed before resolves the reference's own uncertainty, but
+    never moves the mean further than that, nor below the reference's."""
+
+    __slots__ = (
+        "_floor",
+        "_kept",
+        "_most",
+        "_power",
+        "_seen",
+        "_stakes",
+        "_state",
+        "_threshold",
+        "reference",
+    )
+
+    def __init__(self, reference: Sample, *, rows_per_false_alarm: float) -> None:
+        """``rows_per_false_alarm``: values between two false alarms, on average, at the least."""
+        self.reference = reference
+        deviation = math.sqrt(reference.variance)
+        self._floor = reference.mean
+        off = _DOUBT * math.sqrt(reference.variance * reference.clumping / (reference.rows + 1))
+        self._most = min(reference.mean + off, 1.0)
+        self._stakes = np.minimum(_STEPS / deviation, _MOST_STAKED / self._most)
+        self._power = 1.0 / max(reference.clumping, 1.0)
+        self._threshold = rows_per_false_alarm * len(_STEPS)
+        # Rows and sum of the reference and of all values.
+        self._seen = [reference.rows + 1.0, (reference.rows + 1.0) * reference.mean]
+        # Values since it began anew.
+        self._kept = 0
+        # Per stake, over all starts: the wealth, wealth times start, wealth times sum since start.
+        self._state = np.zeros((3, len(_STEPS)))
+
+    def update(self, value: float) -> bool:
+        """Takes one finite value in 0..1; whether the mean has risen."""
+        seen, state = self._seen, self._state
+        mean = min(max(self._floor, seen[1] / seen[0]), self._most)
+        seen[0] += 1.0
+        seen[1] += value
+        factor = 1.0 + self._stakes * (value - mean)
+        if self._power < 1.0:
+            factor **= self._power
+        state[0] += 1.0
+        state[1] += self._kept
+        state *= factor
+        state[2] += value * state[0]
+        self._kept += 1
+        return value > mean and bool(state[0].sum() >= self._threshold)
+
+    @property
+    def evidence(self) -> float:
+        """Where 1 and more is a detection."""
+        return float(self._state[0].sum()) / self._threshold
+
+    @property
+    def rows(self) -> int:
+        """Values since the change, by the weight of all starts."""
+        wealth = float(self._state[0].sum())
+        if wealth <= 0.0:
+            return 0
+        return max(round(self._kept - float(self._state[1].sum()) / wealth), 1)
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        wealth = float(self._state[0].sum())
+        if wealth <= 0.0:
+            return 0.0
+        rows = max(self._kept - float(self._state[1].sum()) / wealth, 1.0)
+        return min(float(self._state[2].sum()) / wealth / rows, 1.0)
+
+    def clear(self) -> None:
+        """Begins anew; what is known of the reference stays."""
+        self._state[:] = 0.0
+        self._kept = 0
+
+    def dump(self) -> Floats:
+        """Reference and all that was fed, as one row of numbers."""
+        known = [float(each) for each in astuple(self.reference)]
+        return np.concatenate([known, self._seen, [float(self._kept)], self._state.ravel()])
+
+    @classmethod
+    def loaded(cls, stored: Floats, *, rows_per_false_alarm: float) -> Self:
+        """The opposite of dump; CorruptState where it can't have been written."""
+        if stored.shape != (_KNOWN + 3 + 3 * len(_STEPS),) or not np.isfinite(stored).all():
+            raise CorruptState("the state of an anchored test has another form")
+        rows, mean, variance, clumping = stored[:_KNOWN].tolist()
+        if rows < 0 or not 0.0 <= mean <= 1.0 or variance <= 0.0:
+            raise CorruptState("the reference of an anchored test is none")
+        test = cls(
+            Sample(int(rows), mean, variance, clumping), rows_per_false_alarm=rows_per_false_alarm
+        )
+        test._seen = stored[_KNOWN : _KNOWN + 2].tolist()
+        test._kept = int(stored[_KNOWN + 2])
+        test._state = stored[_KNOWN + 3 :].reshape(test._state.shape).astype(np.float64)
+        return test
