@@ -1,46 +1,61 @@
 """From a case to its diagnosis: evidence for each class of causes, weighed."""
 
-from collections.abc import Sequence
+from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.diagnosis import Case, Diagnosis, Evidence
+from homeostat_monitor.domain.diagnosis.likelihoods import Suspect
+from homeostat_monitor.domain.diagnosis.mechanisms import Mechanism, mechanisms
+from homeostat_monitor.domain.diagnosis.mixture import Mixture, mixture
+from homeostat_monitor.domain.diagnosis.picture import Picture, picture_of
+from homeostat_monitor.domain.diagnosis.steps import steps_of
+from homeostat_monitor.domain.diagnosis.views import extended
+from homeostat_monitor.domain.diagnosis.weighing import LOOKED_AT, evidence_of, posterior
 
-from homeostat_monitor.domain.causes import Cause, cause_of_findings, cause_of_loss
-from homeostat_monitor.domain.diagnosis import Case, Diagnosis, FeatureShare, Step, StepKind
-from homeostat_monitor.domain.judges import Finding, Rule
-
-_LOSS_RULES = frozenset({Rule.PERFORMANCE, Rule.CONCEPT})
+# A column swap is looked for among so many other features, those that moved most first.
+_MOST_PARTNERS = 12
 
 
 def diagnose(case: Case) -> Diagnosis:
     """Why the alert may be, since when, whose doing it is, and what would help. Pure."""
-    breaches = sorted(
-        (each for each in case.findings if each.is_breach and each.feature),
-        key=lambda each: (-each.excess, each.feature),
-    )
-    cause = _cause(case, breaches)
-    start = case.windows[-1].start_us if case.windows else case.at_us
-    since = case.loss.since_us if case.loss and case.rule in _LOSS_RULES else None
-    since = start if since is None else since
+    picture = picture_of(case)
+    explained = _explained(picture)
+    mixed = _mixture(case, picture)
+    evidence = evidence_of(case, picture, explained, mixed)
+    chances = posterior(evidence)
+    cause = max(chances, key=lambda each: chances[each])
     return Diagnosis(
         cause=cause,
-        confidence=0.5,
-        since_us=since,
-        since_from_us=min(since, start),
-        since_to_us=case.at_us,
-        features=_shares(breaches),
-        evidence=(),
-        steps=(Step(StepKind.INVESTIGATE, "Look at the named features.", "they moved most"),),
+        confidence=chances[cause],
+        since_us=picture.change.at_us,
+        since_from_us=picture.change.from_us,
+        since_to_us=picture.change.to_us,
+        features=picture.shares,
+        evidence=evidence,
+        steps=steps_of(case, cause, picture, _looks(evidence), mixed),
     )
 
 
-def _cause(case: Case, breaches: Sequence[Finding]) -> Cause:
-    if case.rule not in _LOSS_RULES:
-        return cause_of_findings(case.rule, breaches)
-    seen = {cause_of_findings(each.rule, [each]) for each in breaches}
-    return cause_of_loss(seen, has_evidence=bool(case.windows))
+def _explained(picture: Picture) -> dict[str, list[Mechanism]]:
+    """What could have made each of the first features look as it does."""
+    by_distance = sorted(picture.suspects.values(), key=lambda each: -each.view.distance.excess)
+    partners: dict[str, Suspect] = {each.name: each for each in by_distance[:_MOST_PARTNERS]}
+    return {
+        each.feature: mechanisms(picture.suspects[each.feature], partners)
+        for each in picture.shares[:LOOKED_AT]
+    }
 
 
-def _shares(breaches: Sequence[Finding]) -> list[FeatureShare]:
-    largest: dict[str, Finding] = {}
-    for each in breaches:
-        largest.setdefault(each.feature, each)
-    total = sum(each.excess for each in largest.values())
-    return [FeatureShare(name, each.excess / total, each) for name, each in largest.items()]
+def _mixture(case: Case, picture: Picture) -> Mixture | None:
+    if case.reference_by_class is None or not picture.rows:
+        return None
+    views = [each.view for each in picture.suspects.values()]
+    views += [] if picture.score is None else [picture.score]
+    by_class = [extended(case.layout, each.name, case.reference_by_class) for each in views]
+    if picture.score is not None:
+        # Rows that the model was trained on have no honest score: that is no null.
+        by_class[-1][..., -1] = 0
+    return mixture(views, by_class)
+
+
+def _looks(evidence: list[Evidence]) -> list[str]:
+    """What speaks for broken data, as far as it is about features."""
+    return [each.text for each in evidence if each.cause is Cause.DATA_BREAK and each.weight >= 1.0]

@@ -1,0 +1,1 @@
+"""How often the monitor's diagnosis is right, on injected faults whose cause is known."""

@@ -1,0 +1,247 @@
+"""A case put in order: since when, which features moved and by how much, what still fits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from homeostat_monitor.domain.diagnosis import Case, FeatureShare
+from homeostat_monitor.domain.diagnosis.dependence import Dependence, dependences, products_of
+from homeostat_monitor.domain.diagnosis.likelihoods import Measured, Suspect
+from homeostat_monitor.domain.diagnosis.since import (
+    Change,
+    History,
+    change_in,
+    change_of_loss,
+)
+from homeostat_monitor.domain.diagnosis.views import View, dispersion, extended
+from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.layout import SCORE, Counts
+from homeostat_monitor.domain.windows import Window
+
+LOSS_RULES = frozenset({Rule.PERFORMANCE, Rule.CONCEPT})
+# Chance of naming a feature that did not move, over all of them.
+_LEVEL = 1e-3
+# So many features tell together since when.
+_WITNESSES = 3
+# Of them those that moved at least so much of what the first moved.
+_WEIGHTY = 0.2
+# Where the first window after the change may hold older rows, it is left out if so many rest.
+_ENOUGH_AFTER = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What the sums say, before anybody says why."""
+
+    change: Change
+    rows: int
+    # Of every feature, and the scores' own.
+    suspects: Mapping[str, Suspect]
+    score: View | None
+    pairs: Sequence[Dependence]
+    broken: Sequence[Dependence]
+    shares: Sequence[FeatureShare]
+    after: Counts
+
+    @property
+    def inputs_moved(self) -> bool:
+        return bool(self.shares)
+
+
+def picture_of(case: Case) -> Picture:
+    """Everything that the diagnosis looks at."""
+    windows = list(case.windows)
+    spreads = _dispersions(case, windows)
+    first = _first_guess(case, windows)
+    change = _change(case, windows, spreads, first)
+    if windows and case.rule not in LOSS_RULES:
+        change = _change(case, windows, spreads, _first_after(windows, change))
+    return _picture(case, windows, spreads, change)
+
+
+def _picture(
+    case: Case, windows: Sequence[Window], spreads: Mapping[str, float], change: Change
+) -> Picture:
+    after = _sums(case, windows[_first_after(windows, change) :])
+    suspects = {
+        name: suspect_of(case, name, after, spreads.get(name, 1.0))
+        for name in case.layout.names
+        if name != SCORE
+    }
+    pairs = dependences(case.layout, case.reference, after, max([1.0, *_values(spreads)]))
+    broken = _broken(suspects, pairs)
+    return Picture(
+        change=change,
+        rows=int(after[0]),
+        suspects=suspects,
+        score=_view(case, SCORE, after, spreads.get(SCORE, 1.0)),
+        pairs=pairs,
+        broken=broken,
+        shares=_shares(case, suspects, broken),
+        after=after,
+    )
+
+
+def _values(spreads: Mapping[str, float]) -> list[float]:
+    return [float(np.median(list(spreads.values())))] if spreads else []
+
+
+def _sums(case: Case, windows: Sequence[Window]) -> Counts:
+    if not windows:
+        return case.layout.empty()
+    sums: Counts = np.sum([each.sums for each in windows], axis=0)
+    return sums
+
+
+def _dispersions(case: Case, windows: Sequence[Window]) -> dict[str, float]:
+    """From the windows of the older half: the newer may hold the change."""
+    older = windows[: len(windows) // 2]
+    if not older:
+        return {}
+    stacked = np.stack([each.sums for each in older])
+    return {
+        name: dispersion(
+            extended(case.layout, name, case.reference), extended(case.layout, name, stacked)
+        )
+        for name in case.layout.names
+    }
+
+
+def _view(case: Case, name: str, after: Counts, spread: float) -> View:
+    at = case.layout.names.index(name)
+    before = extended(case.layout, name, case.reference)
+    return View(name, case.layout.bins[at], before, extended(case.layout, name, after), spread)
+
+
+def suspect_of(case: Case, name: str, after: Counts, spread: float = 1.0) -> Suspect:
+    """A feature with its moments before and after."""
+    measured = []
+    for sums in (case.reference, after):
+        moments = case.layout.mean_and_deviation(name, sums)
+        rows = float(case.layout.histogram(name, sums).sum())
+        measured.append(None if moments is None else Measured(rows, *moments))
+    return Suspect(_view(case, name, after, spread), *measured)
+
+
+def _first_guess(case: Case, windows: Sequence[Window]) -> int:
+    """The window from which on the strongest breach was measured."""
+    since = [each.since_us for each in _breaches(case) if each.since_us is not None][:1]
+    if case.rule in LOSS_RULES and case.loss is not None and case.loss.since_us is not None:
+        since = [case.loss.since_us]
+    last = len(windows) - 1
+    if not since:
+        return max(last, 0)
+    return min(next((at for at, each in enumerate(windows) if each.end_us > since[0]), last), last)
+
+
+def _breaches(case: Case) -> list[Finding]:
+    return sorted((each for each in case.findings if each.is_breach), key=_rank)
+
+
+def _rank(finding: Finding) -> tuple[float, float, str]:
+    chance = 1.0 if finding.p_value is None else finding.p_value
+    return chance, -finding.excess, finding.feature
+
+
+def _change(
+    case: Case, windows: Sequence[Window], spreads: Mapping[str, float], first: int
+) -> Change:
+    if case.rule in LOSS_RULES and case.loss is not None:
+        return change_of_loss(case.loss, case.at_us)
+    if not windows:
+        return Change(case.at_us, case.at_us, case.at_us, 0)
+    after = _sums(case, windows[first:])
+    views = [_view(case, each, after, spreads.get(each, 1.0)) for each in case.layout.names]
+    told = {each.feature or SCORE for each in _breaches(case)}
+    ranked = sorted(views, key=lambda each: (each.name not in told, -each.distance.excess))
+    strongest = sorted(views, key=lambda each: -each.distance.excess)
+    witnesses = _witnesses(strongest if not told else ranked)
+    stacked = np.stack([each.sums for each in windows])
+    histories = [
+        History(each.before, extended(case.layout, each.name, stacked), each.dispersion)
+        for each in witnesses
+    ]
+    pairs = dependences(case.layout, case.reference, after, 1.0)
+    if case.rule is Rule.CORRELATION and pairs:
+        worst = max(pairs, key=lambda each: each.excess)
+        if worst.excess > max(each.distance.excess for each in witnesses):
+            history = products_of(case.layout, worst, case.reference, list(windows))
+            return change_in(windows, [], [history])
+    return change_in(windows, histories)
+
+
+def _witnesses(ranked: Sequence[View]) -> list[View]:
+    first = ranked[0]
+    also = [
+        each
+        for each in ranked[1:_WITNESSES]
+        if each.distance.excess >= _WEIGHTY * first.distance.excess > 0
+    ]
+    return [first, *also]
+
+
+def _first_after(windows: Sequence[Window], change: Change) -> int:
+    """The first window that surely lies after the change."""
+    at = next((n for n, each in enumerate(windows) if each.end_us > change.at_us), len(windows) - 1)
+    if at + 1 >= len(windows) or at < 0:
+        return max(at, 0)
+    rest = sum(each.rows for each in windows[at + 1 :])
+    return at + 1 if rest >= _ENOUGH_AFTER * (rest + windows[at].rows) else at
+
+
+def _broken(suspects: Mapping[str, Suspect], pairs: Sequence[Dependence]) -> list[Dependence]:
+    """Pairs that are not as before though neither feature's own move explains it."""
+    return [
+        each
+        for each in pairs
+        if each.p_value < _LEVEL / max(len(pairs), 1)
+        and each.excess > max(suspects[name].view.distance.excess for name in each.features)
+    ]
+
+
+def _shares(
+    case: Case, suspects: Mapping[str, Suspect], broken: Sequence[Dependence]
+) -> list[FeatureShare]:
+    """By what chance does not explain. A dependence is the doing of the feature that the most
+    broken ones have in common; predictions follow from inputs and have no share."""
+    told = {each.feature for each in _breaches(case)}
+    tests = max(len(suspects), 1)
+    excess = {
+        name: each.view.distance.excess
+        for name, each in suspects.items()
+        if each.view.distance.p_value < _LEVEL / tests or name in told
+    }
+    left = list(broken)
+    while left:
+        worst = max(sorted(_named(left)), key=lambda name: _blame(name, left))
+        excess[worst] = excess.get(worst, 0.0) + sum(
+            each.excess for each in left if worst in each.features
+        )
+        left = [each for each in left if worst not in each.features]
+    total = sum(excess.values())
+    ranked = sorted(excess, key=lambda name: (-excess[name], name))
+    return [
+        FeatureShare(name, excess[name] / total, _finding(case, suspects[name]))
+        for name in ranked
+        if total > 0 and excess[name] > 0
+    ]
+
+
+def _named(pairs: Sequence[Dependence]) -> set[str]:
+    return {name for each in pairs for name in each.features}
+
+
+def _blame(name: str, left: Sequence[Dependence]) -> float:
+    return sum(each.excess for each in left if name in each.features)
+
+
+def _finding(case: Case, suspect: Suspect) -> Finding:
+    """What was measured of the feature; its distance where no judge spoke of it."""
+    about = [each for each in case.findings if suspect.name in (each.feature, each.other_feature)]
+    if about:
+        return min(about, key=lambda each: (not each.is_breach, *_rank(each)))
+    far = suspect.view.distance
+    return Finding(
+        Rule.COVARIATE, suspect.name, "g_excess", far.excess, 0.0, 0.0, False, p_value=far.p_value
+    )

@@ -1,0 +1,120 @@
+"""Evidence that does not come from the inputs: losses and truths, the version, the traffic."""
+
+import numpy as np
+
+from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.diagnosis import Case, Evidence, LossEvidence
+from homeostat_monitor.domain.diagnosis.picture import LOSS_RULES, Picture
+from homeostat_monitor.domain.judges import Rule
+
+_LABEL_RULES = frozenset({Rule.LABEL_DELAY, Rule.LABEL_COVERAGE})
+# Deviations of chance beyond which a mean or a share is said to have moved.
+_CERTAIN = 4.0
+_LATE = 0.05
+# Predictions per window over the expected: what no ordinary day shows.
+_FEW, _MANY = 0.5, 2.0
+
+
+def of_loss(case: Case, picture: Picture) -> list[Evidence]:
+    """The loss rose: with inputs as before what follows from them changed."""
+    loss = case.loss
+    rose = case.rule in LOSS_RULES or (loss is not None and loss.since_us is not None)
+    if not rose:
+        return []
+    found = []
+    known = bool(case.windows) or bool(case.findings)
+    figures = "" if loss is None else f" (loss {loss.observed:.3g}, was {loss.reference:.3g})"
+    if known and not picture.inputs_moved:
+        text = f"inputs are as in the reference, what follows from them is not{figures}"
+        found.append(Evidence(Cause.CONCEPT, 4.0, text))
+    elif case.rule is Rule.CONCEPT:
+        text = f"truths differ from scores as never before{figures}"
+        found.append(Evidence(Cause.CONCEPT, 2.5, text))
+    if loss is not None and bias_moved(loss):
+        text = f"truths less scores are {loss.bias:+.3g} on average, not {loss.reference_bias:+.3g}"
+        found.append(Evidence(Cause.CONCEPT, 1.0, text))
+    return found + _of_priors(loss, picture)
+
+
+def bias_moved(loss: LossEvidence) -> bool:
+    """The mean residual left its reference by more than chance."""
+    if loss.bias is None or loss.reference_bias is None or loss.rows < 1:
+        return False
+    # A residual's variance is at most its mean square; of a probability at most 1/4.
+    variance = 0.25 if max(loss.observed, loss.reference) <= 1 else loss.observed
+    moved = abs(loss.bias - loss.reference_bias)
+    return moved > _CERTAIN * float(np.sqrt(variance / loss.rows))
+
+
+def _of_priors(loss: LossEvidence | None, picture: Picture) -> list[Evidence]:
+    if loss is None or len(loss.priors) != len(loss.reference_priors) or not loss.rows:
+        return []
+    now, was = np.array(loss.priors), np.array(loss.reference_priors)
+    if len(now) < 2:
+        return []
+    deviates = np.abs(now - was) / np.sqrt(np.maximum(was * (1 - was), 1e-4) / loss.rows)
+    most = int(np.argmax(deviates))
+    if deviates[most] < _CERTAIN:
+        text = f"the classes' shares among the truths are as before ({was[most]:.0%})"
+        return [Evidence(Cause.LABEL_SHIFT, -1.0, text)]
+    text = f"class {most} is {now[most]:.0%} of the truths, was {was[most]:.0%}"
+    if picture.inputs_moved:
+        return [Evidence(Cause.LABEL_SHIFT, 2.0, text)]
+    return [Evidence(Cause.CONCEPT, 1.0, f"{text}, with inputs as before")]
+
+
+def of_surroundings(case: Case, picture: Picture) -> list[Evidence]:
+    """Versions, arrivals, late and repeated rows."""
+    return [
+        *_of_version(case, picture),
+        *_of_traffic(case),
+        *_of_duplicates(case, picture),
+        *_of_labels(case),
+    ]
+
+
+def _of_version(case: Case, picture: Picture) -> list[Evidence]:
+    """That a change falls together with a new version by chance is as likely as its interval is
+    wide, over all that was looked at."""
+    serving = case.around.serving_since_us
+    if serving is None or not case.windows:
+        return []
+    change, begin = picture.change, case.windows[0].start_us
+    width = max(change.to_us - change.from_us, case.windows[0].end_us - begin, 1)
+    begin = min(begin, serving)
+    if change.from_us - width <= serving <= change.to_us + width:
+        weight = float(np.clip(np.log((case.at_us - begin) / width), 0.0, 4.0)) + 1.0
+        return [Evidence(Cause.NEW_VERSION, weight, "it began when the version took over")]
+    return [Evidence(Cause.NEW_VERSION, -2.0, "the version had served before it began")]
+
+
+def _of_traffic(case: Case) -> list[Evidence]:
+    around, found = case.around, []
+    if around.late_share > _LATE:
+        text = f"{around.late_share:.0%} of the rows came after their window was closed"
+        found.append(Evidence(Cause.INFRASTRUCTURE, 2.5, text))
+    ratio = around.arrival_ratio
+    if ratio is not None and not _FEW < ratio < _MANY:
+        text = f"{ratio:.2g} times as many predictions came as at this hour before"
+        found.append(Evidence(Cause.INFRASTRUCTURE, 2.5, text))
+    if case.rule is Rule.ARRIVAL_RATE:
+        text = "predictions do not come at the rate that the calendar leads to expect"
+        found.append(Evidence(Cause.INFRASTRUCTURE, 4.0, text))
+    return found
+
+
+def _of_duplicates(case: Case, picture: Picture) -> list[Evidence]:
+    told = [each for each in case.findings if each.is_breach and each.rule is Rule.DUPLICATES]
+    if not told:
+        return []
+    text = f"the same rows came again ({told[0].statistic} {told[0].observed:.3g})"
+    if picture.inputs_moved:
+        return [Evidence(Cause.DATA_BREAK, 3.0, f"{text}, and inputs moved with them")]
+    return [Evidence(Cause.INFRASTRUCTURE, 4.0, f"{text}, with inputs as before: sent twice")]
+
+
+def _of_labels(case: Case) -> list[Evidence]:
+    if case.rule not in _LABEL_RULES:
+        return []
+    text = "truths come later or fewer than before, which says nothing of the model"
+    return [Evidence(Cause.INFRASTRUCTURE, 4.0, text)]
