@@ -17,8 +17,8 @@ from homeostat_kit.watermarks import Watermarks
 from homeostat_retrainer import store
 from homeostat_retrainer.domain.memory import Memory, Wanted
 from homeostat_retrainer.domain.policy import Policy
-from homeostat_retrainer.hearing import KnowsVersions, Lengths, is_of_performance, sort_out
-from homeostat_retrainer.messages import performance_alert, safe_traceparent
+from homeostat_retrainer.hearing import KnowsVersions, Lengths, sort_out
+from homeostat_retrainer.messages import alert_seen, is_heard, safe_traceparent
 from homeostat_retrainer.metrics import Metrics
 
 
@@ -68,7 +68,7 @@ class Ears:
 
     async def _newest(self, batch: Batch) -> dict[str, int]:
         """Which versions were heard of; read only where an alert came, which is rare."""
-        if not any(is_of_performance(message) for _, message in batch.records):
+        if not any(isinstance(each, Alert) and is_heard(each) for _, each in batch.records):
             return {}
         memory, _ = await retrying(self._pool, store.load)
         return {name: state.newest_version for name, state in memory.models.items()}
@@ -93,7 +93,7 @@ def apply(
 ) -> list[Wanted]:
     """One event's effect on what is remembered, and the runs that it makes due."""
     if isinstance(message, Alert):
-        alert = performance_alert(message, record.header("traceparent"))
+        alert = alert_seen(message, record.header("traceparent"))
         return [] if alert is None else memory.alert(alert, policy)
     if isinstance(message, VersionChanged):
         return _changed(message, memory, lengths, policy)

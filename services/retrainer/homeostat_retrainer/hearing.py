@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import numpy as np
 
-from homeostat.events.v1.alert_pb2 import ALERT_RULE_PERFORMANCE, Alert
+from homeostat.events.v1.alert_pb2 import Alert
 from homeostat.events.v1.column_pb2 import ARM_SHADOW
 from homeostat.events.v1.joined_block_pb2 import JoinedBlock
 from homeostat.events.v1.version_changed_pb2 import VERSION_CHANGE_SERVING, VersionChanged
 from homeostat_kit.kafka import Received, Unreadable
 from homeostat_retrainer.domain.errors import PeerRefused, UnknownToPeer, UnreadableRecord
+from homeostat_retrainer.messages import is_heard
 
 # What the database can hold; names beyond are nobody's.
 _MOST_TEXT = 255
@@ -78,19 +79,18 @@ async def _ask(
             if rows is not None:
                 lengths[place] = rows
         known[message.model_name] = max(message.version, known.get(message.model_name, 0))
-    elif is_of_performance(message) and message.version > known.get(message.model_name, 0):
+    elif (
+        isinstance(message, Alert)
+        and is_heard(message)
+        and message.version > known.get(message.model_name, 0)
+    ):
         await registry.reference_rows(message.model_name, message.version)
-
-
-def is_of_performance(message: object) -> TypeGuard[Alert]:
-    """Whether it is an alert that may lead to a run."""
-    return isinstance(message, Alert) and message.rule == ALERT_RULE_PERFORMANCE
 
 
 def check(message: object) -> None:
     """UnreadableRecord for what parses and yet cannot be."""
     if isinstance(message, Alert):
-        if is_of_performance(message):
+        if is_heard(message):
             _check_alert(message)
     elif isinstance(message, VersionChanged):
         _check_name(message.model_name)

@@ -6,8 +6,19 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from homeostat.events.v1 import retraining_run_pb2 as pb
 from homeostat.events.v1.alert_pb2 import (
+    ALERT_RULE_ARRIVAL_RATE,
+    ALERT_RULE_CORRELATION,
+    ALERT_RULE_COVARIATE,
+    ALERT_RULE_DUPLICATES,
+    ALERT_RULE_MISSING_VALUES,
+    ALERT_RULE_OUT_OF_RANGE,
     ALERT_RULE_PERFORMANCE,
+    ALERT_RULE_PREDICTION,
+    ALERT_RULE_STUCK,
+    ALERT_RULE_UNSEEN_VALUES,
+    ALERT_STATE_DIAGNOSED,
     ALERT_STATE_RESOLVED,
+    CAUSE_CLASS_DATA_BREAK,
     Alert,
 )
 from homeostat_retrainer.domain.memory import HeldAlert
@@ -84,17 +95,41 @@ def _candidate(tried: Tried) -> pb.CandidateResult:
     return result
 
 
-def performance_alert(alert: Alert, traceparent: str | None) -> HeldAlert | None:
-    """What the policy needs of it; None for alerts of another rule: those say that inputs moved or
-    broke, not that predictions suffer, and broken data are to be repaired, not learnt.
-    """
-    if alert.rule != ALERT_RULE_PERFORMANCE:
+# They say that inputs moved or broke: of them it matters only whether data are broken.
+_INPUT_RULES = frozenset(
+    {
+        ALERT_RULE_COVARIATE,
+        ALERT_RULE_MISSING_VALUES,
+        ALERT_RULE_UNSEEN_VALUES,
+        ALERT_RULE_PREDICTION,
+        ALERT_RULE_OUT_OF_RANGE,
+        ALERT_RULE_STUCK,
+        ALERT_RULE_DUPLICATES,
+        ALERT_RULE_ARRIVAL_RATE,
+        ALERT_RULE_CORRELATION,
+    }
+)
+
+
+def is_heard(alert: Alert) -> bool:
+    """Whether the policy wants to know of it. An estimated loss, labels that come late, a person's
+    own threshold: these say nothing that a retraining could rest on."""
+    return alert.rule == ALERT_RULE_PERFORMANCE or alert.rule in _INPUT_RULES
+
+
+def alert_seen(alert: Alert, traceparent: str | None) -> HeldAlert | None:
+    """What the policy needs of it; None where it wants to know nothing."""
+    if not is_heard(alert):
         return None
     seen = AlertSeen(
         alert_id=alert.alert_id,
         version=alert.version,
         is_resolved=alert.state == ALERT_STATE_RESOLVED,
         watermark_us=alert.watermark_us,
+        is_of_performance=alert.rule == ALERT_RULE_PERFORMANCE,
+        is_data_break=alert.cause == CAUSE_CLASS_DATA_BREAK,
+        confidence=alert.diagnosis.confidence if 0 <= alert.diagnosis.confidence <= 1 else 0.0,
+        is_diagnosis=alert.state == ALERT_STATE_DIAGNOSED,
     )
     # Whoever sent it may have put anything there.
     return HeldAlert(alert.model_name, seen, safe_traceparent(traceparent))

@@ -91,25 +91,82 @@ def test_a_mark_counts_once_all_partitions_have_it(listener: Listener) -> None:
     assert listener.memory.models["m"].truths == 1
 
 
-@pytest.mark.parametrize("cause", [alerts.CAUSE_CLASS_CONCEPT, alerts.CAUSE_CLASS_DATA_BREAK])
-def test_a_risen_loss_leads_to_a_run_whatever_its_cause(listener: Listener, cause: int) -> None:
+@pytest.mark.parametrize(
+    "cause",
+    [
+        alerts.CAUSE_CLASS_UNKNOWN,
+        alerts.CAUSE_CLASS_CONCEPT,
+        alerts.CAUSE_CLASS_COVARIATE,
+        alerts.CAUSE_CLASS_LABEL_SHIFT,
+    ],
+)
+def test_a_risen_loss_leads_to_a_run(listener: Listener, cause: int) -> None:
     (run,) = listener.hear(an_alert(alerts.ALERT_RULE_PERFORMANCE, cause=cause))
     assert isinstance(run, Run)
     assert run.cut_known_at_us == DAY - 1
 
 
+@pytest.mark.parametrize("confidence", [0.0, 0.3, 0.99])
+def test_a_loss_that_rose_because_data_broke_leads_to_no_run(
+    listener: Listener, confidence: float
+) -> None:
+    broken = an_alert(
+        alerts.ALERT_RULE_PERFORMANCE,
+        cause=alerts.CAUSE_CLASS_DATA_BREAK,
+        diagnosis=alerts.Diagnosis(confidence=confidence),
+    )
+    assert not listener.hear(broken)
+    worse = an_alert(
+        alerts.ALERT_RULE_PERFORMANCE,
+        cause=alerts.CAUSE_CLASS_DATA_BREAK,
+        state=alerts.ALERT_STATE_ESCALATED,
+        revision=2,
+    )
+    assert not listener.hear(worse)
+    other = an_alert(
+        alerts.ALERT_RULE_PERFORMANCE,
+        cause=alerts.CAUSE_CLASS_CONCEPT,
+        state=alerts.ALERT_STATE_ESCALATED,
+        revision=3,
+    )
+    (run,) = listener.hear(other)
+    assert isinstance(run, Run)
+
+
 @pytest.mark.parametrize(
     "rule",
-    [
-        alerts.ALERT_RULE_COVARIATE,
-        alerts.ALERT_RULE_MISSING_VALUES,
-        alerts.ALERT_RULE_UNSEEN_VALUES,
-        alerts.ALERT_RULE_PREDICTION,
-    ],
+    [value for value in alerts.AlertRule.values() if value != alerts.ALERT_RULE_PERFORMANCE],
 )
-def test_moved_or_broken_inputs_alone_lead_to_none(listener: Listener, rule: int) -> None:
-    assert not listener.hear(an_alert(rule))
+@pytest.mark.parametrize("cause", alerts.CauseClass.values())
+def test_every_other_rule_leads_to_none(listener: Listener, rule: int, cause: int) -> None:
+    assert not listener.hear(an_alert(rule, cause=cause))
     assert not listener.memory.held
+    assert not listener.memory.models["m"].open_alerts
+
+
+def test_an_alert_that_somebody_has_seen_leads_to_no_second_run(listener: Listener) -> None:
+    opened = an_alert(alerts.ALERT_RULE_PERFORMANCE, cause=alerts.CAUSE_CLASS_CONCEPT, revision=1)
+    seen = an_alert(
+        alerts.ALERT_RULE_PERFORMANCE,
+        cause=alerts.CAUSE_CLASS_CONCEPT,
+        revision=2,
+        acknowledged_by="ann",
+    )
+    assert len(listener.hear(opened)) == 1
+    assert not listener.hear(seen)
+
+
+def test_a_diagnosis_alone_leads_to_no_run(listener: Listener) -> None:
+    opened = an_alert(alerts.ALERT_RULE_PERFORMANCE, cause=alerts.CAUSE_CLASS_DATA_BREAK)
+    diagnosed = an_alert(
+        alerts.ALERT_RULE_PERFORMANCE,
+        cause=alerts.CAUSE_CLASS_CONCEPT,
+        state=alerts.ALERT_STATE_DIAGNOSED,
+        revision=2,
+    )
+    assert not listener.hear(opened)
+    assert not listener.hear(diagnosed)
+    assert list(listener.memory.models["m"].open_alerts) == ["a"]
 
 
 def test_an_alert_about_a_version_that_was_not_heard_of_waits(listener: Listener) -> None:

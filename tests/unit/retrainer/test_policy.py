@@ -116,6 +116,61 @@ def test_a_trial_follows_much_truth_though_nothing_alarms() -> None:
     assert [place for place, each in enumerate(due) if each] == [3, 7]
 
 
+def a_break(alert_id: str = "b", **changes: object) -> AlertSeen:
+    given_ = {"is_of_performance": False, "is_data_break": True, "confidence": 0.9}
+    return an_alert(alert_id, **{**given_, **changes})
+
+
+@pytest.mark.parametrize("is_of_performance", [True, False])
+def test_while_data_are_broken_a_trial_waits_a_quarter_of_w_at_most(
+    is_of_performance: bool,
+) -> None:
+    state = a_state()
+    broken = a_break(is_of_performance=is_of_performance)
+    assert state.alert_changed(broken, Policy()) is None
+    due = marks(state, Policy(), [100] * 12)
+    # Without the break: at the fourth.
+    assert [place for place, each in enumerate(due) if each] == [5, 11]
+    assert due[5] == Due(Trigger.TRUTH_VOLUME)
+
+
+def test_once_data_are_whole_again_the_trial_that_waited_is_due() -> None:
+    state = a_state()
+    state.alert_changed(a_break(), Policy())
+    assert not any(marks(state, Policy(), [100] * 4))
+    state.alert_changed(a_break(is_resolved=True), Policy())
+    assert marks(state, Policy(), [100]) == [Due(Trigger.TRUTH_VOLUME)]
+
+
+@pytest.mark.parametrize("change", [{"confidence": 0.79}, {"is_data_break": False}, {"version": 2}])
+def test_what_is_not_surely_a_break_of_what_serves_holds_no_trial_up(
+    change: dict[str, object],
+) -> None:
+    state = a_state()
+    state.alert_changed(a_break(), Policy())
+    state.alert_changed(a_break(**change), Policy())
+    due = marks(state, Policy(), [100] * 5)
+    assert [place for place, each in enumerate(due) if each] == [3]
+
+
+def test_with_the_version_its_data_breaks_are_over() -> None:
+    state = a_state()
+    state.alert_changed(a_break(), Policy())
+    state.champion_changed(2, None)
+    assert not state.data_breaks
+
+
+def test_an_alert_that_turns_out_to_be_a_break_is_followed_up_no_more() -> None:
+    state = a_state()
+    assert isinstance(state.alert_changed(an_alert(), NO_VOLUME), Due)
+    told = an_alert(is_diagnosis=True, is_data_break=True, confidence=0.9)
+    assert state.alert_changed(told, NO_VOLUME) is None
+    assert not any(marks(state, NO_VOLUME, [100] * 12))
+    told = an_alert(is_diagnosis=True, is_data_break=False)
+    assert state.alert_changed(told, NO_VOLUME) is None
+    assert any(marks(state, NO_VOLUME, [100] * 2))
+
+
 def test_a_schedule_counts_event_time_and_needs_new_truth() -> None:
     policy = Policy(volume_share=None, cool_down_share=0, schedule_us=2 * DAY)
     state = a_state(last_run_us=DAY)
@@ -140,7 +195,9 @@ def test_the_state_survives_json() -> None:
     memory = a_memory()
     memory.alert(held(an_alert()), Policy())
     memory.alert(held(an_alert("later", watermark_us=9 * DAY)), Policy())
+    memory.alert(held(a_break()), Policy())
     memory.truths_joined("m", 3 * DAY, 5)
+    assert memory.models["m"].data_breaks
     assert Memory.from_plain(memory.to_plain()) == memory
 
 

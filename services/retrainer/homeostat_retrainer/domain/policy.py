@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+# A data break that is named with less is no reason to wait.
+_SURE = 0.8
 # More than a broker's topic repeats of one model when it was lost.
 _REMEMBERED_ALERTS = 1000
 
@@ -35,6 +37,8 @@ class Policy:
     cool_down_share: float = 0.1
     # New truths since the last run after which a trial is due though nothing alarms.
     volume_share: float | None = 0.25
+    # So much longer that trial waits while data are broken: rows to come may be whole again.
+    break_wait_share: float = 0.25
     # New truths after an alert's opening at which to try again while it is open.
     follow_up_shares: tuple[float, ...] = (0.05, 0.2, 0.5)
     # Event time between two runs after which a trial is due; None: no schedule.
@@ -63,12 +67,20 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class AlertSeen:
-    """What the policy needs of a performance alert's event."""
+    """What the policy needs of an alert's event."""
 
     alert_id: str
     version: int
     is_resolved: bool
     watermark_us: int
+    # Of performance; the others say that inputs moved or broke and ask for nothing.
+    is_of_performance: bool = True
+    # Its cause: broken data are to be repaired, not learnt.
+    is_data_break: bool = False
+    # How sure the monitor is of the cause, 0 to 1.
+    confidence: float = 0.0
+    # Nothing new happened, more is known of why: it asks for nothing now.
+    is_diagnosis: bool = False
 
 
 @dataclass(slots=True)
@@ -78,6 +90,8 @@ class OpenAlert:
     version: int
     opened_at_truths: int
     follow_ups_begun: int = 0
+    # As the newest event says: until another one says otherwise nothing follows.
+    is_data_break: bool = False
 
 
 @dataclass(slots=True)
@@ -100,6 +114,8 @@ class ModelState:
     open_alerts: dict[str, OpenAlert] = field(default_factory=dict)
     # Every alert that ever asked, the newest last: a repeat asks for nothing.
     seen_alerts: list[str] = field(default_factory=list)
+    # Open alerts that surely are data breaks, of any rule, with the version that they are about.
+    data_breaks: dict[str, int] = field(default_factory=dict)
 
     def champion_changed(self, version: int, reference_rows: int | None) -> None:
         """Another version serves: its predecessor's troubles are over. ``reference_rows`` is given
@@ -113,6 +129,9 @@ class ModelState:
                 alert_id: alert
                 for alert_id, alert in self.open_alerts.items()
                 if alert.version == version
+            }
+            self.data_breaks = {
+                alert_id: about for alert_id, about in self.data_breaks.items() if about == version
             }
 
     def truths_known(self, count: int, watermark_us: int, policy: Policy) -> Due | None:
@@ -128,21 +147,43 @@ class ModelState:
         return wanted
 
     def alert_changed(self, alert: AlertSeen, policy: Policy) -> Due | Skipped | None:
-        """An alert opened, went on or ended. Only the first sight of an alert can ask for a run."""
+        """An alert opened, went on or ended. Only the first event of a performance alert that names
+        another cause than broken data can ask for a run."""
+        self._note_break(alert)
         if alert.is_resolved:
             self.open_alerts.pop(alert.alert_id, None)
             return None
-        if alert.alert_id in self.seen_alerts:
+        if not alert.is_of_performance:
             return None
+        known = self.open_alerts.get(alert.alert_id)
+        if known is not None:
+            known.is_data_break = alert.is_data_break
+        if alert.is_data_break or alert.alert_id in self.seen_alerts:
+            return None
+        if alert.is_diagnosis:
+            # It was a data break until now, or its beginning was lost: follow-ups may come.
+            if known is None and alert.version == self.champion_version:
+                self.open_alerts[alert.alert_id] = OpenAlert(alert.version, self.truths)
+            return None
+        return self._asked(alert, policy)
+
+    def _asked(self, alert: AlertSeen, policy: Policy) -> Due | Skipped:
         self.seen_alerts = [*self.seen_alerts[1 - _REMEMBERED_ALERTS :], alert.alert_id]
         if alert.version != self.champion_version:
             return Skipped(alert.alert_id, "the alert is about a version that no longer serves")
-        self.open_alerts[alert.alert_id] = OpenAlert(alert.version, self.truths)
+        self.open_alerts.setdefault(alert.alert_id, OpenAlert(alert.version, self.truths))
         reason = self.forbidden(policy, alert.watermark_us)
         if reason is not None:
             return Skipped(alert.alert_id, reason)
         self.run_began(alert.watermark_us, policy)
         return Due(Trigger.ALERT, alert.alert_id)
+
+    def _note_break(self, alert: AlertSeen) -> None:
+        is_sure = alert.is_data_break and alert.confidence >= _SURE
+        if is_sure and not alert.is_resolved and alert.version == self.champion_version:
+            self.data_breaks[alert.alert_id] = alert.version
+        else:
+            self.data_breaks.pop(alert.alert_id, None)
 
     def run_began(self, at_us: int, policy: Policy) -> None:
         """Counts a run against cool-down and budget, by whatever it was triggered."""
@@ -175,14 +216,18 @@ class ModelState:
         shares = policy.follow_up_shares
         for alert_id, alert in sorted(self.open_alerts.items()):
             begun = alert.follow_ups_begun
+            if alert.is_data_break:
+                continue
             if begun < len(shares) and self._since(alert) >= shares[begun] * self.reference_rows:
                 return Due(Trigger.FOLLOW_UP, alert_id, begun + 1)
         return None
 
     def _trial_due(self, policy: Policy) -> Due | None:
         new = self.truths - self.truths_at_last_run
-        if policy.volume_share is not None and new >= policy.volume_share * self.reference_rows:
-            return Due(Trigger.TRUTH_VOLUME)
+        if policy.volume_share is not None:
+            wait_share = policy.break_wait_share if self.data_breaks else 0.0
+            if new >= (policy.volume_share + wait_share) * self.reference_rows:
+                return Due(Trigger.TRUTH_VOLUME)
         if policy.schedule_us is not None and new:
             since_us = self.watermark_us - (self.last_run_us or 0)
             if since_us >= policy.schedule_us:
