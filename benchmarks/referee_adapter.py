@@ -51,7 +51,11 @@ class Random(Always):
 
 def _of(module: str, name: str) -> Callable[[], Any]:
     """Imported when it is asked for: one detector's needs are not another's."""
-    return lambda: import_module(f"referee.{module}").REGISTRY[name]()
+
+    def make() -> Any:
+        return import_module(f"referee.{module}").REGISTRY[name]()
+
+    return make
 
 
 REGISTRY: dict[str, Callable[[], Any]] = {

@@ -36,7 +36,7 @@ class Columns:
         self._num, self._cat = list(num), list(cat)
         codes = matrix[:, len(self._num) :]
         largest = [int(np.nanmax(each, initial=0)) for each in codes.T]
-        self._texts = [["never seen", "", *map(str, range(each + 1))] for each in largest]
+        self._texts = [("never seen", "", *map(str, range(each + 1))) for each in largest]
 
     def of(self, matrix: Matrix) -> dict[str, ColumnValues]:
         """Columns by their names, in the matrix's order."""
@@ -89,9 +89,7 @@ class Iid:
         ends = [min((pane + 1) * PANE_ROWS, rows) for pane in range(panes)]
         windows = []
         for begin, end, each in zip([0, *ends], ends, sums, strict=False):
-            windows.append(
-                Window((self._row + begin) * _ROW_US, (self._row + end) * _ROW_US, each)
-            )
+            windows.append(Window((self._row + begin) * _ROW_US, (self._row + end) * _ROW_US, each))
         self._row += rows
         alarms = []
         for end, found in zip(ends, self._detector.feed(windows), strict=True):

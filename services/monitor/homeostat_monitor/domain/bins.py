@@ -102,14 +102,21 @@ class CategoryBins:
         """The bin of every row."""
         if not isinstance(column, CategoryColumn):
             raise TypeError("numbers where texts were expected")
+        return self.placed(column, self.places(column.dictionary))
+
+    def places(self, dictionary: Sequence[str]) -> NDArray[np.intp]:
+        """The bin of every text of a dictionary."""
         get, unseen = self.table.get, self.unseen
-        bin_of = np.fromiter(
-            [get(text, unseen) if text else self.width for text in column.dictionary],
+        return np.fromiter(
+            [get(text, unseen) if text else self.width for text in dictionary],
             dtype=np.intp,
-            count=len(column.dictionary),
+            count=len(dictionary),
         )
+
+    def placed(self, column: CategoryColumn, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The bin of every row, from those of the dictionary's texts."""
         # Rows of an empty dictionary can only be null.
-        bins = bin_of[column.codes] if len(bin_of) else np.full(len(column.codes), self.width)
+        bins = places[column.codes] if len(places) else np.full(len(column.codes), self.width)
         if column.nulls is not None:
             bins[column.nulls] = self.width
         return bins

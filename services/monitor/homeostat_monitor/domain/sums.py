@@ -10,7 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import ColumnValues, NumberColumn
+from homeostat_monitor.domain.bins import (
+    Bins,
+    CategoryBins,
+    CategoryColumn,
+    ColumnValues,
+    NumberColumn,
+)
 from homeostat_monitor.domain.layout import (
     BUCKETS,
     MOST_DEVIATIONS,
@@ -67,6 +73,7 @@ class Counter:
         self._left = np.array([at[a] for a, _ in extras.pairs], dtype=np.intp)
         self._right = np.array([at[b] for _, b in extras.pairs], dtype=np.intp)
         self._scores = score_table(layout).astype(np.float64)
+        self._dictionaries: dict[int, tuple[Sequence[str], Places]] = {}
         # Odd multipliers, one per feature, so that swapped columns are other rows.
         odd = np.arange(1, len(layout.names), dtype=np.uint64) * _GOLDEN
         self._multipliers = (odd | np.uint64(1))[:, None]
@@ -77,7 +84,7 @@ class Counter:
         columns = (*rows.columns, NumberColumn(rows.scores))
         places = np.empty((len(columns), len(rows.groups)), dtype=np.intp)
         for number, (bins, column) in enumerate(zip(layout.bins, columns, strict=True)):
-            places[number] = bins.assign(column)
+            places[number] = self._assigned(number, bins, column)
         places += self._starts
         sums = np.zeros((total, layout.width), dtype=np.int64)
         sums[:, 0] = np.bincount(rows.groups, minlength=total)
@@ -85,6 +92,18 @@ class Counter:
             cut = slice(start, start + _CHUNK)
             self._add(sums, places[:, cut], rows, cut)
         return sums
+
+    def _assigned(self, number: int, bins: Bins, column: ColumnValues) -> Places:
+        """The bin of every row. A dictionary that cannot change is looked up once."""
+        if not isinstance(column, CategoryColumn) or not isinstance(column.dictionary, tuple):
+            return bins.assign(column)
+        if not isinstance(bins, CategoryBins):
+            raise TypeError("texts where numbers were expected")
+        known = self._dictionaries.get(number)
+        if known is None or known[0] is not column.dictionary:
+            known = (column.dictionary, bins.places(column.dictionary))
+            self._dictionaries[number] = known
+        return bins.placed(column, known[1])
 
     def _add(self, sums: Counts, places: Places, rows: Rows, cut: slice) -> None:
         groups, total = rows.groups[cut], rows.group_count
@@ -168,8 +187,7 @@ def _added(weights: Floats, groups: Places, total: int) -> Counts:
     """Sums of whole numbers per group, exact below 2**53; [total, weights]."""
     kinds = len(weights)
     if total == 1:
-        return weights.sum(axis=1, dtype=np.float64).astype(np.int64)[None, :]
+        return np.ascontiguousarray(weights.sum(axis=1)[None, :], dtype=np.int64)
     flat = groups + np.arange(kinds)[:, None] * total
-    sums: Floats = np.bincount(flat.ravel(), weights.ravel(), minlength=kinds * total)
-    whole: Counts = sums.astype(np.int64)
-    return whole.reshape(kinds, total).T
+    sums = np.bincount(flat.ravel(), weights.ravel(), minlength=kinds * total)
+    return np.ascontiguousarray(sums.reshape(kinds, total).T, dtype=np.int64)

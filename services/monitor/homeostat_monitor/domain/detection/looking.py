@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.detection.plan import Plan, Trends
-from homeostat_monitor.domain.detection.tails import log_chi2, log_fewer, log_mean, log_more
+from homeostat_monitor.domain.detection.plan import Plan
+from homeostat_monitor.domain.detection.tails import log_chi2, log_mean, log_tail
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -21,8 +21,11 @@ Places = NDArray[np.intp]
 
 # Bins that the span should hold fewer rows of are pooled: the approximation fails on them.
 _THIN = 8.0
-# Below three deviations nothing is significant at any level that is used.
-_REMARKABLE = 9.0
+# Shorter spans have no shape but a few cells.
+_SHAPELESS = 80
+# The exponent of an exact tail is at most Pearson's statistic, and what stands before it at most
+# some powers of the counts: a cell this far below what may be spent cannot breach.
+_MARGIN = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,52 +58,73 @@ class Looked:
 
 
 class Looker:
-    """Knows the columns of a span's row: rows, cells, sums of scores, pairs, moments."""
+    """Knows the columns of a span's row: rows, cells, sums of scores and of pairs, both squared,
+    rows of pairs, moments."""
 
     def __init__(self, plan: Plan) -> None:
-        cells, features = plan.cells, len(plan.names)
+        cells, features, pairs = plan.cells, len(plan.names), len(plan.pairs)
         self.plan = plan
         self._taken = np.concatenate([[0], cells.at])
         self._cells = slice(1, 1 + len(cells.at))
         self._bins = slice(1, 1 + cells.bins)
         self._nulls = slice(1 + cells.bins, 1 + len(cells.at))
         start = 1 + len(cells.at)
-        self._scores = slice(start, start + 4 * features)
-        self._pairs = slice(start + 4 * features, start + 4 * features + len(plan.pair_at))
+        self._firsts = slice(start, start + 2 * features + pairs)
+        self._seconds = slice(self._firsts.stop, self._firsts.stop + 2 * features)
+        self._pairs = slice(self._seconds.stop, self._seconds.stop + pairs)
         self._moments = slice(self._pairs.stop, self._pairs.stop + len(plan.moment_at))
         self.width = self._moments.stop
         self._feature_of = cells.feature[: cells.bins]
         self._features = features
+        shares = np.concatenate([cells.share_more, cells.share_fewer])
+        self._greatest_share = float(shares.max())
 
     def row_of(self, sums: Ints) -> Ints:
         """Rows of a layout ([panes, layout]) to rows of spans ([panes, width]); additive."""
+        size, firsts, seconds = 2 * self._features, self._firsts, self._seconds
         found = np.empty((len(sums), self.width), dtype=np.int64)
         found[:, : self._cells.stop] = sums[:, self._taken]
         # Whole numbers below 2**53: exact in floats, where products are fast.
-        found[:, self._scores] = found[:, self._bins].astype(np.float64) @ self.plan.weights
-        found[:, self._pairs] = sums[:, self.plan.pair_at]
+        scores = found[:, self._bins].astype(np.float64) @ self.plan.weights
+        found[:, firsts.start : firsts.start + size] = scores[:, :size]
+        found[:, seconds] = scores[:, size:]
+        pairs = sums[:, self.plan.pair_at]
+        found[:, firsts.start + size : firsts.stop] = pairs[:, 1::2]
+        found[:, self._pairs] = pairs[:, 0::2]
         found[:, self._moments] = sums[:, self.plan.moment_at]
         return found
 
     def look(self, spans: Ints, log_level: Floats) -> Looked:
-        """Spans ([looks, width]) and the logarithm of what each look may spend."""
+        """Spans ([looks, width], shorter first) and the logarithm of what each look may spend."""
+        plan, cells = self.plan, self.plan.cells
         sums = spans[:, : self._pairs.stop].astype(np.float64)
         present = sums[:, :1] - sums[:, self._nulls]
         counts = sums[:, self._cells]
         of = np.empty_like(counts)
-        of[:, : self.plan.cells.bins] = present[:, self._feature_of]
-        of[:, self.plan.cells.bins :] = sums[:, :1]
-        surplus = counts * self.plan.cells.rows - of * self.plan.cells.reference
+        of[:, : cells.bins] = present[:, self._feature_of]
+        of[:, cells.bins :] = sums[:, :1]
+        surplus = counts * cells.rows
+        surplus -= of * cells.reference
         terms = self._terms(counts, of, surplus)
         levels = log_level[:, None]
-        log_p, excess = self._features_of(sums, present, counts, terms, of, levels)
-        pair_log_p = self._pair(sums)
+        size = self._features
+        trend_p = self._trends(sums, present)
+        trend_excess = plan.trends.share + levels - trend_p
+        log_p, excess = _worse(
+            (trend_p[:, :size], trend_excess[:, :size]),
+            (trend_p[:, size : 2 * size], trend_excess[:, size : 2 * size]),
+        )
+        long = int(np.searchsorted(sums[:, 0] >= _SHAPELESS, True))
+        if long < len(sums):
+            shape = self._shape(present[long:], counts[long:], terms[long:], of[long:])
+            both = (shape, plan.share_shape + levels[long:] - shape)
+            log_p[long:], excess[long:] = _worse((log_p[long:], excess[long:]), both)
         return Looked(
             cells=self._remarkable(counts, of, surplus, terms, log_level),
             log_p=log_p,
             excess=excess,
-            pair_log_p=pair_log_p,
-            pair_excess=self.plan.correlation.share + levels - pair_log_p,
+            pair_log_p=trend_p[:, 2 * size :],
+            pair_excess=trend_excess[:, 2 * size :],
         )
 
     def counts(self, span: Ints) -> tuple[Ints, Ints]:
@@ -111,8 +135,8 @@ class Looker:
 
     def pair(self, span: Ints, number: int) -> tuple[int, int]:
         """Of one span's row: rows where both of a pair are, and the sum of products."""
-        both = span[self._pairs][2 * number : 2 * number + 2]
-        return int(both[0]), int(both[1])
+        both = span[self._pairs.start + number]
+        return int(both), int(span[self._firsts.start + 2 * self._features + number])
 
     def stands_still(self, span: Ints) -> NDArray[np.bool_]:
         """Of one span's row: which number features had one and the same value all the time."""
@@ -128,7 +152,8 @@ class Looker:
     def _terms(self, counts: Floats, of: Floats, surplus: Floats) -> Floats:
         """The cells' terms of the two-sample statistic."""
         cells = self.plan.cells
-        scale = (counts + cells.reference) * of
+        scale = counts + cells.reference
+        scale *= of
         scale *= cells.rows
         np.maximum(scale, 1e-300, out=scale)
         terms: Floats = surplus * surplus
@@ -139,42 +164,38 @@ class Looker:
         self, counts: Floats, of: Floats, surplus: Floats, terms: Floats, log_level: Floats
     ) -> Cellwise:
         cells = self.plan.cells
+        least = np.maximum(-_MARGIN - self._greatest_share - log_level, 1.0)
         whole = of + cells.rows
         rest = whole - counts
         rest -= cells.reference
-        rest *= _REMARKABLE
+        rest *= least[:, None]
         whole *= terms
         look, cell = np.nonzero(whole > rest)
+        if not len(look):
+            return _NOTHING
         k, m = counts[look, cell], of[look, cell]
         r, n = cells.reference[cell], cells.rows[cell]
         more = surplus[look, cell] > 0
-        log_p = np.where(more, log_more(k, m, r, n), log_fewer(k, m, r, n))
+        log_p = log_tail(k, m, r, n, more)
         # An unseen text may come again: such rows are no independent ones.
         log_p = np.where(cells.is_unseen[cell], log_p / (1 + m / np.maximum(n, 1.0)), log_p)
         share = np.where(more, cells.share_more[cell], cells.share_fewer[cell])
         return Cellwise(look, cell, more, log_p, share + log_level[look] - log_p)
 
-    def _features_of(
-        self,
-        sums: Floats,
-        present: Floats,
-        counts: Floats,
-        terms: Floats,
-        of: Floats,
-        levels: Floats,
-    ) -> tuple[Floats, Floats]:
-        plan, size = self.plan, self._features
-        scores = sums[:, self._scores]
-        log_p = self._shape(present, counts, terms, of)
-        excess = plan.share_shape + levels - log_p
-        for trend, at in ((plan.shift, 0), (plan.spread, 2 * size)):
-            first, second = scores[:, at : at + size], scores[:, at + size : at + 2 * size]
-            other = _trend(trend, present, first, second)
-            gained = trend.share + levels - other
-            is_more = gained > excess
-            log_p = np.where(is_more, other, log_p)
-            excess = np.maximum(gained, excess)
-        return log_p, excess
+    def _trends(self, sums: Floats, present: Floats) -> Floats:
+        """Mean scores and products against the reference's; [looks, 2F + P]."""
+        trends, size = self.plan.trends, 2 * self._features
+        m = np.concatenate([present, present, sums[:, self._pairs]], axis=1)
+        whole = np.maximum(m + trends.rows, 1.0)
+        first = sums[:, self._firsts]
+        mean = (first + trends.mean * trends.rows) / whole
+        # Of one feature the variance of both samples together, of a pair the reference's.
+        variance = np.broadcast_to(trends.variance, m.shape).copy()
+        squares = ((trends.variance + trends.mean**2) * trends.rows)[:size]
+        both = (sums[:, self._seconds] + squares) / whole[:, :size]
+        variance[:, :size] = both - mean[:, :size] ** 2
+        variance *= m * trends.rows / whole
+        return log_mean(first - m * mean, variance, m, trends.skew, trends.kurt)
 
     def _shape(self, present: Floats, counts: Floats, terms: Floats, of: Floats) -> Floats:
         cells = self.plan.cells
@@ -195,18 +216,12 @@ class Looker:
         statistic += np.where(r * present >= _THIN * total, rest, 0.0)
         return log_chi2(statistic, freedom)
 
-    def _pair(self, sums: Floats) -> Floats:
-        trend = self.plan.correlation
-        both, products = sums[:, self._pairs][:, 0::2], sums[:, self._pairs][:, 1::2]
-        whole = both + trend.rows
-        deviation = products - both * (products + trend.mean * trend.rows) / np.maximum(whole, 1)
-        variance = trend.variance * both * trend.rows / np.maximum(whole, 1)
-        return log_mean(deviation, variance, both, trend.skew, trend.kurt)
+
+_NONE = np.empty(0, dtype=np.intp)
+_NOTHING = Cellwise(_NONE, _NONE, np.empty(0, dtype=bool), np.empty(0), np.empty(0))
 
 
-def _trend(trend: Trends, m: Floats, first: Floats, second: Floats) -> Floats:
-    whole = np.maximum(m + trend.rows, 1.0)
-    mean = (first + trend.mean * trend.rows) / whole
-    squares = (trend.variance + trend.mean**2) * trend.rows
-    spread = (second + squares) / whole - mean * mean
-    return log_mean(first - m * mean, m * trend.rows / whole * spread, m, trend.skew, trend.kurt)
+def _worse(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """Of two tests' logarithms of p-values and excesses those that exceed more."""
+    is_other = other[1] > one[1]
+    return np.where(is_other, other[0], one[0]), np.maximum(one[1], other[1])

@@ -41,9 +41,8 @@ class MultiScale:
         self._layout = counts.layout.fingerprint
 
     def feed(self, windows: Sequence[Window]) -> list[list[Finding]]:
-        """Per pane the findings of the spans that end with it: of a quiet one a finding per rule,
-        where something breaches one for every thing that was judged. None before the first span
-        is full."""
+        """Per pane the findings of the spans that end with it: every breach, and one that says
+        so of every rule that is quiet. None before the first span is full."""
         found: list[list[Finding]] = []
         for start in range(0, len(windows), _PORTION):
             found.extend(self._feed(windows[start : start + _PORTION]))

@@ -58,11 +58,10 @@ class Plan:
     names: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
     cells: Cells
-    # From a row of bins to sums of: scores, squares, squares less their mean, its squares; [B, 4F].
+    # From a row of bins to sums of scores, squares less their mean, and of both squared; [B, 4F].
     weights: Floats
-    shift: Trends
-    spread: Trends
-    correlation: Trends
+    # Of shift [F], spread [F] and correlation [P].
+    trends: Trends
     # Reference rows of each feature that are not null.
     present: Floats
     share_shape: Floats
@@ -77,8 +76,8 @@ class Plan:
         """How many tests share the budget of one look."""
         cells = self.cells
         each = (cells.share_more, cells.share_fewer, self.share_shape)
-        trends = (self.shift.share, self.spread.share, self.correlation.share)
-        return len(SCALES) * sum(int(np.isfinite(shares).sum()) for shares in (*each, *trends))
+        shares = (*each, self.trends.share)
+        return len(SCALES) * sum(int(np.isfinite(each).sum()) for each in shares)
 
 
 def plan_of(counts: ReferenceCounts) -> Plan:
@@ -96,9 +95,7 @@ def plan_of(counts: ReferenceCounts) -> Plan:
         pairs=layout.extras.pairs,
         cells=cells,
         weights=weights,
-        shift=shift,
-        spread=spread,
-        correlation=_correlation(counts, whole),
+        trends=_joined(shift, spread, _correlation(counts, whole)),
         present=present,
         share_shape=_evenly(_SHAPE, present > 0),
         pair_at=np.arange(layout.pairs_start, layout.sketch_start),
@@ -186,7 +183,7 @@ def _trends(
     squares = scores * scores
     typical = np.bincount(feature, squares * held, minlength=len(present))
     squares = squares - np.rint(typical / np.maximum(present, 1.0))[feature]
-    columns = [scores, scores**2, squares, squares**2]
+    columns = [scores, squares, scores**2, squares**2]
     weights = np.concatenate([member * each[:, None] for each in columns], axis=1)
     shift = _trend(scores, held, feature, present, _SHIFT, present > 0)
     spread = _trend(squares, held, feature, present, _SPREAD, is_number & (present > 0))
@@ -218,6 +215,11 @@ def _trend(
         kurt=mean(offsets**4) / spread**4 - 3,
         share=_evenly(share, applies & (variance > 0)),
     )
+
+
+def _joined(*parts: Trends) -> Trends:
+    names = ("rows", "mean", "variance", "skew", "kurt", "share")
+    return Trends(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _correlation(counts: ReferenceCounts, whole: Counts) -> Trends:

@@ -18,16 +18,17 @@ Ints = NDArray[np.int64]
 _NEAR = 16
 # Panes back; panes of hardly any rows end the look-back before the longest span is reached.
 _MOST_PANES = 1024
-_MOST_LEVELS = 7
+_WIDEST = 128
+# Checkpoints that are no longer needed are dropped when so many have come together.
+_ROOM = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """What is looked at after a portion of panes; arrays of one length, by pane."""
+    """What is looked at after a portion of panes; arrays of one length, shorter spans first."""
 
-    # Place of the pane in the portion, and of the scale.
+    # Place of the pane in the portion.
     panes: NDArray[np.intp]
-    scales: NDArray[np.intp]
     # Panes since this scale was looked at last: what it may spend.
     saved: Ints
     sums: Ints
@@ -42,85 +43,100 @@ class Spans:
         # A scale is looked at again when an eighth of it has passed.
         self._strides = np.maximum(self._scales // 8, 1)
         self._reach = 4 * int(self._scales[-1])
-        self._at = np.zeros(1, dtype=np.int64)
-        self._ends_us = np.zeros(1, dtype=np.int64)
-        self._sums = np.zeros((1, width), dtype=np.int64)
+        self._at = np.zeros(_ROOM, dtype=np.int64)
+        self._ends_us = np.zeros(_ROOM, dtype=np.int64)
+        self._sums = np.zeros((_ROOM, width), dtype=np.int64)
+        self._held = 1
         self._looked = np.zeros(len(scales), dtype=np.int64)
 
     def add(self, sums: Ints, starts_us: Ints, ends_us: Ints) -> Looks:
         """Panes in order; [panes, width]."""
-        fed, kept = len(sums), len(self._at)
-        last = int(self._at[-1])
+        fed = len(sums)
+        if self._held + fed > len(self._at):
+            self._drop(fed)
+        held, end = self._held, self._held + fed
+        last = int(self._at[held - 1])
         if not last:
             self._ends_us[0] = starts_us[0]
-        at = np.concatenate([self._at, last + 1 + np.arange(fed)])
-        ends = np.concatenate([self._ends_us, ends_us])
-        whole = np.concatenate([self._sums, self._sums[-1] + np.cumsum(sums, axis=0)])
-        looks = self._looks(at, ends, whole, kept)
-        keep = self._kept(at, whole[:, 0])
-        self._at, self._ends_us, self._sums = at[keep], ends[keep], whole[keep]
-        return looks
+        self._at[held:end] = np.arange(last + 1, last + 1 + fed)
+        self._ends_us[held:end] = ends_us
+        np.cumsum(sums, axis=0, out=self._sums[held:end])
+        self._sums[held:end] += self._sums[held - 1]
+        self._held = end
+        return self._looks(held)
 
-    def _looks(self, at: Ints, ends_us: Ints, whole: Ints, kept: int) -> Looks:
-        rows = whole[:, 0]
-        passed = rows[kept - 1 :, None] // self._strides
+    def _looks(self, first: int) -> Looks:
+        """Of the panes from the place ``first`` on."""
+        at, sums = self._at[: self._held], self._sums[: self._held]
+        passed = sums[first - 1 :, :1] // self._strides
         # Scale by scale, so that what lies between two looks is a difference of neighbours.
         scales, panes = np.nonzero((passed[1:] != passed[:-1]).T)
-        numbers = at[kept + panes]
-        saved = self._save(scales, numbers)
-        froms = self._from(at, rows, kept + panes, self._scales[scales])
-        usable = froms >= 0
-        order = np.flatnonzero(usable)[np.argsort(panes[usable], kind="stable")]
-        froms, panes = froms[order], panes[order]
+        places = first + panes
+        saved = self._save(scales, at[places])
+        froms = self._from(at, sums[:, 0], places, self._scales[scales])
+        usable = np.flatnonzero(froms >= 0)
+        froms = froms[usable]
         return Looks(
-            panes=panes,
-            scales=scales[order],
-            saved=saved[order],
-            sums=whole[kept + panes] - whole[froms],
-            since_us=ends_us[froms],
+            panes=panes[usable],
+            saved=saved[usable],
+            sums=sums[places[usable]] - sums[froms],
+            since_us=self._ends_us[froms],
         )
 
     def _save(self, scales: NDArray[np.intp], numbers: Ints) -> Ints:
         if not len(scales):
             return numbers
-        is_first = np.concatenate([[True], scales[1:] != scales[:-1]])
-        before = np.where(is_first, self._looked[scales], np.concatenate([[0], numbers[:-1]]))
-        is_last = np.concatenate([is_first[1:], [True]])
-        self._looked[scales[is_last]] = numbers[is_last]
+        before = np.empty_like(numbers)
+        before[1:] = numbers[:-1]
+        firsts = np.flatnonzero(np.diff(scales, prepend=-1))
+        before[firsts] = self._looked[scales[firsts]]
+        lasts = np.append(firsts[1:] - 1, len(scales) - 1)
+        self._looked[scales[lasts]] = numbers[lasts]
         saved: Ints = numbers - before
         return saved
 
     def _from(self, at: Ints, rows: Ints, places: NDArray[np.intp], wanted: Ints) -> Ints:
         """The latest checkpoint, of those kept, that has the wanted rows after it; or -1."""
-        newest = np.searchsorted(rows, rows[places] - wanted, side="right") - 1
+        newest = rows.searchsorted(rows[places] - wanted, side="right") - 1
         begin, now = at[np.maximum(newest, 0)], at[places]
         # The finest spacing at which one is kept is this one or the next.
         level = np.ceil(np.log2(np.maximum(now - begin, _NEAR) / _NEAR)).astype(np.int64)
         level += now - (begin >> level << level) > _NEAR << level
         begin = begin >> level << level
-        found = np.minimum(np.searchsorted(at, begin), len(at) - 1)
+        found = np.minimum(at.searchsorted(begin), len(at) - 1)
         age = now - begin
         near = (rows[places] - rows[found] <= self._reach) | (age <= _NEAR)
         usable = (newest >= 0) & (at[found] == begin) & near & (age <= _MOST_PANES)
         froms: Ints = np.where(usable, found, -1)
         return froms
 
-    def _kept(self, at: Ints, rows: Ints) -> NDArray[np.bool_]:
+    def _kept(self) -> NDArray[np.intp]:
+        at, rows = self._at[: self._held], self._sums[: self._held, 0]
         age = at[-1] - at
-        lowest = np.where(at > 0, at & -at, 1 << _MOST_LEVELS)
-        spaced = age <= _NEAR * np.minimum(lowest, 1 << _MOST_LEVELS)
+        spacing = np.where(at > 0, np.minimum(at & -at, _WIDEST), _WIDEST)
         near = (rows[-1] - rows <= self._reach) | (age <= _NEAR)
-        kept: NDArray[np.bool_] = spaced & near & (age <= _MOST_PANES)
-        return kept
+        return np.flatnonzero((age <= _NEAR * spacing) & near & (age <= _MOST_PANES))
+
+    def _drop(self, room: int) -> None:
+        kept = self._kept()
+        size = max(_ROOM, len(kept) + room)
+        for name in ("_at", "_ends_us", "_sums"):
+            old = getattr(self, name)
+            new = np.zeros((size, *old.shape[1:]), dtype=np.int64)
+            new[: len(kept)] = old[kept]
+            setattr(self, name, new)
+        self._held = len(kept)
 
     def arrays(self) -> dict[str, Ints]:
         """Everything that is remembered. Differences, which are small and pack well."""
+        kept = self._kept()
+        sums = self._sums[kept]
         return {
-            "at": self._at,
-            "ends_us": self._ends_us,
-            "first": self._sums[:1],
-            "steps": np.diff(self._sums, axis=0),
-            "looked": self._looked,
+            "at": self._at[kept],
+            "ends_us": self._ends_us[kept],
+            "first": sums[:1],
+            "steps": np.diff(sums, axis=0),
+            "looked": self._looked.copy(),
         }
 
     def restore(self, arrays: dict[str, Ints]) -> None:
@@ -132,4 +148,5 @@ class Spans:
             raise CorruptState("the spans are of another reference")
         self._at, self._ends_us = arrays["at"], arrays["ends_us"]
         self._sums = np.concatenate([first, first + np.cumsum(steps, axis=0)])
+        self._held = count
         self._looked = arrays["looked"]

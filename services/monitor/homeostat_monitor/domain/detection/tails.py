@@ -9,51 +9,45 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_TABLE = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 256)))])
+# Small ones are looked up.
+_TABLE = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 16_384)))])
 _HALF_LOG_TAU = 0.5 * np.log(2 * np.pi)
 
 
 def log_factorial(values: Floats) -> Floats:
-    """Natural logarithm of values!, whole numbers from 0, to 1e-10: Stirling's series."""
-    large = np.maximum(values, 255.0)
-    inverse = 1.0 / large
-    series = inverse / 12 - inverse**3 / 360
-    stirling = (large + 0.5) * np.log(large) - large + _HALF_LOG_TAU + series
-    small = np.clip(values, 0, 255).astype(np.intp)
-    found: Floats = np.where(values < len(_TABLE), _TABLE[np.minimum(small, 255)], stirling)
+    """Natural logarithm of values!, whole numbers from 0, to 1e-9: Stirling's series."""
+    top = len(_TABLE) - 1
+    small = _TABLE[np.minimum(values, top).astype(np.intp)]
+    if values.max(initial=0.0) <= top:
+        return small
+    large = np.maximum(values, top)
+    stirling = (large + 0.5) * np.log(large) - large + _HALF_LOG_TAU + 1 / (12 * large)
+    found: Floats = np.where(values <= top, small, stirling)
     return found
 
 
-def log_more(k: Floats, m: Floats, r: Floats, n: Floats) -> Floats:
-    """At least k of m window rows where r of n reference rows are of a kind, given r + k in all.
+def log_tail(k: Floats, m: Floats, r: Floats, n: Floats, more: NDArray[np.bool_]) -> Floats:
+    """At least (``more``) or at most k of m window rows where r of n reference rows are of a kind,
+    given r + k in all.
 
     Fisher's exact test, one-sided, bounded by a geometric series over the first term (the terms
     fall faster than that), so never below the exact p-value. Valid too for a kind whose borders
     are order statistics of the reference.
     """
-    ratio = (m - k) * r / ((k + 1) * (n - r + 1))
-    return _tail(_log_hypergeometric(k, m, r, n), ratio)
-
-
-def log_fewer(k: Floats, m: Floats, r: Floats, n: Floats) -> Floats:
-    """At most k, like log_more."""
-    ratio = k * (n - r) / ((m - k + 1) * (r + 1))
-    return _tail(_log_hypergeometric(k, m, r, n), ratio)
-
-
-def _tail(log_first: Floats, ratio: Floats) -> Floats:
+    up = (m - k) * r / ((k + 1) * (n - r + 1))
+    down = k * (n - r) / ((m - k + 1) * (r + 1))
+    ratio = np.where(more, up, down)
     in_tail = ratio < 1
-    rest = np.log1p(-np.where(in_tail, ratio, 0.0))
-    found: Floats = np.where(in_tail, np.minimum(log_first - rest, 0.0), 0.0)
+    first = _log_hypergeometric(k, m, r, n) - np.log1p(-np.where(in_tail, ratio, 0.0))
+    found: Floats = np.where(in_tail, np.minimum(first, 0.0), 0.0)
     return found
 
 
 def _log_hypergeometric(k: Floats, m: Floats, r: Floats, n: Floats) -> Floats:
-    return _log_choose(m, k) + _log_choose(n, r) - _log_choose(m + n, k + r)
-
-
-def _log_choose(n: Floats, k: Floats) -> Floats:
-    return log_factorial(n) - log_factorial(k) - log_factorial(n - k)
+    rest_m, rest_n = m - k, n - r
+    logs = log_factorial(np.stack([m, n, k + r, rest_m + rest_n, k, rest_m, r, rest_n, m + n]))
+    found: Floats = logs[:4].sum(axis=0) - logs[4:].sum(axis=0)
+    return found
 
 
 def log_chi2(statistic: Floats, freedom: Floats) -> Floats:

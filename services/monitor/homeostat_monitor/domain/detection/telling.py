@@ -1,14 +1,12 @@
 """What a look found, as findings that a person understands."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from homeostat_monitor.domain.detection.looking import Cellwise, Looked, Looker
-from homeostat_monitor.domain.detection.spans import Ints, Looks
-from homeostat_monitor.domain.detection.tails import Floats, log_more
+from homeostat_monitor.domain.detection.spans import Looks
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.layout import SCORE
 
@@ -73,15 +71,20 @@ class Teller:
 
     def _pane(self, mine: Places, looks: Looks, looked: Looked) -> list[Finding]:
         cells = looked.cells
-        of_mine = np.flatnonzero(np.isin(cells.look, mine))
+        of_mine = np.flatnonzero(np.isin(cells.look, mine) & (cells.excess > 0))
+        features = self._plan.cells.feature[cells.cell[of_mine]]
+        moved = looked.excess[mine].max(axis=0) > 0
+        moved[features] = True
         found: list[Finding] = []
-        for number in range(len(self._plan.names)):
-            at = of_mine[self._plan.cells.feature[cells.cell[of_mine]] == number]
+        for number in np.flatnonzero(moved).tolist():
+            at = of_mine[features == number]
             found += self._rates(number, at, cells, looks)
             found += self._moved(number, mine, at, looks, looked)
-        for number in range(len(self._plan.pairs)):
-            look = int(mine[np.argmax(looked.pair_excess[mine, number])])
-            found.append(self._pair(number, look, looks, looked))
+        if looked.pair_excess.size:
+            broken = looked.pair_excess[mine]
+            for number in np.flatnonzero(broken.max(axis=0) > 0).tolist():
+                look = int(mine[np.argmax(broken[:, number])])
+                found.append(self._pair(number, look, looks, looked))
         told = {each.rule for each in found}
         return found + [each for each in self._quiet if each.rule not in told]
 
@@ -98,8 +101,8 @@ class Teller:
             held, of = self._looker.counts(looks.sums[look])
             k, m = int(held[cell]), int(of[cell])
             r, n = self._plan.cells.reference[cell], self._plan.cells.rows[cell]
-            level = cells.log_p[worst] + cells.excess[worst]
-            least = _least(level, m, float(r), float(n)) / m
+            level = float(cells.log_p[worst] + cells.excess[worst])
+            least = _least(level, k, m, float(r), float(n)) / m
             if rule is Rule.OUT_OF_RANGE and number == self._score:
                 rule = Rule.PREDICTION  # noqa: PLW2901
             found.append(
@@ -152,10 +155,10 @@ class Teller:
         ]
 
     def _pair(self, number: int, look: int, looks: Looks, looked: Looked) -> Finding:
-        trend, (a, b) = self._plan.correlation, self._plan.pairs[number]
+        (a, b), place = self._plan.pairs[number], 2 * len(self._plan.names) + number
         rows, product = self._looker.pair(looks.sums[look], number)
         log_p, excess = looked.pair_log_p[look, number], looked.pair_excess[look, number]
-        change = abs(product / max(rows, 1) - trend.mean[number]) / _UNIT
+        change = abs(product / max(rows, 1) - self._plan.trends.mean[place]) / _UNIT
         # The bound is quadratic in the change where the tail is normal.
         least = change * math.sqrt(max((log_p + excess) / log_p, 0.0)) if log_p < 0 else 1.0
         since, p = int(looks.since_us[look]), math.exp(log_p)
@@ -193,12 +196,26 @@ class Teller:
         )
 
 
-def _least(log_level: float, m: int, r: float, n: float) -> int:
-    """The fewest of m rows that would have been told."""
-    k = np.arange(m + 1, dtype=np.float64)
-    ones: Callable[[float], Floats] = lambda value: np.full(m + 1, value)  # noqa: E731
-    enough = log_more(k, ones(m), ones(r), ones(n)) < log_level
-    return int(np.argmax(enough)) if enough.any() else m
+def _least(log_level: float, most: int, m: int, r: float, n: float) -> int:
+    """The fewest of m rows that would have been told, where ``most`` were."""
+    low, high = min(math.ceil(m * r / n), most), most
+    while low < high:
+        middle = (low + high) // 2
+        if _log_more(middle, m, r, n) < log_level:
+            high = middle
+        else:
+            low = middle + 1
+    return high
 
 
-__all__ = ["SURPRISE", "Ints", "Teller"]
+def _log_more(k: int, m: int, r: float, n: float) -> float:
+    """tails.log_tail of one number, many times as fast as of an array of one."""
+    ratio = (m - k) * r / ((k + 1) * (n - r + 1))
+    if ratio >= 1:
+        return 0.0
+    first = _log_choose(m, k) + _log_choose(n, r) - _log_choose(m + n, k + r)
+    return first - math.log1p(-ratio)
+
+
+def _log_choose(n: float, k: float) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
