@@ -1,7 +1,7 @@
 """Leases: one holder at a time, with a token that rises, so that a former one can be refused."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -63,6 +63,62 @@ async def held_lease(
         with suppress(asyncio.CancelledError):
             await renewal
         await _release(pool, lease)
+
+
+class Leases:
+    """Many leases of one holder, taken and renewed in one statement.
+
+    None is renewed by itself: who still needs one takes it again before it ends. Work under a lease
+    checks it in its own transaction (Lease.check), so that one that ended does no harm.
+    """
+
+    def __init__(self, pool: Pool, holder: str, ttl_seconds: float) -> None:
+        """``holder``: one name per process slot, as for held_lease."""
+        self._pool = pool
+        self._holder = holder
+        self._ttl_seconds = ttl_seconds
+        self._held: dict[str, tuple[Lease, float]] = {}
+
+    async def take(self, names: Sequence[str]) -> list[Lease]:
+        """Those of the names that are free or ours; the others are left out."""
+        now = asyncio.get_running_loop().time()
+        # Half of the time is left: work under it ends before somebody else may begin.
+        fresh = {
+            name: lease
+            for name, (lease, until) in self._held.items()
+            if until - now > self._ttl_seconds / 2
+        }
+        wanted = sorted(set(names) - set(fresh))
+        if wanted:
+            tokens = [self._held[name][0].token if name in self._held else 0 for name in wanted]
+            rows = await self._pool.fetch(
+                _SQL["take_leases"], wanted, tokens, self._holder, self._ttl_seconds
+            )
+            for name in wanted:
+                self._held.pop(name, None)
+            for row in rows:
+                lease = Lease(row["name"], row["token"])
+                fresh[lease.name] = lease
+                self._held[lease.name] = (lease, now + self._ttl_seconds)
+        return [fresh[name] for name in names if name in fresh]
+
+    def forget(self, lease: Lease) -> None:
+        """It was lost: ask anew."""
+        self._held.pop(lease.name, None)
+
+    async def release(self) -> None:
+        """Lets others have them at once."""
+        held = [lease for lease, _ in self._held.values()]
+        self._held.clear()
+        if not held:
+            return
+        with suppress(*_DATABASE_ERRORS):
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                await self._pool.execute(
+                    _SQL["release_leases"],
+                    [each.name for each in held],
+                    [each.token for each in held],
+                )
 
 
 async def _take(pool: Pool, name: str, holder: str, ttl_seconds: float) -> int:

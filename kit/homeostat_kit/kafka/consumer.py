@@ -1,7 +1,7 @@
 """Reading topics: whole batches to one handler, from offsets that the handler's own store keeps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -61,8 +61,11 @@ async def consume(
     handle: Handler,
     stop: asyncio.Event,
     max_records: int = 500,
+    partitions: Callable[[Topic], Iterable[int]] | None = None,
 ) -> None:
-    """Reads all partitions of ``topics`` and gives ``handle`` one batch at a time, until ``stop``.
+    """Reads ``topics`` and gives ``handle`` one batch at a time, until ``stop``.
+
+    ``partitions`` says which of a topic's are read, by default all; it is asked at the start.
 
     When ``handle`` raises, reading goes back to the stored offsets and tries again after 0.1 to
     5 s. In a new epoch of the broker it goes on from that epoch's stored offsets: at first from 0.
@@ -70,7 +73,7 @@ async def consume(
     """
     pause = _Pause()
     while await bus.wait_ready(stop):
-        reader = _Reader(bus, topics, offsets, handle, stop, max_records)
+        reader = _Reader(bus, topics, offsets, handle, stop, max_records, partitions)
         try:
             await reader.run()
             pause.reset()
@@ -105,7 +108,9 @@ class _Reader:
         handle: Handler,
         stop: asyncio.Event,
         max_records: int,
+        partitions: Callable[[Topic], Iterable[int]] | None,
     ) -> None:
+        self._partitions = partitions or (lambda topic: range(topic.partitions))
         self._bus = bus
         self._topics = {each.name: each for each in topics}
         self._offsets = offsets
@@ -170,7 +175,7 @@ class _Reader:
         self._stored = {
             (each.name, number): stored.get((each.name, number), 0)
             for each in self._topics.values()
-            for number in range(each.partitions)
+            for number in self._partitions(each)
         }
 
     def _seek(self) -> None:

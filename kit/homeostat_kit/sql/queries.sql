@@ -113,3 +113,26 @@ UPDATE lease SET expires_at = now() WHERE name = $1 AND token = $2;
 
 -- name: check_lease
 SELECT token FROM lease WHERE name = $1 FOR SHARE;
+
+-- name: take_leases
+-- Who says its own token goes on with it; the same holder in another life gets a new one.
+INSERT INTO lease AS l (name, holder, token, expires_at)
+SELECT name, $3, 1, now() + make_interval(secs => $4)
+FROM unnest($1::text[]) AS g (name)
+WHERE NOT EXISTS (
+    -- Not even waited for: who works under it has it locked.
+    SELECT FROM lease AS o WHERE o.name = g.name AND o.expires_at > now() AND o.holder <> $3
+)
+ORDER BY name
+ON CONFLICT (name) DO UPDATE
+SET holder = excluded.holder, expires_at = excluded.expires_at,
+    token = CASE WHEN l.token = (
+        SELECT token FROM unnest($1::text[], $2::bigint[]) AS g (name, token) WHERE name = l.name
+    ) THEN l.token ELSE l.token + 1 END
+WHERE l.expires_at <= now() OR l.holder = excluded.holder
+RETURNING name, token;
+
+-- name: release_leases
+UPDATE lease AS l SET expires_at = now()
+FROM unnest($1::text[], $2::bigint[]) AS g (name, token)
+WHERE l.name = g.name AND l.token = g.token;

@@ -7,43 +7,34 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from homeostat.events.v1 import alert_pb2 as pb
 from homeostat_monitor.domain.alerts import Alert, Resolution, Severity, State
 from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.detection import Mode
+from homeostat_monitor.domain.diagnosis import Diagnosis, StepKind
 from homeostat_monitor.domain.judges import Finding, Rule
 
-_RULES = MappingProxyType(
+# Every enum of the domain is named as the contract names it.
+RULES = MappingProxyType({each: pb.AlertRule.Value(f"ALERT_RULE_{each.name}") for each in Rule})
+MODES = MappingProxyType(
     {
-        Rule.PERFORMANCE: pb.ALERT_RULE_PERFORMANCE,
-        Rule.COVARIATE: pb.ALERT_RULE_COVARIATE,
-        Rule.MISSING_VALUES: pb.ALERT_RULE_MISSING_VALUES,
-        Rule.UNSEEN_VALUES: pb.ALERT_RULE_UNSEEN_VALUES,
-        Rule.PREDICTION: pb.ALERT_RULE_PREDICTION,
+        None: pb.DETECTION_MODE_UNSPECIFIED,
+        **{each: pb.DetectionMode.Value(f"DETECTION_MODE_{each.name}") for each in Mode},
     }
 )
 _STATES = MappingProxyType(
-    {
-        State.OPENED: pb.ALERT_STATE_OPENED,
-        State.ESCALATED: pb.ALERT_STATE_ESCALATED,
-        State.RESOLVED: pb.ALERT_STATE_RESOLVED,
-    }
+    {each: pb.AlertState.Value(f"ALERT_STATE_{each.name}") for each in State}
 )
 _SEVERITIES = MappingProxyType(
-    {Severity.WARNING: pb.SEVERITY_WARNING, Severity.CRITICAL: pb.SEVERITY_CRITICAL}
+    {each: pb.Severity.Value(f"SEVERITY_{each.name}") for each in Severity}
 )
 _RESOLUTIONS = MappingProxyType(
     {
         None: pb.RESOLUTION_UNSPECIFIED,
-        Resolution.RECOVERED: pb.RESOLUTION_RECOVERED,
-        Resolution.SUPERSEDED: pb.RESOLUTION_SUPERSEDED,
-        Resolution.ACCEPTED: pb.RESOLUTION_ACCEPTED,
+        **{each: pb.Resolution.Value(f"RESOLUTION_{each.name}") for each in Resolution},
     }
 )
 _CAUSES = MappingProxyType(
-    {
-        Cause.UNKNOWN: pb.CAUSE_CLASS_UNKNOWN,
-        Cause.DATA_BREAK: pb.CAUSE_CLASS_DATA_BREAK,
-        Cause.COVARIATE: pb.CAUSE_CLASS_COVARIATE,
-        Cause.CONCEPT: pb.CAUSE_CLASS_CONCEPT,
-    }
+    {each: pb.CauseClass.Value(f"CAUSE_CLASS_{each.name}") for each in Cause}
 )
+_STEPS = MappingProxyType({each: pb.StepKind.Value(f"STEP_KIND_{each.name}") for each in StepKind})
 
 
 def message_of(alert: Alert) -> pb.Alert:
@@ -52,7 +43,7 @@ def message_of(alert: Alert) -> pb.Alert:
         alert_id=alert.alert_id,
         model_name=alert.subject.model_name,
         version=alert.subject.version,
-        rule=_RULES[alert.rule],
+        rule=RULES[alert.rule],
         state=_STATES[alert.state],
         severity=_SEVERITIES[alert.severity],
         resolution=_RESOLUTIONS[alert.resolution],
@@ -63,24 +54,80 @@ def message_of(alert: Alert) -> pb.Alert:
         observed_value=alert.observed,
         reference_value=alert.reference,
         threshold=alert.threshold,
-        features=[_share(each) for each in alert.shares if each.feature],
+        features=_features(alert),
         cause=_CAUSES[alert.cause],
         remedies=alert.remedies,
         revision=alert.revision,
         occurred_at=_timestamp(alert.moment.occurred_us),
+        segment=alert.segment,
+        mode=MODES[alert.mode],
+        diagnosis=None if alert.diagnosis is None else _diagnosis(alert.diagnosis),
+        policy_rule=alert.policy_rule,
         acknowledged_by=alert.acknowledged_by,
         assigned_to=alert.assigned_to,
         is_muted=alert.is_muted,
+        budget_per_month=alert.budget_per_month or 0.0,
     )
 
 
-def _share(finding: Finding) -> pb.FeatureShare:
+def _features(alert: Alert) -> list[pb.FeatureShare]:
+    """As the diagnosis ranks them; what was seen since then comes behind, without a share."""
+    ranked = [] if alert.diagnosis is None else alert.diagnosis.features
+    newest = {(each.feature, each.other_feature): each for each in alert.shares}
+    shares = []
+    for each in ranked:
+        key = (each.finding.feature, each.finding.other_feature)
+        shares.append(_share(newest.pop(key, each.finding), each.share, each.feature))
+    return shares + [_share(each, 0.0, each.feature) for each in newest.values() if each.feature]
+
+
+def _share(finding: Finding, share: float, feature: str) -> pb.FeatureShare:
     return pb.FeatureShare(
-        feature=finding.feature,
+        feature=feature,
         statistic=finding.statistic,
         observed_value=finding.observed,
         reference_value=finding.reference,
         threshold=finding.threshold,
+        share=share,
+        other_feature=finding.other_feature,
+    )
+
+
+def _diagnosis(diagnosis: Diagnosis) -> pb.Diagnosis:
+    return pb.Diagnosis(
+        since_from=_timestamp(diagnosis.since_from_us),
+        since_to=_timestamp(diagnosis.since_to_us),
+        confidence=diagnosis.confidence,
+        evidence=[
+            pb.Evidence(cause=_CAUSES[each.cause], weight=each.weight, text=each.text)
+            for each in diagnosis.evidence
+        ],
+        segments=[
+            pb.SegmentShare(
+                name=each.name,
+                expression=each.expression,
+                row_share=each.row_share,
+                observed_value=each.observed,
+                reference_value=each.reference,
+                weight=each.weight,
+                statistic=each.statistic,
+            )
+            for each in diagnosis.segments
+        ],
+        residuals=[
+            pb.ContextResidual(
+                context=each.context,
+                explained=each.explained,
+                explained_before=each.explained_before,
+                text=each.text,
+            )
+            for each in diagnosis.residuals
+        ],
+        steps=[
+            pb.NextStep(kind=_STEPS[each.kind], text=each.text, reason=each.reason)
+            for each in diagnosis.steps
+        ],
+        is_complete=diagnosis.is_complete,
     )
 
 

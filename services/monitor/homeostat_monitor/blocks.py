@@ -32,6 +32,8 @@ _CODES = np.dtype("<i4")
 _MOST_NAME = 255
 _MOST_VERSION = 2**31 - 1
 _MOST_TIME_US = 2**62
+# Before a context's name in a segment's expression.
+_CONTEXT = "context."
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,70 @@ def taken_rows(
         partitions=np.repeat(partitions, sizes),
         event_times_us=event_times,
         rows=Rows(np.zeros(total, dtype=np.intp), 1, columns, scores),
+        segments={} if profile is None else _segments(profile, schema, columns, blocks, sizes),
     )
+
+
+def _segments(
+    profile: VersionProfile,
+    schema: Schema,
+    columns: Sequence[ColumnValues],
+    blocks: Sequence[tuple[int, PredictionBlock]],
+    sizes: NDArray[np.intp],
+) -> dict[str, NDArray[np.bool_]]:
+    """Which rows belong to which segments of the policy, by inputs and contexts."""
+    if not profile.expressions:
+        return {}
+    known: dict[str, ColumnValues] = {
+        spec.name: each for spec, each in zip(schema.inputs, columns, strict=True)
+    }
+    wanted = {
+        name.removeprefix(_CONTEXT)
+        for expression in profile.expressions.values()
+        for name in expression.names
+        if name not in known
+    }
+    for name in sorted(wanted):
+        found = context_column(name, [block for _, block in blocks], sizes)
+        if found is not None:
+            known[_CONTEXT + name] = found
+            known.setdefault(name, found)
+    total = int(sizes.sum())
+    return {name: each.mask(known, total) for name, each in profile.expressions.items()}
+
+
+def context_column(
+    name: str, blocks: Sequence[PredictionBlock], sizes: NDArray[np.intp]
+) -> ColumnValues | None:
+    """A context over all blocks, null where a block has none that fits; None: nobody has it."""
+    found = [next((each for each in block.contexts if each.name == name), None) for block in blocks]
+    datatype = next((each.datatype for each in found if each is not None), None)
+    if datatype is None or (datatype != "BYTES" and datatype not in DTYPES):
+        return None
+    spec = InputSpec(0, name, datatype)
+    gathered = _Gathered()
+    for number, (column, rows) in enumerate(zip(found, sizes.tolist(), strict=True)):
+        if column is None or not _fits(column, spec, rows):
+            gathered.values.append(bytes(rows * spec.value_bytes))
+            gathered.nulls[number] = np.ones(rows, dtype=bool)
+            if datatype == "BYTES":
+                gathered.dictionary_sizes.append(0)
+            continue
+        gathered.values.append(column.values)
+        if datatype == "BYTES":
+            gathered.dictionary.extend(column.dictionary)
+            gathered.dictionary_sizes.append(len(column.dictionary))
+        if column.validity:
+            gathered.nulls[number] = ~unpack_validity(column.validity, rows)
+    return _column(spec, gathered, sizes)
+
+
+def _fits(column: Column, spec: InputSpec, rows: int) -> bool:
+    try:
+        _check_column(column, spec, rows)
+    except UnreadableBlock:
+        return False
+    return True
 
 
 def _columns(
@@ -194,9 +259,10 @@ def first_truths(block: JoinedBlock, event_id: bytes) -> tuple[BlockOfLosses, in
     UnreadableBlock where its columns do not fit the row count.
     """
     rows = block.row_count
-    columns = (block.known_at_us, block.event_times_us, block.losses)
+    said = (block.scores, block.decisions, block.truths)
+    columns = (block.known_at_us, block.event_times_us, block.losses, *said)
     if any(len(each) != 8 * rows for each in columns):
-        raise UnreadableBlock("times or losses do not fit the row count")
+        raise UnreadableBlock("times, losses, scores or truths do not fit the row count")
     if len(block.prediction_ids) != ID_BYTES * rows or len(block.revisions) != 4 * rows:
         raise UnreadableBlock("prediction ids or revisions do not fit the row count")
     _check_times(block.event_times_us)
@@ -211,6 +277,7 @@ def first_truths(block: JoinedBlock, event_id: bytes) -> tuple[BlockOfLosses, in
         np.frombuffer(block.event_times_us, dtype="<i8"),
         losses,
         np.frombuffer(block.prediction_ids, dtype=f"S{ID_BYTES}"),
+        np.frombuffer(b"".join(said), dtype="<f8").reshape(3, rows),
     )
     corrections = int((~is_first).sum())
     return whole.only(is_first & is_finite), corrections, int((is_first & ~is_finite).sum())

@@ -56,11 +56,14 @@ class Listener:
         versions: Versions,
         *,
         wake: Callable[[], None],
+        marked: Callable[[], None],
         runs_until_accepted: int,
         metrics: Metrics,
         traces: telemetry.Telemetry,
     ) -> None:
-        """``wake`` is called after every commit: there may be something to judge or to send."""
+        """``wake`` is called after every commit: there may be something to send. ``marked`` is
+        called where a watermark has moved: there may be something to judge."""
+        self._marked = marked
         self._pool = pool
         self._bus = bus
         self._versions = versions
@@ -189,17 +192,18 @@ class Listener:
         """The effect, the marks and the offsets, all or none."""
         begun = time.perf_counter()
 
-        async def work(connection: Connection) -> int:
+        async def work(connection: Connection) -> tuple[int, bool]:
             await advance_offsets(connection, batch)
             tx = StoreTransaction(connection)
             done: int = await effect(tx)
-            if marked is not None:
-                await _observe_marks(tx, marked, batch)
-            return done
+            moved = marked is not None and await _observe_marks(tx, marked, batch)
+            return done, moved
 
         with self._span(batch):
-            done = await retrying(self._pool, work)
+            done, has_moved = await retrying(self._pool, work)
         self._metrics.take_seconds.record(time.perf_counter() - begun)
+        if has_moved:
+            self._marked()
         self._wake()
         return done
 
@@ -235,22 +239,22 @@ class _Remembered:
         self._span.__exit__(*error)
 
 
-async def _observe_marks(tx: StoreTransaction, topic: Topic, batch: Batch) -> None:
-    """Every value that the topic's watermark takes on the way is judged by itself."""
+async def _observe_marks(tx: StoreTransaction, topic: Topic, batch: Batch) -> bool:
+    """Every value that the topic's watermark takes on the way is judged by itself; whether it has
+    moved."""
+    observed = [(record.partition, each) for record, each in batch.records if _is_mark(each)]
+    if not observed:
+        return False
     marks, current = await tx.watermarks(topic.name, batch.epoch)
     passed: list[int] = []
-    seen = False
-    for record, message in batch.records:
-        if not _is_mark(message):
-            continue
-        seen = True
-        marks.observe(topic, record.partition, message.watermark)
+    for partition, message in observed:
+        marks.observe(topic, partition, message.watermark)
         reached = marks.current(topic, topic.partitions)
         if reached is not None and (current is None or reached > current):
             current = reached
             passed.append(reached)
-    if seen:
-        await tx.save_watermarks(topic.name, batch.epoch, marks, current, passed)
+    await tx.save_watermarks(topic.name, batch.epoch, marks, current, passed)
+    return bool(passed)
 
 
 def _is_mark(message: Message) -> bool:

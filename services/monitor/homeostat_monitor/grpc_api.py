@@ -1,6 +1,5 @@
 """The monitor's RPCs: message in, one question, message out."""
 
-import math
 from collections.abc import Callable, Mapping
 
 import grpc
@@ -18,10 +17,10 @@ from homeostat_monitor.alert_messages import message_of
 from homeostat_monitor.domain import errors
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.hosts import AllowedHosts
-from homeostat_monitor.domain.losses import LossWatch
 from homeostat_monitor.domain.policy_checks import BadPolicy
 from homeostat_monitor.grpc_api_alerts import AlertsApi
 from homeostat_monitor.grpc_api_policies import PoliciesApi
+from homeostat_monitor.health import losses_of
 from homeostat_monitor.ports import Standing
 from homeostat_monitor.store import Reader
 from homeostat_monitor.versions import Versions
@@ -116,13 +115,12 @@ class MonitorServicer(AlertsApi, PoliciesApi):
         response.remarks.extend(
             f"{tallies[name]} {text}" for name, text in _REMARKED.items() if tallies.get(name)
         )
-        if standing.loss_state is None:
-            return
         try:
-            watch = LossWatch.from_json(standing.loss_state)
+            losses = losses_of(await self._reader.states(standing.subject))
         except CorruptState as error:
             response.remarks.append(str(error))
             return
-        response.losses = watch.live
-        response.mean_loss = 0.0 if math.isnan(watch.mean) else watch.mean
-        response.reference_loss = 0.0 if watch.is_learning else watch.reference
+        if losses is not None:
+            response.losses = losses.losses
+            response.mean_loss = losses.mean
+            response.reference_loss = losses.reference

@@ -1,6 +1,7 @@
-"""Judging in the background: one owner per model, woken when something came in."""
+"""Judging in the background: one owner per model, woken when a watermark has moved."""
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,17 +12,23 @@ from opentelemetry import trace
 from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_kit import logs, memory
 from homeostat_kit.kafka.bus import first_of
-from homeostat_kit.lease import Lease, LeaseLost, held_lease
+from homeostat_kit.lease import Lease, LeaseLost, Leases
 from homeostat_kit.postgres import Connection, Pool, retrying
 from homeostat_kit.telemetry import Telemetry
 from homeostat_monitor.app.judging import Judged, VersionNotKnown, judge_model
+from homeostat_monitor.app.keeping import InHand
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.store import Reader, StoreTransaction
 from homeostat_monitor.versions import RegistryAway, Versions
 
 # Who commits wakes; this is for marks that another instance took in.
 _IDLE_SECONDS = 0.5
+_FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+# Models judged at the same time: as many as the database's connections allow beside taking in.
+_AT_ONCE = 4
+_MOST_DUE = 500
+_LEASE = "judge:"
 _TIDY_SECONDS = 10.0
 _FINISH_SECONDS = 4.0
 
@@ -44,7 +51,10 @@ _log = logs.get_logger("homeostat_monitor.judging")
 
 
 class JudgeLoop:
-    """Judges every model that it holds the lease of."""
+    """Judges models that have something due, each under its lease, a few at a time.
+
+    A model with nothing due costs nothing: no task, no lease, no transaction.
+    """
 
     def __init__(
         self,
@@ -62,35 +72,29 @@ class JudgeLoop:
         self._pool = pool
         self._reader = Reader(pool)
         self._versions = versions
-        self._instance = instance
-        self._lease_seconds = lease_seconds
+        self._leases = Leases(pool, instance, lease_seconds)
         self._told = told
         self._spans = spans
         self._metrics = metrics
         self._traces = traces
-        self._woken: dict[str, asyncio.Event] = {}
-        self._new = asyncio.Event()
+        self._in_hand = InHand()
+        self._woken = asyncio.Event()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        # Models whose judging waits for the world: until when (monotonic), and how long next.
+        self._pauses: dict[str, tuple[float, float]] = {}
 
     def wake(self) -> None:
-        """Something came in."""
-        self._new.set()
-        for each in self._woken.values():
-            each.set()
+        """A watermark has moved."""
+        self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Owns and judges models until ``stop``."""
-        owners: list[asyncio.Task[None]] = []
+        """Judges what is due until ``stop``."""
         tidied = time.monotonic()
         try:
             while not stop.is_set():
-                self._new.clear()
-                _raise_failed(owners)
+                self._woken.clear()
                 try:
-                    for name in await self._reader.models():
-                        if name not in self._woken:
-                            self._woken[name] = asyncio.Event()
-                            owner = self._own(name, self._woken[name], stop)
-                            owners.append(asyncio.create_task(owner, name=f"judge-{name}"))
+                    await self._begin_due()
                     if time.monotonic() - tidied > _TIDY_SECONDS:
                         tidied = time.monotonic()
                         await self._tidy()
@@ -98,34 +102,55 @@ class JudgeLoop:
                         await asyncio.to_thread(memory.give_back)
                 except _AWAY as error:
                     _log.warning("models_not_read", error=repr(error))
-                await first_of(stop, self._new, timeout=_IDLE_SECONDS)
+                await first_of(stop, self._woken, timeout=_IDLE_SECONDS)
+                self._raise_failed()
         finally:
-            await _end(owners)
+            await _end(list(self._running.values()))
+            await self._leases.release()
 
-    async def _own(self, model_name: str, woken: asyncio.Event, stop: asyncio.Event) -> None:
-        pause = 0.1
-        while not stop.is_set():
-            try:
-                async with held_lease(
-                    self._pool, f"judge:{model_name}", self._instance, self._lease_seconds
-                ) as lease:
-                    await self._judge_while(model_name, lease, woken, stop)
-                pause = 0.1
-            except LeaseLost as error:
-                _log.warning("lease_lost", model_name=model_name, error=str(error))
-            except _AWAY as error:
-                _log.warning("judging_waits", model_name=model_name, error=repr(error))
-                await first_of(stop, timeout=pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    async def _begin_due(self) -> None:
+        """Starts as many as there is room for."""
+        room = _AT_ONCE - len(self._running)
+        if room <= 0:
+            return
+        now = time.monotonic()
+        due = [
+            name
+            for name in await self._reader.due_models(most=_MOST_DUE)
+            if name not in self._running and self._pauses.get(name, (0.0, 0.0))[0] <= now
+        ]
+        # Somebody else may hold some of them: ask for more than there is room for.
+        wanted = due if len(due) <= room else random.sample(due, min(len(due), 4 * room))
+        leases = await self._leases.take([f"{_LEASE}{name}" for name in wanted])
+        for lease in leases[:room]:
+            name = lease.name.removeprefix(_LEASE)
+            task = asyncio.create_task(self._judge_due(name, lease), name=f"judge-{name}")
+            self._running[name] = task
+            task.add_done_callback(lambda _: self._woken.set())
 
-    async def _judge_while(
-        self, model_name: str, lease: Lease, woken: asyncio.Event, stop: asyncio.Event
-    ) -> None:
-        while not stop.is_set() and not lease.lost.is_set():
-            woken.clear()
-            judged = await self._judge(model_name, lease)
-            if not judged.is_full:
-                await first_of(stop, woken, lease.lost, timeout=_IDLE_SECONDS)
+    def _raise_failed(self) -> None:
+        """A bug in judging takes the process down with its cause."""
+        for name, each in list(self._running.items()):
+            if each.done():
+                del self._running[name]
+                if not each.cancelled():
+                    each.result()
+
+    async def _judge_due(self, model_name: str, lease: Lease) -> None:
+        try:
+            while (await self._judge(model_name, lease)).is_full:
+                pass
+            self._pauses.pop(model_name, None)
+        except LeaseLost as error:
+            self._leases.forget(lease)
+            _log.warning("lease_lost", model_name=model_name, error=str(error))
+        except _AWAY as error:
+            _, pause = self._pauses.get(model_name, (0.0, _FIRST_PAUSE_SECONDS))
+            self._pauses[model_name] = (
+                time.monotonic() + pause,
+                min(2 * pause, _LONGEST_PAUSE_SECONDS),
+            )
+            _log.warning("judging_waits", model_name=model_name, error=repr(error))
 
     async def _judge(self, model_name: str, lease: Lease) -> Judged:
         begun = time.perf_counter()
@@ -134,7 +159,8 @@ class JudgeLoop:
 
         async def work(connection: Connection) -> Judged:
             await lease.check(connection)
-            return await judge_model(model_name, known, tx=StoreTransaction(connection))
+            tx = StoreTransaction(connection)
+            return await judge_model(model_name, known, tx=tx, in_hand=self._in_hand)
 
         links = [trace.Link(each) for each in self._spans()]
         with self._traces.tracer.start_as_current_span("monitor.judge", links=links) as span:
@@ -144,6 +170,7 @@ class JudgeLoop:
             except VersionNotKnown:
                 # Announced while we asked: ask again.
                 return Judged(is_full=True)
+            self._in_hand.put(judged.keepers)
             span.set_attribute("homeostat.alerts", [each.alert_id for each in judged.alerts])
         self._note(model_name, judged, time.perf_counter() - begun)
         return judged
@@ -181,15 +208,8 @@ class JudgeLoop:
         await retrying(self._pool, work)
 
 
-def _raise_failed(owners: list[asyncio.Task[None]]) -> None:
-    """A bug in judging takes the process down with its cause."""
-    for each in owners:
-        if each.done() and not each.cancelled():
-            each.result()
-
-
 async def _end(owners: list[asyncio.Task[None]]) -> None:
-    """Lets them finish what is in hand; one that waits for a lease is told not to."""
+    """Lets them finish what is in hand."""
     if not owners:
         return
     _, late = await asyncio.wait(owners, timeout=_FINISH_SECONDS)

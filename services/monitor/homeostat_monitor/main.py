@@ -1,13 +1,15 @@
 """Wires the monitor: settings to edges, edges to use cases, and runs until it is told to leave."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import grpc
 
 from homeostat.progress.v1.progress_pb2 import GetProgressResponse
 from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceStub
-from homeostat.topics import JOINED, PREDICTIONS, RUNS, TOPICS, VERSIONS
+from homeostat.topics import JOINED, PREDICTIONS, RUNS, TOPICS, VERSIONS, Topic
 from homeostat_kit import (
     grpc_client,
     grpc_server,
@@ -19,15 +21,22 @@ from homeostat_kit import (
     telemetry,
 )
 from homeostat_kit.kafka import Bus, consume
+from homeostat_kit.kafka.bus import first_of
+from homeostat_kit.kafka.consumer import Handler
 from homeostat_kit.offsets import read_offsets, stored_offsets
 from homeostat_kit.outbox import OutboxRelay
 from homeostat_monitor import grpc_api
 from homeostat_monitor.bus import Listener
+from homeostat_monitor.deepening_loop import DeepeningLoop
 from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.judge_loop import JudgeLoop
+from homeostat_monitor.ledger import LedgerRows
 from homeostat_monitor.metrics import Metrics
+from homeostat_monitor.recent_policies import RecentPolicies
 from homeostat_monitor.settings import MonitorSettings
+from homeostat_monitor.sharing import Sharing
 from homeostat_monitor.store import Reader
+from homeostat_monitor.store_deepening import DeepeningStore
 from homeostat_monitor.versions import Versions
 from homeostat_monitor.webhooks import WebhookLoop
 
@@ -60,7 +69,10 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             RegistryServiceStub(channel),
             settings.data_folder / "references",
             window_us=None if settings.window_seconds is None else settings.window_seconds * 10**6,
+            policies=RecentPolicies(pool),
         )
+        sharing = Sharing(pool, settings.instance, settings.lease_seconds)
+        await sharing.join()
         relay = OutboxRelay(pool, bus, "homeostat/monitor")
         hosts = AllowedHosts.parse(settings.webhook_hosts)
         webhooks = WebhookLoop(
@@ -76,6 +88,8 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
         def told() -> None:
             relay.wake()
             webhooks.wake()
+
+        deepening = await _deepening(settings, pool, stack, told=told)
 
         loop = JudgeLoop(
             pool,
@@ -96,7 +110,8 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             pool,
             bus,
             versions,
-            wake=wake,
+            wake=relay.wake,
+            marked=loop.wake,
             runs_until_accepted=settings.runs_until_accepted,
             metrics=metrics,
             traces=traces,
@@ -104,22 +119,77 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
         monitor = grpc_api.MonitorServicer(Reader(pool), pool, versions, hosts=hosts, told=told)
         await stack.enter_async_context(await _serve_grpc(settings, pool, bus, relay, monitor))
         _log.info("monitor_serving", address=settings.grpc_address)
-        offsets = stored_offsets(pool)
-        most = settings.poll_records
         async with asyncio.TaskGroup() as group:
             group.create_task(relay.run(stop))
             group.create_task(webhooks.run(stop))
             group.create_task(loop.run(stop))
+            if deepening is not None:
+                group.create_task(deepening.run(stop))
+            group.create_task(sharing.run(stop))
             for topics, handle in (
                 ((VERSIONS, RUNS), listener.on_news),
                 ((PREDICTIONS,), listener.on_predictions),
                 ((JOINED,), listener.on_joined),
             ):
-                group.create_task(
-                    consume(
-                        bus, topics, offsets=offsets, handle=handle, stop=stop, max_records=most
-                    )
+                reading = _Reading(pool, bus, sharing, settings.poll_records)
+                group.create_task(reading.run(topics, handle, stop))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Reads this monitor's part of some topics, and another part when the parts change."""
+
+    pool: postgres.Pool
+    bus: Bus
+    sharing: Sharing
+    poll_records: int
+
+    async def run(self, topics: Sequence[Topic], handle: Handler, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            changed = self.sharing.changed
+            if not any(self.sharing.partitions(each) for each in topics):
+                await first_of(stop, changed)
+                continue
+            over = asyncio.Event()
+            watch = asyncio.create_task(_set_after(over, stop, changed))
+            try:
+                await consume(
+                    self.bus,
+                    topics,
+                    offsets=stored_offsets(self.pool),
+                    handle=handle,
+                    stop=over,
+                    max_records=self.poll_records,
+                    partitions=self.sharing.partitions,
                 )
+            finally:
+                watch.cancel()
+
+
+async def _set_after(over: asyncio.Event, *events: asyncio.Event) -> None:
+    await first_of(*events)
+    over.set()
+
+
+async def _deepening(
+    settings: MonitorSettings,
+    pool: postgres.Pool,
+    stack: AsyncExitStack,
+    *,
+    told: Callable[[], None],
+) -> DeepeningLoop | None:
+    """None where no ledger is named."""
+    if not settings.ledger_address:
+        return None
+    channel = await stack.enter_async_context(
+        grpc_client.connect(settings.ledger_address, settings.peers)
+    )
+    return DeepeningLoop(
+        DeepeningStore(pool),
+        LedgerRows(channel),
+        give_up_seconds=settings.deepening_give_up_seconds,
+        told=told,
+    )
 
 
 async def _serve_grpc(

@@ -8,23 +8,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homeostat_monitor.domain.alerts import Alert, Subject
+from homeostat_monitor.domain.policy import DEFAULT, Policy
 from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.sums import Counts
+from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.domain.windows import Window
 
 ID_BYTES = 20
+BLOCK_ID_BYTES = 16
 
 
 class SumKey(NamedTuple):
     """Which total: replaced whole, never added to in place."""
 
     subject: Subject
+    # "": all rows.
+    segment: str
     window_start_us: int
     partition: int
 
 
+class Sum(NamedTuple):
+    """A total: until when its rows are, what the numbers mean, and the numbers."""
+
+    end_us: int
+    layout: str
+    sums: Counts
+
+
+class StoredSum(NamedTuple):
+    """One partition's total of a closed window."""
+
+    segment: str
+    start_us: int
+    layout: str
+    sums: Counts
+
+
+class StateKey(NamedTuple):
+    """Whose state, within a version."""
+
+    segment: str
+    name: str
+
+
+class BlockSegments(NamedTuple):
+    """Which of a block's rows belong to which segments."""
+
+    block_id: bytes
+    names: tuple[str, ...]
+    # One row per segment, one column per row of the block.
+    masks: NDArray[np.bool_]
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a version has been judged, and the state of its judges."""
+    """How far a version has been judged."""
 
     subject: Subject
     is_watched: bool = True
@@ -34,8 +73,9 @@ class Standing:
     # The mark at which the first window was judged.
     first_judged_us: int | None = None
     window_us: int | None = None
-    loss_state: str | None = None
     accepted: Mapping[str, float] = field(default_factory=dict)
+    # When it took over, as far as is remembered.
+    serving_since_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +100,8 @@ class BlockOfLosses:
     losses: NDArray[np.float64]
     # 20 bytes each.
     prediction_ids: NDArray[np.bytes_]
+    # Scores, decisions and truths, shape [3, rows]; None: stored before they were kept.
+    said: NDArray[np.float64] | None = None
 
     def after(self, until_us: int | None) -> "BlockOfLosses":
         """Only what became known at or after that time."""
@@ -76,18 +118,24 @@ class BlockOfLosses:
             self.event_times_us[keep],
             self.losses[keep],
             self.prediction_ids[keep],
+            None if self.said is None else self.said[:, keep],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class KnownVersion:
-    """What the registry says of a version."""
+    """What the registry says of a version, and its model's policy."""
 
     subject: Subject
-    is_classification: bool
+    task: Task
     # None: there is no usable reference.
     profile: VersionProfile | None
     remarks: tuple[str, ...] = ()
+    policy: Policy = DEFAULT
+
+    @property
+    def is_classification(self) -> bool:
+        return self.task is not Task.REGRESSION
 
 
 class Transaction(Protocol):
@@ -98,8 +146,8 @@ class Transaction(Protocol):
     async def lock_model(self, name: str) -> ModelStanding: ...
     async def save_model(self, model: ModelStanding) -> None: ...
     async def raise_revision(self, model_name: str, revision: int) -> None: ...
-    async def promote(self, model_name: str, version: int, revision: int) -> None:
-        """Watches this version only; the others' unjudged sums and losses are dropped."""
+    async def promote(self, model_name: str, version: int, revision: int, at_us: int) -> None:
+        """Watches this version only; the others' sums, losses and states are dropped."""
         ...
 
     async def standing(self, subject: Subject) -> Standing: ...
@@ -110,23 +158,60 @@ class Transaction(Protocol):
         """Those that were not heard before, each once."""
         ...
 
-    async def add_sums(self, sums: Mapping[SumKey, tuple[str, Counts]]) -> None:
+    async def current_us(self, topic: str) -> int | None:
+        """The topic's watermark."""
+        ...
+
+    async def add_sums(self, sums: Mapping[SumKey, Sum]) -> None:
         """Replaces each total by itself plus these; sums of another layout are given up."""
         ...
 
-    async def sums_before(
-        self, subject: Subject, before_us: int
-    ) -> list[tuple[int, str, NDArray[np.int64]]]:
-        """Window start, layout and sums of every partition's total that starts before."""
+    async def sums_until(self, subject: Subject, until_us: int) -> list[StoredSum]:
+        """Every partition's totals of windows that end by then, by segment and start."""
         ...
 
-    async def drop_sums(self, subject: Subject, before_us: int) -> None: ...
+    async def drop_sums(self, subject: Subject, segment: str, before_us: int) -> None: ...
+    async def add_history(
+        self, subject: Subject, layout: str, windows: Sequence[tuple[str, Window]]
+    ) -> None:
+        """Judged windows, each with its segment."""
+        ...
+
+    async def history(self, subject: Subject, segment: str, layout: str) -> list[Window]:
+        """Judged windows as they are kept, oldest first."""
+        ...
+
+    async def replace_history(
+        self, subject: Subject, segment: str, layout: str, windows: Sequence[Window]
+    ) -> None: ...
+    async def add_block_segments(
+        self, blocks: Sequence[BlockSegments], forget_after_us: Sequence[int]
+    ) -> None: ...
+    async def block_segments(self, block_ids: Sequence[bytes]) -> dict[bytes, BlockSegments]: ...
     async def losses_until(self, model_name: str) -> int | None: ...
     async def add_losses(self, blocks: Sequence[BlockOfLosses]) -> None: ...
     async def losses_before(self, subject: Subject, before_us: int) -> list[BlockOfLosses]: ...
     async def drop_losses(self, subject: Subject, before_us: int) -> None: ...
     async def due_marks(self, model: ModelStanding, *, most: int) -> tuple[list[int], list[int]]:
         """Marks at which windows, and marks at which losses are to be judged, in order."""
+        ...
+
+    async def settle_due(
+        self, model: ModelStanding, next_window_us: int | None, next_loss_us: int | None
+    ) -> None:
+        """What waits for later marks is due then, and perhaps a further look."""
+        ...
+
+    async def state_revisions(self, subject: Subject) -> dict[StateKey, int]: ...
+    async def read_state(self, subject: Subject, key: StateKey) -> tuple[bytes, int] | None: ...
+    async def save_states(
+        self, subject: Subject, states: Mapping[StateKey, bytes]
+    ) -> dict[StateKey, int]:
+        """Their new revisions."""
+        ...
+
+    async def want_rebuild(self, subject: Subject, key: StateKey) -> None:
+        """The ledger's past is to rebuild it."""
         ...
 
     async def open_alerts(self, subject: Subject) -> list[Alert]: ...

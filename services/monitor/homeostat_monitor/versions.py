@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import grpc
 
-from homeostat.events.v1.column_pb2 import TASK_REGRESSION
+from homeostat.events.v1.column_pb2 import TASK_MULTICLASS, TASK_REGRESSION
 from homeostat.registry.v1.registry_pb2 import (
     DownloadArtifactRequest,
     GetVersionRequest,
@@ -21,10 +21,13 @@ from homeostat.registry.v1.registry_pb2 import (
 from homeostat.schema import fingerprint
 from homeostat_kit import logs, memory
 from homeostat_kit.postgres import Connection, Pool, retrying
+from homeostat_monitor.app.policies import Policies
 from homeostat_monitor.blocks import Schema, schema_of
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.errors import MonitorError, UnusableReference
+from homeostat_monitor.domain.policy import DEFAULT, Policy
 from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.domain.truths import Task
 from homeostat_monitor.ports import KnownVersion
 from homeostat_monitor.store import StoreTransaction
 
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 # A profile takes one or two megabytes. Few versions of a model are judged or have truths to come.
-_MOST_CACHED = 256
+_MOST_CACHED = 2048
 _MOST_OF_A_MODEL = 8
 # Profiles on disk, those used last: a version is calibrated once per process.
 _MOST_FILES = 64
@@ -42,6 +45,7 @@ _MOST_UNKNOWN = 1024
 _CALL_SECONDS = 5.0
 _UNKNOWN = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
 _DOWNLOAD_SECONDS = 60.0
+_TASKS = {TASK_MULTICLASS: Task.MULTICLASS, TASK_REGRESSION: Task.REGRESSION}
 
 _log = logs.get_logger("homeostat_monitor.versions")
 
@@ -56,6 +60,7 @@ class Watched:
 
     known: KnownVersion
     schema: Schema | None
+    policy_revision: int = 0
 
 
 class Versions:
@@ -68,8 +73,10 @@ class Versions:
         folder: Path,
         *,
         window_us: int | None = None,
+        policies: Policies | None = None,
     ) -> None:
         """``folder`` holds profiles by sha256; ``window_us`` fixes the windows' length."""
+        self._policies = policies
         self._pool = pool
         self._registry = registry
         self._folder = folder
@@ -85,20 +92,28 @@ class Versions:
 
         One that the registry does not know is asked for again after two seconds.
         """
-        found = self._cached(subject)
+        policy = await self._policy(subject)
+        found = self._cached(subject, policy)
         if found is None:
             turn = self._turns.setdefault(subject, asyncio.Lock())
             async with turn:
-                found = self._cached(subject) or await self._load(subject)
+                found = self._cached(subject, policy) or await self._load(subject, policy)
                 self._keep(subject, found)
         return found
+
+    async def _policy(self, subject: Subject) -> Policy:
+        if self._policies is None:
+            return DEFAULT
+        return await self._policies.policy(subject.model_name)
 
     def announced(self, subject: Subject) -> None:
         """The registry knows it by now."""
         self._unknown.pop(subject, None)
 
-    def _cached(self, subject: Subject) -> Watched | None:
+    def _cached(self, subject: Subject, policy: Policy) -> Watched | None:
         found = self._cache.get(subject)
+        if found is not None and found.policy_revision != policy.revision:
+            found = None
         if found is not None:
             self._cache.move_to_end(subject)
         elif self._unknown.get(subject, 0.0) > time.monotonic():
@@ -118,12 +133,12 @@ class Versions:
         while len(self._unknown) > _MOST_UNKNOWN:
             self._unknown.popitem(last=False)
 
-    async def _load(self, subject: Subject) -> Watched:
+    async def _load(self, subject: Subject, policy: Policy) -> Watched:
         version = await self._ask(subject)
         if version is None:
             self._unknown.pop(subject, None)
             return _unknown(subject)
-        watched = await self._calibrate(subject, version)
+        watched = await self._calibrate(subject, version, policy)
         await self._note(watched.known)
         return watched
 
@@ -138,7 +153,7 @@ class Versions:
         version: Version = answer.version
         return version
 
-    async def _calibrate(self, subject: Subject, version: Version) -> Watched:
+    async def _calibrate(self, subject: Subject, version: Version, policy: Policy) -> Watched:
         signature = version.signature
         schema = schema_of(
             fingerprint(signature.inputs),
@@ -151,7 +166,7 @@ class Versions:
         else:
             try:
                 data = await self._artifact(version.reference_sha256)
-                profile = await asyncio.to_thread(_profile, data, schema, self._window_us)
+                profile = await asyncio.to_thread(_profile, data, schema, self._window_us, policy)
                 remarks = profile.remarks
             except UnusableReference as error:
                 remarks = (f"inputs are not judged: {error}",)
@@ -160,10 +175,12 @@ class Versions:
             model_name=subject.model_name,
             version=subject.version,
             window_seconds=profile.length_us / 1e6 if profile else None,
+            mode=profile.mode if profile else None,
             remarks=list(remarks),
         )
-        is_classification = signature.task != TASK_REGRESSION
-        return Watched(KnownVersion(subject, is_classification, profile, remarks), schema)
+        task = _TASKS.get(signature.task, Task.BINARY)
+        known = KnownVersion(subject, task, profile, remarks, policy)
+        return Watched(known, schema, policy.revision)
 
     async def _artifact(self, sha256: str) -> bytes:
         path = self._folder / sha256
@@ -198,16 +215,16 @@ class Versions:
 
 
 def _unknown(subject: Subject) -> Watched:
-    return Watched(KnownVersion(subject, True, None), None)
+    return Watched(KnownVersion(subject, Task.BINARY, None), None)
 
 
-def _profile(data: bytes, schema: Schema, window_us: int | None) -> VersionProfile:
+def _profile(data: bytes, schema: Schema, window_us: int | None, policy: Policy) -> VersionProfile:
     # scipy and the Parquet reader take a second to import: not at start.
     from homeostat_monitor.domain.calibration import profile_of  # noqa: PLC0415
     from homeostat_monitor.references import reference_rows  # noqa: PLC0415
 
     try:
-        return profile_of(reference_rows(data, schema), length_us=window_us)
+        return profile_of(reference_rows(data, schema), length_us=window_us, policy=policy)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         # A column of another kind than its name promises.
         raise UnusableReference(f"the reference profile cannot be used: {error}") from error

@@ -156,7 +156,7 @@ async def test_a_detector_state_that_was_tampered_with_is_rebuilt_and_said_so(
         await monitor.until_judged(stream)
         connection = await asyncpg.connect(world["database"])
         await connection.execute(
-            "UPDATE version SET loss_state = replace(loss_state, 'sha256\": \"', 'sha256\": \"0')"
+            "UPDATE detector_state SET state = set_byte(state, 9, get_byte(state, 9) # 1)"
         )
         await connection.close()
         await stream.play(days(1, first_day=103, seed=31))

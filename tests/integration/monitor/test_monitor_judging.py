@@ -21,14 +21,15 @@ from homeostat_monitor.bus import _observe_marks
 from homeostat_monitor.domain.alerts import Alert, Moment, Resolution, Subject, after_window
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.losses import LossWatch
+from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.health import losses_of
 from homeostat_monitor.judge_loop import JudgeLoop
 from homeostat_monitor.metrics import Metrics
-from homeostat_monitor.ports import BlockOfLosses, KnownVersion
+from homeostat_monitor.ports import BlockOfLosses, KnownVersion, StateKey
 from homeostat_monitor.store import Reader, StoreTransaction
 
 SUBJECT = Subject("delays", 1)
-KNOWN = {SUBJECT: KnownVersion(SUBJECT, is_classification=True, profile=None)}
+KNOWN = {SUBJECT: KnownVersion(SUBJECT, Task.BINARY, profile=None)}
 
 
 @pytest.fixture
@@ -128,17 +129,16 @@ async def test_a_state_that_is_of_an_older_form_does_not_stop_the_news(pool: Poo
     async with pool.acquire() as connection, connection.transaction():
         tx = StoreTransaction(connection)
         await risen(tx)
-        standing = await tx.standing(SUBJECT)
-        await tx.save_standing(replace(standing, loss_state='{"tally": {}}'))
+        await tx.save_states(SUBJECT, {StateKey("", "losses"): b'{"tally": {}}'})
         news = RunNews("run", SUBJECT, cut_us=10**6, occurred_us=5)
         (ended,) = await hear_run(news, runs_until_accepted=1, tx=tx)
         assert ended.moment.watermark_us == 3000
         await add_losses(tx, (4000, 0.2))
         await mark(tx, JOINED, 4000)
         await judge_model(SUBJECT.model_name, KNOWN, tx=tx)
-        state = (await tx.standing(SUBJECT)).loss_state
-        assert state is not None
-        assert LossWatch.from_json(state).live > 0
+    health = losses_of(await Reader(pool).states(SUBJECT))
+    assert health is not None
+    assert health.losses > 0
     assert len(await Reader(pool).remarks(SUBJECT)) >= 2
 
 

@@ -15,7 +15,6 @@ from homeostat_monitor.domain.alerts import (
     Severity,
     State,
     Subject,
-    after_losses,
     after_run_without_candidate,
     after_window,
     alert_id,
@@ -23,6 +22,7 @@ from homeostat_monitor.domain.alerts import (
 )
 from homeostat_monitor.domain.causes import Cause, cause_of_findings, cause_of_loss, remedies
 from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.loss_alerts import after_losses
 from homeostat_monitor.domain.losses import LossChange, LossSignal
 
 SUBJECT = Subject("delays", 3)

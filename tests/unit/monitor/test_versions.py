@@ -10,6 +10,7 @@ import pytest
 
 from homeostat_monitor import versions
 from homeostat_monitor.domain.alerts import Subject
+from homeostat_monitor.domain.policy import Policy
 from homeostat_monitor.versions import Versions, Watched
 
 SUBJECT = Subject("delays", 1)
@@ -73,7 +74,7 @@ async def test_loading_twice_at_once_asks_once(
     known = versions_of(UnknowingRegistry(), tmp_path)
     loaded: list[Subject] = []
 
-    async def load(subject: Subject) -> Watched:
+    async def load(subject: Subject, policy: Policy) -> Watched:
         loaded.append(subject)
         await asyncio.sleep(0)
         return Watched(None, object())  # type: ignore[arg-type]
@@ -89,7 +90,7 @@ async def test_versions_used_last_stay_and_old_ones_of_a_model_go(
     known = versions_of(UnknowingRegistry(), tmp_path)
     loaded: list[Subject] = []
 
-    async def load(subject: Subject) -> Watched:
+    async def load(subject: Subject, policy: Policy) -> Watched:
         loaded.append(subject)
         return Watched(None, object())  # type: ignore[arg-type]
 

@@ -2,20 +2,24 @@
 
 from dataclasses import dataclass, replace
 
+from homeostat_monitor.app.passing import accepted_key
+from homeostat_monitor.app.watches import LOSSES
 from homeostat_monitor.domain.alerts import (
+    LOSS_RULES,
     Alert,
     Moment,
     Resolution,
     Subject,
-    accepted_levels,
     after_run_without_candidate,
     superseded,
 )
 from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.concept import ConceptWatch
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.losses import LossWatch
-from homeostat_monitor.ports import ModelStanding, Standing, Transaction
+from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.ports import ModelStanding, StateKey, Transaction
 
 _RUN_REMEMBER_US = 400 * 86_400_000_000
 # An accepted level may be exceeded by a quarter before it is news.
@@ -42,7 +46,7 @@ async def hear_version(news: VersionNews, *, tx: Transaction) -> list[Alert]:
     if champion is None or champion == model.champion_version:
         await tx.raise_revision(news.subject.model_name, news.revision)
         return []
-    await tx.promote(news.subject.model_name, champion, news.revision)
+    await tx.promote(news.subject.model_name, champion, news.revision, news.occurred_us)
     ended = [
         superseded(alert, by_version=champion, moment=_moment(alert, model, news.occurred_us))
         for alert in await tx.open_alerts_of_others(news.subject.model_name, champion)
@@ -90,30 +94,38 @@ async def hear_run(news: RunNews, *, runs_until_accepted: int, tx: Transaction) 
 def _moment(alert: Alert, model: ModelStanding, occurred_us: int) -> Moment:
     """Each alert by the marks that it was judged at: who waits until outcomes have reached it must
     not wait for the predictions, which are ahead."""
-    is_loss = alert.rule is Rule.PERFORMANCE
+    is_loss = alert.rule in LOSS_RULES
     until = model.losses_until_us if is_loss else model.windows_until_us
     return Moment(until or 0, occurred_us)
 
 
 async def _rebase(alert: Alert, tx: Transaction) -> None:
+    """The level that was accepted is what the next ones are compared with."""
     standing = await tx.standing(alert.subject)
     if alert.rule is Rule.PERFORMANCE:
-        if standing.loss_state is not None:
-            await _rebase_watch(standing, standing.loss_state, tx)
+        # Any watch can go on from a state; which one made it matters to fresh ones alone.
+        watch = LossWatch.seeded(None, is_binary=True)
+        await _rebase_watch(alert, StateKey(alert.segment, LOSSES), watch, tx)
+    if alert.rule is Rule.CONCEPT:
+        concept = ConceptWatch.seeded(None, task=Task.BINARY)
+        await _rebase_watch(alert, StateKey(alert.segment, ConceptWatch.name), concept, tx)
+    if alert.rule in LOSS_RULES:
         return
-    levels = {
-        f"{alert.rule}:{feature}": level * _ACCEPTED_MARGIN
-        for feature, level in accepted_levels(alert).items()
-    }
+    levels = {accepted_key(each): each.observed * _ACCEPTED_MARGIN for each in alert.shares}
     await tx.save_standing(replace(standing, accepted={**standing.accepted, **levels}))
 
 
-async def _rebase_watch(standing: Standing, loss_state: str, tx: Transaction) -> None:
+async def _rebase_watch(
+    alert: Alert, key: StateKey, watch: LossWatch | ConceptWatch, tx: Transaction
+) -> None:
+    stored = await tx.read_state(alert.subject, key)
+    if stored is None:
+        return
     try:
-        watch = LossWatch.from_json(loss_state)
+        watch.restore(stored[0])
     except CorruptState as error:
-        # The next losses rebuild it from the hold-out.
-        await tx.remark(standing.subject, [f"an accepted loss was not kept: {error}"])
+        # The next truths rebuild it from the hold-out.
+        await tx.remark(alert.subject, [f"an accepted level was not kept: {error}"])
         return
     watch.rebase()
-    await tx.save_standing(replace(standing, loss_state=watch.to_json()))
+    await tx.save_states(alert.subject, {key: watch.to_bytes()})

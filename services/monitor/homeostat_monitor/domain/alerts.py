@@ -4,23 +4,32 @@ Pure: a life and what was seen go in, the next life comes out. A new revision is
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from homeostat_monitor.domain.alert_texts import findings_summary
 from homeostat_monitor.domain.causes import Cause, cause_of_findings, remedies
+from homeostat_monitor.domain.detection import Mode
+from homeostat_monitor.domain.diagnosis import Diagnosis
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.losses import LossChange, LossSignal
 
-# Windows in a row without a breach end an alert: one may be chance.
-_CALM_WINDOWS = 2
+# Rules whose alert tells of every further feature: each is another thing to mend.
+_NEWS_PER_FEATURE = frozenset(
+    {Rule.MISSING_VALUES, Rule.UNSEEN_VALUES, Rule.OUT_OF_RANGE, Rule.STUCK}
+)
+# Judged by truths, not by inputs.
+LOSS_RULES = frozenset({Rule.PERFORMANCE, Rule.CONCEPT, Rule.LABEL_DELAY, Rule.LABEL_COVERAGE})
 # A rate of broken values that no consumer can work with.
 _CRITICAL_RATE = 0.5
+_BROKEN = frozenset({Rule.MISSING_VALUES, Rule.UNSEEN_VALUES})
 
 
 class State(StrEnum):
     OPENED = "opened"
     ESCALATED = "escalated"
+    # Nothing new happened; more is known of why.
+    DIAGNOSED = "diagnosed"
     RESOLVED = "resolved"
 
 
@@ -49,6 +58,16 @@ class Moment:
 
     watermark_us: int
     occurred_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calm:
+    """What ends an alert: so many windows in a row, and so many rows, without a breach."""
+
+    # One may be chance.
+    windows: int = 2
+    # Panes are short: a detector that looks back on spans of rows must have seen only new ones.
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +100,17 @@ class Alert:
     assigned_to: str = ""
     # Muted or throttled: told on the topic, but to no webhook.
     is_muted: bool = False
+    # A policy's segment; empty for all rows.
+    segment: str = ""
+    mode: Mode | None = None
+    diagnosis: Diagnosis | None = None
+    calm_rows: int = 0
+    # Open alerts on the inputs by which the present cause of a risen loss was found.
+    witnesses: tuple[str, ...] = ()
+    # The policy's rule that asked for it; empty for the defaults.
+    policy_rule: str = ""
+    # False alarms in a month that were signed; None: the rule spends of no budget.
+    budget_per_month: float | None = None
 
     @property
     def is_open(self) -> bool:
@@ -88,16 +118,22 @@ class Alert:
 
     @property
     def remedies(self) -> Sequence[str]:
-        return () if self.state is State.RESOLVED else remedies(self.cause)
+        """What would help, best first."""
+        if self.state is State.RESOLVED:
+            return ()
+        if self.diagnosis is not None and self.diagnosis.steps:
+            return [each.text for each in self.diagnosis.steps]
+        return remedies(self.cause)
 
 
-def alert_id(subject: Subject, rule: Rule, feature: str, *opening: int) -> str:
+def alert_id(subject: Subject, rule: Rule, feature: str, *opening: int, segment: str = "") -> str:
     """The same opening gives the same id, also on a second telling.
 
     ``opening``: the window's start, or the opening loss's time and its number.
     """
     digest = hashlib.sha256()
-    for part in (subject.model_name, str(subject.version), rule, feature, *map(str, opening)):
+    parts = (subject.model_name, str(subject.version), rule, feature, *map(str, opening))
+    for part in (*parts, segment) if segment else parts:
         data = part.encode()
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:32]
@@ -110,51 +146,27 @@ def after_window(
     subject: Subject,
     window_start_us: int,
     moment: Moment,
+    rows: int = 0,
+    calm: Calm = Calm(),
 ) -> Alert | None:
-    """The alert of one rule after a window; ``findings`` are all that its judge made of it."""
+    """The alert of one rule and segment after a window of so many rows.
+
+    ``findings`` are all that was made of it, and all of that rule and segment.
+    """
     breaches = sorted(
         (each for each in findings if each.is_breach), key=lambda each: (-each.excess, each.feature)
     )
     if alert is None or not alert.is_open:
         return _opened(subject, breaches, window_start_us, moment) if breaches else alert
     if not breaches:
-        return _calmed(alert, findings, moment)
+        return _calmed(alert, findings, moment, rows, calm)
     return _continued(alert, breaches, moment)
-
-
-def after_losses(
-    alert: Alert | None, change: LossChange, *, subject: Subject, cause: Cause, moment: Moment
-) -> Alert | None:
-    """The performance alert after a signal of the loss watch."""
-    if alert is not None and alert.is_open:
-        return _after_signal(alert, change, cause, moment)
-    if change.signal is not LossSignal.ROSE:
-        return alert
-    return Alert(
-        alert_id=alert_id(subject, Rule.PERFORMANCE, "", change.at_us, change.fed),
-        subject=subject,
-        rule=Rule.PERFORMANCE,
-        feature="",
-        state=State.OPENED,
-        severity=Severity.CRITICAL if change.is_critical else Severity.WARNING,
-        resolution=None,
-        summary=_loss_summary(change),
-        since_us=change.since_us,
-        moment=moment,
-        observed=change.observed,
-        reference=change.reference,
-        threshold=change.reference,
-        shares=(),
-        cause=cause,
-        revision=1,
-        opened_at=moment.watermark_us,
-    )
 
 
 def superseded(alert: Alert, *, by_version: int | None, moment: Moment) -> Alert:
     """Another version serves."""
     by = f"version {by_version}" if by_version is not None else "another version"
-    return _resolved(alert, Resolution.SUPERSEDED, f"{by} serves now", moment)
+    return resolved(alert, Resolution.SUPERSEDED, f"{by} serves now", moment)
 
 
 def after_run_without_candidate(alert: Alert, *, enough: int, moment: Moment) -> Alert:
@@ -164,12 +176,7 @@ def after_run_without_candidate(alert: Alert, *, enough: int, moment: Moment) ->
     if count < enough or not alert.is_open:
         return alert
     text = f"no better model was found in {count} tries; the present level is the new normal"
-    return _resolved(alert, Resolution.ACCEPTED, text, moment)
-
-
-def accepted_levels(alert: Alert) -> Mapping[str, float]:
-    """Per feature what an accepted alert had measured."""
-    return {each.feature: each.observed for each in alert.shares}
+    return resolved(alert, Resolution.ACCEPTED, text, moment)
 
 
 def _opened(
@@ -177,15 +184,17 @@ def _opened(
 ) -> Alert:
     worst = breaches[0]
     return Alert(
-        alert_id=alert_id(subject, worst.rule, worst.feature, window_start_us),
+        alert_id=alert_id(
+            subject, worst.rule, worst.feature, window_start_us, segment=worst.segment
+        ),
         subject=subject,
         rule=worst.rule,
         feature=worst.feature,
         state=State.OPENED,
         severity=_severity(breaches),
         resolution=None,
-        summary=_findings_summary(breaches),
-        since_us=window_start_us,
+        summary=findings_summary(breaches),
+        since_us=window_start_us if worst.since_us is None else worst.since_us,
         moment=moment,
         observed=worst.observed,
         reference=worst.reference,
@@ -194,18 +203,17 @@ def _opened(
         cause=cause_of_findings(worst.rule, breaches),
         revision=1,
         opened_at=moment.watermark_us,
+        segment=worst.segment,
+        policy_rule=worst.policy_rule,
     )
 
 
 def _continued(alert: Alert, breaches: Sequence[Finding], moment: Moment) -> Alert:
     """Still there. Only what a person has not heard yet is a new event: that it became critical,
     or that data of another feature broke."""
-    alert = replace(alert, calm_windows=0)
+    alert = replace(alert, calm_windows=0, calm_rows=0)
     shares = _joined(alert.shares, breaches)
-    is_news = len(shares) > len(alert.shares) and alert.rule in (
-        Rule.MISSING_VALUES,
-        Rule.UNSEEN_VALUES,
-    )
+    is_news = len(shares) > len(alert.shares) and alert.rule in _NEWS_PER_FEATURE
     worsened = alert.severity is Severity.WARNING and _severity(breaches) is Severity.CRITICAL
     if not (is_news or worsened):
         return replace(alert, shares=shares)
@@ -214,7 +222,7 @@ def _continued(alert: Alert, breaches: Sequence[Finding], moment: Moment) -> Ale
         alert,
         state=State.ESCALATED,
         severity=Severity.CRITICAL if worsened else alert.severity,
-        summary=_findings_summary(breaches),
+        summary=findings_summary(breaches),
         moment=moment,
         observed=worst.observed,
         reference=worst.reference,
@@ -224,44 +232,41 @@ def _continued(alert: Alert, breaches: Sequence[Finding], moment: Moment) -> Ale
     )
 
 
+def diagnosed(alert: Alert, diagnosis: Diagnosis, witnesses: Sequence[str] = ()) -> Alert:
+    """The same event with the reasons for it."""
+    since = alert.since_us if alert.rule in LOSS_RULES else diagnosis.since_us
+    return replace(
+        alert,
+        cause=diagnosis.cause,
+        since_us=since if alert.revision == 1 else alert.since_us,
+        diagnosis=diagnosis,
+        witnesses=tuple(witnesses),
+    )
+
+
 def _joined(shares: Iterable[Finding], breaches: Iterable[Finding]) -> tuple[Finding, ...]:
     by_feature = {each.feature: each for each in shares}
     by_feature.update({each.feature: each for each in breaches})
     return tuple(by_feature.values())
 
 
-def _calmed(alert: Alert, findings: Sequence[Finding], moment: Moment) -> Alert:
+def _calmed(
+    alert: Alert, findings: Sequence[Finding], moment: Moment, rows: int, calm: Calm
+) -> Alert:
     judged = {each.feature for each in findings}
     if not judged.issuperset(each.feature for each in alert.shares):
         # What it is about could not be judged: neither calm nor breach.
         return alert
-    alert = replace(alert, calm_windows=alert.calm_windows + 1)
-    if alert.calm_windows < _CALM_WINDOWS:
+    alert = replace(alert, calm_windows=alert.calm_windows + 1, calm_rows=alert.calm_rows + rows)
+    if alert.calm_windows < calm.windows or alert.calm_rows < calm.rows:
         return alert
-    text = f"back to what the reference explains for {_CALM_WINDOWS} windows"
-    return _resolved(alert, Resolution.RECOVERED, text, moment)
+    span = f"{calm.rows} rows" if calm.rows else f"{calm.windows} windows"
+    text = f"back to what the reference explains for {span}"
+    return resolved(alert, Resolution.RECOVERED, text, moment)
 
 
-def _after_signal(alert: Alert, change: LossChange, cause: Cause, moment: Moment) -> Alert:
-    if change.signal is LossSignal.RECOVERED:
-        text = f"the loss is back at {change.observed:.4g}, the reference is {change.reference:.4g}"
-        recovered = _resolved(alert, Resolution.RECOVERED, text, moment)
-        return replace(recovered, observed=change.observed)
-    if change.signal is LossSignal.PERSISTS and alert.severity is Severity.CRITICAL:
-        return alert
-    return replace(
-        alert,
-        state=State.ESCALATED,
-        severity=Severity.CRITICAL,
-        summary=_loss_summary(change),
-        moment=moment,
-        observed=change.observed,
-        cause=alert.cause if cause is Cause.UNKNOWN else cause,
-        revision=alert.revision + 1,
-    )
-
-
-def _resolved(alert: Alert, resolution: Resolution, why: str, moment: Moment) -> Alert:
+def resolved(alert: Alert, resolution: Resolution, why: str, moment: Moment) -> Alert:
+    """The end of an alert, once."""
     if not alert.is_open:
         return alert
     return replace(
@@ -276,34 +281,8 @@ def _resolved(alert: Alert, resolution: Resolution, why: str, moment: Moment) ->
 
 def _severity(breaches: Iterable[Finding]) -> Severity:
     """Drift of inputs or scores warns; only broken data on most rows is critical by itself."""
-    broken = any(
-        each.rule in (Rule.MISSING_VALUES, Rule.UNSEEN_VALUES) and each.observed >= _CRITICAL_RATE
+    is_critical = any(
+        each.is_critical or (each.rule in _BROKEN and each.observed >= _CRITICAL_RATE)
         for each in breaches
     )
-    return Severity.CRITICAL if broken else Severity.WARNING
-
-
-def _loss_summary(change: LossChange) -> str:
-    how = {
-        LossSignal.ROSE: "The loss rose",
-        LossSignal.PERSISTS: "The loss stays high",
-    }[change.signal]
-    return f"{how}: {change.observed:.4g}, the reference is {change.reference:.4g}."
-
-
-def _findings_summary(breaches: Sequence[Finding]) -> str:
-    worst = breaches[0]
-    what = {
-        Rule.COVARIATE: f"{worst.feature} left its reference distribution",
-        Rule.PREDICTION: "The scores left their reference distribution",
-        Rule.MISSING_VALUES: f"{worst.feature} is null more often than the reference explains",
-        Rule.UNSEEN_VALUES: f"{worst.feature} has more never-seen values than expected",
-    }[worst.rule]
-    outside = (
-        f" {worst.out_of_range:.0%} of its rows are outside of the range that the reference knows."
-        if worst.out_of_range > 0.01
-        else ""
-    )
-    others = f" So do {len(breaches) - 1} more features." if len(breaches) > 1 else ""
-    figures = f"{worst.statistic} {worst.observed:.3f}, threshold {worst.threshold:.3f}"
-    return f"{what}: {figures}.{outside}{others}"
+    return Severity.CRITICAL if is_critical else Severity.WARNING

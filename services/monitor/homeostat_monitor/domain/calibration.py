@@ -1,31 +1,124 @@
-"""From a version's reference to everything that is fixed by it. To add a judge, add it here."""
+"""From a version's reference and its model's policy to everything that is fixed by them."""
 
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.domain.bins import NumberBins
+from homeostat_monitor.domain.detection import Detector, Mode
+from homeostat_monitor.domain.detection.budget import Budget
+from homeostat_monitor.domain.detection.mode import ModeChoice, choose_mode
+from homeostat_monitor.domain.detection.multiscale import multiscale
+from homeostat_monitor.domain.detection.ordered import ordered
+from homeostat_monitor.domain.detection.quality import quality
 from homeostat_monitor.domain.errors import UnusableReference
-from homeostat_monitor.domain.judges import Judge
-from homeostat_monitor.domain.judges.covariate import covariate_judge
-from homeostat_monitor.domain.judges.missing import missing_values_judge
-from homeostat_monitor.domain.judges.prediction import prediction_judge
-from homeostat_monitor.domain.judges.unseen import unseen_values_judge
-from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.domain.history import levels_of
+from homeostat_monitor.domain.policy import DEFAULT, Policy
+from homeostat_monitor.domain.profile import Pristine, VersionProfile
 from homeostat_monitor.domain.reference import ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.windows import window_length_us
+from homeostat_monitor.domain.segments.expressions import BadExpression, Expression, parse
+from homeostat_monitor.domain.sums import Counter
+from homeostat_monitor.domain.windows import pane_length_us, window_length_us
+
+# How the budget of false alarms is shared out: what is left goes to the watches of truths.
+INPUTS_SHARE = 0.6
+QUALITY_SHARE = 0.1
+WATCH_SHARE = 0.1
+# A segment with fewer rows in the reference is compared with all rows.
+_FEWEST_SEGMENT_ROWS = 500
 
 
-def profile_of(reference: ReferenceRows, *, length_us: int | None = None) -> VersionProfile:
-    """Calibrates all judges. ``length_us`` fixes the window; UnusableReference without rows."""
+def profile_of(
+    reference: ReferenceRows, *, length_us: int | None = None, policy: Policy = DEFAULT
+) -> VersionProfile:
+    """Calibrates all detectors. ``length_us`` fixes the window; UnusableReference without rows."""
     if not reference.rows:
         raise UnusableReference("the reference profile has no rows")
     counts = ReferenceCounts(reference)
-    judges: tuple[Judge, ...] = (
-        missing_values_judge(counts),
-        unseen_values_judge(counts),
-        covariate_judge(counts),
-        prediction_judge(counts),
-    )
+    choice = _mode(reference, counts, policy)
+    length = length_us or _length(choice.mode, reference.event_times_us)
+    expressions, remarks = _expressions(policy)
+    detectors: dict[str, tuple[Pristine, ...]] = {}
+    for name, expression in (("", None), *expressions.items()):
+        counted, said = _counts_of(name, expression, reference, counts)
+        made = list(_detectors(counted, choice.mode, length, policy, name))
+        detectors[name] = tuple(Pristine(each, each.to_bytes()) for each in made)
+        remarks += said
+        if not name:
+            remarks += [text for each in made for text in getattr(each, "remarks", ())]
+    times = reference.event_times_us
+    span = max(int(times.max() - times.min()), 1)
+    bins = counts.layout.bins[-1]
+    if not isinstance(bins, NumberBins):
+        raise TypeError("scores are numbers")
     return VersionProfile(
         layout=counts.layout,
-        length_us=length_us or window_length_us(reference.event_times_us),
-        judges=judges,
+        counter=Counter(counts.layout),
+        length_us=length,
+        mode=choice.mode,
+        mode_reason=choice.reason,
+        reference=counts.whole,
+        reference_by_class=counts.sums_by_class(),
+        detectors=detectors,
+        expressions=expressions,
+        history_levels=levels_of(length, reference.rows / span),
+        score_bins=bins,
         holdout=reference.holdout,
-        remarks=tuple(remark for judge in judges for remark in judge.remarks),
+        remarks=(*choice.remarks, *dict.fromkeys(remarks)),
+        budget_per_month=policy.false_alarms_per_month,
+        policy_revision=policy.revision,
     )
+
+
+def _mode(reference: ReferenceRows, counts: ReferenceCounts, policy: Policy) -> ModeChoice:
+    choice = choose_mode(reference, counts)
+    if policy.mode is None or policy.mode is choice.mode:
+        return choice
+    return ModeChoice(
+        policy.mode, f"the policy fixes it; by itself: {choice.mode}, {choice.reason}"
+    )
+
+
+def _length(mode: Mode, event_times_us: NDArray[np.int64]) -> int:
+    return pane_length_us(event_times_us) if mode is Mode.IID else window_length_us(event_times_us)
+
+
+def _expressions(policy: Policy) -> tuple[dict[str, Expression], list[str]]:
+    found: dict[str, Expression] = {}
+    remarks: list[str] = []
+    for each in policy.segments:
+        try:
+            found[each.name] = parse(each.expression)
+        except BadExpression as error:
+            remarks.append(f"the segment {each.name} is not judged: {error}")
+    return found, remarks
+
+
+def _counts_of(
+    name: str, expression: Expression | None, reference: ReferenceRows, counts: ReferenceCounts
+) -> tuple[ReferenceCounts, list[str]]:
+    """The reference of a segment, in the bins of the whole."""
+    if expression is None:
+        return counts, []
+    rows = expression.mask(reference.features, reference.rows)
+    if rows.sum() < _FEWEST_SEGMENT_ROWS:
+        text = (
+            f"the segment {name} has {int(rows.sum())} rows in the reference: it is compared with "
+            "all rows"
+        )
+        return counts, [text]
+    return ReferenceCounts(reference, rows=rows, layout=counts.layout), []
+
+
+def _detectors(
+    counts: ReferenceCounts, mode: Mode, length_us: int, policy: Policy, segment: str
+) -> Iterator[Detector]:
+    budget, segments = policy.false_alarms_per_month, len(policy.segments) + 1
+    inputs = Budget(INPUTS_SHARE * budget).level_per_look(length_us, segments)
+    other = Budget(QUALITY_SHARE * budget).level_per_look(length_us, segments)
+    if mode is Mode.IID:
+        yield multiscale(counts, level_per_look=inputs, segment=segment)
+    else:
+        yield ordered(counts, length_us=length_us, level_per_look=inputs, segment=segment)
+    yield quality(counts, length_us=length_us, level_per_look=other, segment=segment)

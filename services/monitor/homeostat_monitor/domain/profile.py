@@ -1,18 +1,52 @@
-"""A version as the monitor sees it: layout of its sums, window length, judges, hold-out losses."""
+"""A version as the monitor sees it: what its sums mean, how its windows are judged, and by whom."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from homeostat_monitor.domain.judges import Judge
+from homeostat_monitor.domain.bins import NumberBins
+from homeostat_monitor.domain.detection import Detector, Mode
 from homeostat_monitor.domain.reference import Holdout
-from homeostat_monitor.domain.sums import Layout
+from homeostat_monitor.domain.segments.expressions import Expression
+from homeostat_monitor.domain.sums import Counter, Counts, Layout
+
+
+class Pristine(NamedTuple):
+    """A detector and its state before the first window."""
+
+    detector: Detector
+    state: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class VersionProfile:
-    """Everything that is fixed by a version's reference. The same reference gives the same."""
+    """Everything that is fixed by a version's reference and its model's policy.
+
+    The same reference and policy give the same. The detectors are there once: who uses them puts
+    the state of the moment into them first.
+    """
 
     layout: Layout
+    counter: Counter
     length_us: int
-    judges: tuple[Judge, ...]
+    mode: Mode
+    mode_reason: str
+    # The reference's sums, and those of each class of truth.
+    reference: Counts
+    reference_by_class: Counts | None
+    # Per segment its detectors; "" is all rows.
+    detectors: Mapping[str, tuple[Pristine, ...]]
+    # Of the named segments.
+    expressions: Mapping[str, Expression]
+    # How coarse old windows become (history.py).
+    history_levels: int
+    score_bins: NumberBins
     holdout: Holdout
     remarks: tuple[str, ...]
+    budget_per_month: float
+    policy_revision: int
+
+    @property
+    def fewest_rows(self) -> int | None:
+        """Of a window to be judged; None: as windows.py says."""
+        return 1 if self.mode is Mode.IID else None

@@ -1,0 +1,44 @@
+"""The open alerts of one version while it is judged, and what changed about them."""
+
+from collections.abc import Iterable
+
+from homeostat_monitor.domain.alerts import Alert
+from homeostat_monitor.domain.judges import Rule
+from homeostat_monitor.ports import Transaction
+
+
+class Book:
+    """At most one open alert per rule and segment."""
+
+    def __init__(self, alerts: Iterable[Alert]) -> None:
+        self._alerts = {(each.rule, each.segment): each for each in alerts}
+        self.told: list[Alert] = []
+        self._changed: dict[str, Alert] = {}
+
+    def get(self, rule: Rule, segment: str = "") -> Alert | None:
+        """The one that was open last."""
+        return self._alerts.get((rule, segment))
+
+    def is_news(self, after: Alert | None) -> bool:
+        """Whether it is an event that was not told yet."""
+        if after is None:
+            return False
+        before = self._alerts.get((after.rule, after.segment))
+        is_same = before is not None and before.alert_id == after.alert_id
+        return not is_same or before is None or before.revision != after.revision
+
+    def put(self, after: Alert | None) -> None:
+        """The alert as it is now."""
+        if after is None or after is self._alerts.get((after.rule, after.segment)):
+            return
+        is_news = self.is_news(after)
+        self._alerts[after.rule, after.segment] = after
+        self._changed[after.alert_id] = after
+        if is_news:
+            self.told.append(after)
+
+    async def save(self, tx: Transaction) -> None:
+        """Stores what changed; those that ended first, so that one at most is open."""
+        changed = sorted(self._changed.values(), key=lambda each: each.is_open)
+        await tx.save_alerts(changed)
+        self._changed.clear()

@@ -1,0 +1,242 @@
+"""Judging first truths in the order in which they became known, at the marks that passed them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.app.diagnosing import diagnosis_of_loss
+from homeostat_monitor.app.passing import Pass
+from homeostat_monitor.app.watches import (
+    LOSSES,
+    concept_of,
+    estimate_of,
+    labels_of,
+    losses_of,
+    rolling_of,
+)
+from homeostat_monitor.domain.alerts import (
+    Alert,
+    Moment,
+    after_window,
+    diagnosed,
+)
+from homeostat_monitor.domain.causes import Cause, cause_of_loss
+from homeostat_monitor.domain.diagnosis import Diagnosis, LossEvidence
+from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.loss_alerts import after_losses, after_new_cause
+from homeostat_monitor.domain.losses import LossChange, LossWatch
+from homeostat_monitor.domain.performance import Rolling
+from homeostat_monitor.domain.truths import Truths
+from homeostat_monitor.ports import BLOCK_ID_BYTES, ID_BYTES, BlockOfLosses, StateKey
+
+Ids = NDArray[np.bytes_]
+
+
+async def judge_losses(now: Pass, marks: Sequence[int], since_us: int | None) -> None:
+    """Every truth that the marks have passed."""
+    blocks = await now.tx.losses_before(now.standing.subject, marks[-1])
+    truths, ids = _in_order([each.after(since_us) for each in blocks], marks[-1])
+    if not len(truths):
+        return
+    segments = await _segments(now, ids)
+    await _begin(now)
+    begin = 0
+    for mark, end in zip(marks, np.searchsorted(truths.known_at_us, marks).tolist(), strict=True):
+        if end > begin:
+            part = slice(begin, end)
+            await _feed_all(now, _part(truths, part), mark)
+            for name, mask in segments.items():
+                chosen = _part(truths, np.flatnonzero(mask[part]) + begin)
+                await _feed_losses(now, name, chosen, mark)
+        begin = end
+    now.judged.losses += len(truths)
+    await now.tx.drop_losses(now.standing.subject, marks[-1])
+
+
+async def _begin(now: Pass) -> None:
+    is_new = not now.keeper.has(StateKey("", LOSSES))
+    watch = await losses_of(now.keeper, now.version, "")
+    if is_new and watch.is_learning:
+        text = "no hold-out losses: the detector learns from live losses"
+        await now.tx.remark(now.standing.subject, [text])
+
+
+async def _feed_all(now: Pass, truths: Truths, mark: int) -> None:
+    """One mark's truths, through every watch of all rows."""
+    rolling = await rolling_of(now.keeper, now.version)
+    rolling.feed(truths)
+    await _feed_losses(now, "", truths, mark)
+    concept = await concept_of(now.keeper, now.version)
+    for look in concept.feed(truths):
+        await _tell_findings(now, list(look.findings), look.at_us, mark)
+    profile = now.version.profile
+    if profile is None:
+        return
+    estimate = await estimate_of(now.keeper, now.version, profile)
+    await now.tx.remark(now.standing.subject, list(estimate.feed(truths)))
+    labels = await labels_of(now.keeper, now.version, profile)
+    labels.feed(truths)
+    await _tell_findings(now, list(labels.judge(mark)), mark, mark)
+
+
+async def _feed_losses(now: Pass, segment: str, truths: Truths, mark: int) -> None:
+    """One mark's truths of a segment through its loss watch."""
+    watch = await losses_of(now.keeper, now.version, segment)
+    for change in watch.feed(truths):
+        if now.version.policy.judges(Rule.PERFORMANCE):
+            await _tell_change(now, segment, change, mark)
+    await _look_at_cause(now, segment, watch, mark)
+
+
+async def _tell_change(now: Pass, segment: str, change: LossChange, mark: int) -> None:
+    evidence = LossEvidence(change.since_us, change.observed, change.reference, change.fed)
+    witnesses = await _witnesses(now, segment, mark)
+    cause, diagnosis = await _why(
+        now, Rule.PERFORMANCE, segment, evidence, witnesses, change.at_us, mark
+    )
+    after = after_losses(
+        now.book.get(Rule.PERFORMANCE, segment),
+        change,
+        subject=now.standing.subject,
+        cause=cause,
+        moment=Moment(mark, mark),
+        segment=segment,
+    )
+    now.book.put(_with(now, after, diagnosis, witnesses))
+
+
+async def _look_at_cause(now: Pass, segment: str, watch: LossWatch, mark: int) -> None:
+    """The inputs' alerts come and go while the loss stays high: then the cause is another."""
+    alert = now.book.get(Rule.PERFORMANCE, segment)
+    risen = watch.risen
+    if alert is None or not alert.is_open or risen is None:
+        return
+    witnesses = await _witnesses(now, segment, mark)
+    if tuple(each.alert_id for each in witnesses) == alert.witnesses:
+        return
+    evidence = LossEvidence(risen.since_us, risen.observed, watch.reference, risen.rows)
+    cause, diagnosis = await _why(now, Rule.PERFORMANCE, segment, evidence, witnesses, mark, mark)
+    names = [each.alert_id for each in witnesses]
+    now.book.put(after_new_cause(alert, cause, diagnosis, names, Moment(mark, mark)))
+
+
+async def _tell_findings(now: Pass, findings: list[Finding], at_us: int, mark: int) -> None:
+    said = now.said(findings)
+    for rule in dict.fromkeys(each.rule for each in said):
+        after = after_window(
+            now.book.get(rule),
+            [each for each in said if each.rule is rule],
+            subject=now.standing.subject,
+            window_start_us=at_us,
+            moment=Moment(mark, mark),
+        )
+        if after is not None and after.is_open and now.book.is_news(after):
+            evidence = LossEvidence(after.since_us, after.observed, after.reference, 0)
+            witnesses = await _witnesses(now, "", mark)
+            _, diagnosis = await _why(now, rule, "", evidence, witnesses, at_us, mark)
+            after = _with(now, after, diagnosis, witnesses)
+        now.book.put(after)
+
+
+def _with(
+    now: Pass, after: Alert | None, diagnosis: Diagnosis | None, witnesses: Sequence[Alert]
+) -> Alert | None:
+    if after is None or not after.is_open or not now.book.is_news(after):
+        return after
+    names = tuple(each.alert_id for each in witnesses)
+    profile = now.version.profile
+    if diagnosis is None or profile is None:
+        return replace(after, witnesses=names)
+    return diagnosed(replace(after, mode=profile.mode), diagnosis, names)
+
+
+async def _witnesses(now: Pass, segment: str, mark: int) -> list[Alert]:
+    alerts = await now.tx.input_alerts_at(now.standing.subject, mark)
+    return [each for each in alerts if each.segment in ("", segment)]
+
+
+async def _why(
+    now: Pass,
+    rule: Rule,
+    segment: str,
+    evidence: LossEvidence,
+    witnesses: Sequence[Alert],
+    at_us: int,
+    mark: int,
+) -> tuple[Cause, Diagnosis | None]:
+    if now.past is None:
+        first = now.standing.first_judged_us
+        has_evidence = first is not None and first <= mark
+        return cause_of_loss([each.cause for each in witnesses], has_evidence=has_evidence), None
+    rolling: Rolling = await rolling_of(now.keeper, now.version)
+    bias = next((each for each in rolling.metrics() if each.name == "bias"), None)
+    if bias is not None:
+        evidence = replace(evidence, bias=bias.value, reference_bias=bias.reference)
+    diagnosis = await diagnosis_of_loss(
+        now.past,
+        rule=rule,
+        segment=segment,
+        at_us=at_us,
+        mark_us=mark,
+        evidence=evidence,
+        witnesses=witnesses,
+    )
+    return diagnosis.cause, diagnosis
+
+
+def _in_order(blocks: Sequence[BlockOfLosses], before_us: int) -> tuple[Truths, Ids]:
+    """Truths known before, by (known at, event time, loss, id)."""
+    blocks = [each for each in blocks if len(each.losses)]
+    if not blocks:
+        none = np.empty(0, dtype=np.int64)
+        empty = np.empty(0)
+        return Truths(none, none, empty, empty, empty, empty), np.empty(0, f"S{ID_BYTES}")
+    known_at = np.concatenate([each.known_at_us for each in blocks])
+    events = np.concatenate([each.event_times_us for each in blocks])
+    losses = np.concatenate([each.losses for each in blocks])
+    ids = np.concatenate([each.prediction_ids for each in blocks])
+    said = np.concatenate([_said(each) for each in blocks], axis=1)
+    order = np.lexsort((ids, losses, events, known_at))
+    order = order[known_at[order] < before_us]
+    scores, decisions, truths = said[:, order]
+    ordered = Truths(known_at[order], events[order], losses[order], scores, decisions, truths)
+    return ordered, ids[order]
+
+
+def _said(block: BlockOfLosses) -> NDArray[np.float64]:
+    return np.full((3, len(block.losses)), np.nan) if block.said is None else block.said
+
+
+def _part(truths: Truths, rows: "slice | NDArray[np.intp]") -> Truths:
+    return Truths(
+        truths.known_at_us[rows],
+        truths.event_times_us[rows],
+        truths.losses[rows],
+        truths.scores[rows],
+        truths.decisions[rows],
+        truths.truths[rows],
+    )
+
+
+async def _segments(now: Pass, ids: Ids) -> dict[str, NDArray[np.bool_]]:
+    """Which of the truths belong to which of the policy's segments."""
+    profile = now.version.profile
+    if profile is None or not profile.expressions:
+        return {}
+    raw = np.frombuffer(ids.tobytes(), dtype=np.uint8).reshape(-1, ID_BYTES)
+    blocks = raw[:, :BLOCK_ID_BYTES].copy().view(f"V{BLOCK_ID_BYTES}").ravel()
+    rows = raw[:, BLOCK_ID_BYTES:].copy().view("<u4").ravel()
+    names, place = np.unique(blocks, return_inverse=True)
+    known = await now.tx.block_segments([each.tobytes() for each in names])
+    masks = {name: np.zeros(len(ids), dtype=bool) for name in profile.expressions}
+    for number, name in enumerate(names):
+        found = known.get(name.tobytes())
+        if found is None:
+            continue
+        of_block = np.flatnonzero(place == number)
+        for segment, mask in zip(found.names, found.masks, strict=True):
+            if segment in masks:
+                masks[segment][of_block] = mask[rows[of_block]]
+    return masks

@@ -1,0 +1,197 @@
+"""Judging closed windows, segment by segment, at the marks that closed them."""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from homeostat_monitor.app.diagnosing import Past, with_reasons
+from homeostat_monitor.app.passing import Pass
+from homeostat_monitor.app.watches import estimate_of, labels_of
+from homeostat_monitor.domain.alerts import Calm, Moment, after_window
+from homeostat_monitor.domain.detection import Mode
+from homeostat_monitor.domain.history import kept
+from homeostat_monitor.domain.judges import Finding
+from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.domain.sums import SCORE, Counts
+from homeostat_monitor.domain.windows import (
+    FEWEST_ROWS,
+    Skipped,
+    Window,
+    due_windows,
+    merge,
+)
+from homeostat_monitor.ports import StateKey, StoredSum
+
+_BEFORE_ALL = -(2**63)
+# In i.i.d. mode a detector looks back on up to so many rows: only when all of them are newer than
+# the last breach does calm say anything of its own.
+_LONGEST_SPAN_ROWS = 4000
+# Every so many windows old ones are joined.
+_JOIN_EVERY = 64
+
+
+async def judge_windows(now: Pass, profile: VersionProfile, marks: Sequence[int]) -> None:
+    """Everything that the marks have closed."""
+    length = profile.length_us
+    closed_until = marks[-1] - marks[-1] % length
+    before = now.standing.closed_until_us
+    if before is not None and before >= closed_until:
+        return
+    sums = await _sums(now, profile, closed_until)
+    for segment in profile.detectors:
+        await _judge_segment(now, profile, segment, merge(sums.pop(segment, [])), marks)
+    for segment in sums:
+        # The policy has no such segment any more.
+        await now.tx.drop_sums(now.standing.subject, segment, closed_until)
+    now.standing = replace(now.standing, closed_until_us=closed_until, window_us=length)
+
+
+async def _sums(
+    now: Pass, profile: VersionProfile, until_us: int
+) -> dict[str, list[tuple[int, Counts]]]:
+    stored: list[StoredSum] = await now.tx.sums_until(now.standing.subject, until_us)
+    by_segment: dict[str, list[tuple[int, Counts]]] = {}
+    for each in stored:
+        if each.layout == profile.layout.fingerprint:
+            by_segment.setdefault(each.segment, []).append((each.start_us, each.sums))
+    if any(each.layout != profile.layout.fingerprint for each in stored):
+        await now.tx.remark(now.standing.subject, ["sums of another layout were left out"])
+    return by_segment
+
+
+async def _judge_segment(
+    now: Pass,
+    profile: VersionProfile,
+    segment: str,
+    sums: Mapping[int, Counts],
+    marks: Sequence[int],
+) -> None:
+    judge_from = now.standing.judge_from_us
+    due = list(
+        due_windows(
+            sums,
+            length_us=profile.length_us,
+            from_us=_BEFORE_ALL if segment or judge_from is None else judge_from,
+            until_us=marks[-1] - marks[-1] % profile.length_us,
+            fewest_rows=1 if profile.mode is Mode.IID else FEWEST_ROWS,
+        )
+    )
+    if not due:
+        return
+    windows = [each for each in due if isinstance(each, Window)]
+    past = _past(now)
+    found = await _fed(now, profile, segment, windows)
+    for window, findings in zip(windows, found, strict=True):
+        mark = marks[bisect_left(marks, window.end_us)]
+        past.fresh.setdefault(segment, []).append(window)
+        await _tell(now, profile, segment, window, now.said(findings), mark)
+        if not segment:
+            now.standing = replace(
+                now.standing,
+                windows_judged=now.standing.windows_judged + 1,
+                first_judged_us=now.standing.first_judged_us or mark,
+            )
+    await _note(now, profile, segment, due, windows)
+
+
+async def _note(
+    now: Pass,
+    profile: VersionProfile,
+    segment: str,
+    due: Sequence[Window | Skipped],
+    windows: Sequence[Window],
+) -> None:
+    """What was judged is kept for those who look back, and no longer waits."""
+    subject, tx = now.standing.subject, now.tx
+    for each in due:
+        if isinstance(each, Skipped) and not segment:
+            await tx.tally(subject, {"skipped_rows": each.rows})
+            await tx.remark(subject, ["a span with too few rows was not judged"])
+    await tx.drop_sums(subject, segment, due[-1].end_us)
+    layout = profile.layout.fingerprint
+    await tx.add_history(subject, layout, [(segment, each) for each in windows])
+    if segment:
+        return
+    now.judged.windows += len(windows)
+    now.standing = replace(now.standing, judge_from_us=due[-1].end_us)
+    judged = now.standing.windows_judged
+    if judged // _JOIN_EVERY > (judged - len(windows)) // _JOIN_EVERY:
+        for name in profile.detectors:
+            await _join(now, profile, name)
+
+
+async def _join(now: Pass, profile: VersionProfile, segment: str) -> None:
+    subject, layout = now.standing.subject, profile.layout.fingerprint
+    old = await now.tx.history(subject, segment, layout)
+    new = kept(
+        old,
+        at_us=now.standing.judge_from_us or 0,
+        length_us=profile.length_us,
+        levels=profile.history_levels,
+    )
+    if len(new) < len(old):
+        await now.tx.replace_history(subject, segment, layout, new)
+
+
+async def _fed(
+    now: Pass, profile: VersionProfile, segment: str, windows: Sequence[Window]
+) -> list[list[Finding]]:
+    """Per window what all detectors of the segment found."""
+    found: list[list[Finding]] = [[] for _ in windows]
+    if not windows:
+        return found
+    for detector, state in profile.detectors[segment]:
+        part = await now.keeper.get(
+            StateKey(segment, detector.name),
+            lambda each=detector: each,  # type: ignore[misc]
+            maker=detector,
+            pristine=state,
+        )
+        for into, findings in zip(found, part.feed(windows), strict=True):
+            into.extend(findings)
+    if not segment:
+        await _estimated(now, profile, windows, found)
+    return found
+
+
+async def _estimated(
+    now: Pass, profile: VersionProfile, windows: Sequence[Window], found: list[list[Finding]]
+) -> None:
+    """What needs scores and counts of windows besides truths."""
+    labels = await labels_of(now.keeper, now.version, profile)
+    labels.predicted({each.start_us: each.rows for each in windows})
+    estimate = await estimate_of(now.keeper, now.version, profile)
+    for window, into in zip(windows, found, strict=True):
+        scores = profile.layout.histogram(SCORE, window.sums)
+        estimate.window(window.start_us, window.end_us, scores)
+        into.extend(estimate.findings())
+
+
+async def _tell(
+    now: Pass,
+    profile: VersionProfile,
+    segment: str,
+    window: Window,
+    findings: Sequence[Finding],
+    mark: int,
+) -> None:
+    for rule in dict.fromkeys(each.rule for each in findings):
+        after = after_window(
+            now.book.get(rule, segment),
+            [each for each in findings if each.rule is rule],
+            subject=now.standing.subject,
+            window_start_us=window.start_us,
+            moment=Moment(mark, mark),
+            rows=window.rows,
+            calm=Calm(rows=_LONGEST_SPAN_ROWS) if profile.mode is Mode.IID else Calm(),
+        )
+        if after is not None and after.is_open and now.book.is_news(after):
+            after = replace(after, mode=profile.mode, budget_per_month=profile.budget_per_month)
+            after = await with_reasons(_past(now), after, findings, window)
+        now.book.put(after)
+
+
+def _past(now: Pass) -> Past:
+    if now.past is None:
+        raise TypeError("windows are judged by a profile")
+    return now.past

@@ -1,0 +1,91 @@
+"""The watches of a version's truths and scores, with what they remember."""
+
+from homeostat_monitor.app.keeping import Keeper
+from homeostat_monitor.domain.calibration import WATCH_SHARE
+from homeostat_monitor.domain.concept import ConceptWatch
+from homeostat_monitor.domain.estimate import Estimate
+from homeostat_monitor.domain.labels import LabelWatch
+from homeostat_monitor.domain.losses import LossWatch
+from homeostat_monitor.domain.performance import Rolling
+from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.domain.reference import Holdout
+from homeostat_monitor.domain.truths import Truths
+from homeostat_monitor.ports import KnownVersion, StateKey
+
+LOSSES = "losses"
+
+
+def fresh_losses(version: KnownVersion, segment: str) -> LossWatch:
+    """A segment has no hold-out of its own: its watch learns from its first losses."""
+    holdout = _holdout(version) if not segment else None
+    return LossWatch.seeded(holdout, is_binary=version.is_classification)
+
+
+def fresh_rolling(version: KnownVersion) -> Rolling:
+    """Metrics over the newest truths."""
+    return Rolling.seeded(_rows(version), task=version.task)
+
+
+async def losses_of(keeper: Keeper, version: KnownVersion, segment: str) -> LossWatch:
+    """The delayed loss of a segment."""
+    key = StateKey(segment, LOSSES)
+    return await keeper.get(key, lambda: fresh_losses(version, segment), maker=version.profile)
+
+
+async def concept_of(keeper: Keeper, version: KnownVersion) -> ConceptWatch:
+    """Whether truth follows from the scores as it did."""
+    return await keeper.get(
+        StateKey("", ConceptWatch.name),
+        lambda: ConceptWatch.seeded(
+            _rows(version), task=version.task, false_alarms_per_month=_budget(version)
+        ),
+        maker=version.profile,
+    )
+
+
+async def rolling_of(keeper: Keeper, version: KnownVersion) -> Rolling:
+    """Metrics over the newest truths."""
+    return await keeper.get(
+        StateKey("", Rolling.name), lambda: fresh_rolling(version), maker=version.profile
+    )
+
+
+async def labels_of(keeper: Keeper, version: KnownVersion, profile: VersionProfile) -> LabelWatch:
+    """Delay and coverage of truths."""
+    return await keeper.get(
+        StateKey("", LabelWatch.name),
+        lambda: LabelWatch.seeded(
+            _rows(version),
+            length_us=profile.length_us,
+            false_alarms_per_month=_budget(version),
+        ),
+        maker=profile,
+    )
+
+
+async def estimate_of(keeper: Keeper, version: KnownVersion, profile: VersionProfile) -> Estimate:
+    """The loss that the scores alone lead to expect."""
+    return await keeper.get(
+        StateKey("", Estimate.name),
+        lambda: Estimate.seeded(
+            _rows(version),
+            profile.score_bins,
+            task=version.task,
+            length_us=profile.length_us,
+            false_alarms_per_month=_budget(version),
+        ),
+        maker=profile,
+    )
+
+
+def _holdout(version: KnownVersion) -> Holdout | None:
+    return version.profile.holdout if version.profile is not None else None
+
+
+def _rows(version: KnownVersion) -> Truths | None:
+    holdout = _holdout(version)
+    return holdout.rows if holdout is not None and len(holdout.losses) else None
+
+
+def _budget(version: KnownVersion) -> float:
+    return WATCH_SHARE * version.policy.false_alarms_per_month

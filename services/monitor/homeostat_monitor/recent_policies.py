@@ -1,0 +1,38 @@
+"""Every model's policy as it was a moment ago, from one question for all of them."""
+
+import time
+
+from homeostat_kit.postgres import Pool, queries
+from homeostat_monitor.domain.policy import DEFAULT, Policy
+
+# A policy that was set is in force after so long.
+_FRESH_SECONDS = 1.0
+
+_SQL = queries("homeostat_monitor")
+
+
+class RecentPolicies:
+    """The port of those who judge; models without a policy have the default one."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._known: dict[str, Policy] = {}
+        self._revisions: dict[str, int] = {}
+        self._good_until = 0.0
+
+    async def policy(self, model_name: str) -> Policy:
+        """The newest one, DEFAULT where nobody set any."""
+        if time.monotonic() > self._good_until:
+            await self._read()
+        return self._known.get(model_name) or DEFAULT.of(model_name)
+
+    async def _read(self) -> None:
+        self._good_until = time.monotonic() + _FRESH_SECONDS
+        rows = await self._pool.fetch(_SQL["policy_revisions"])
+        revisions = {row["model_name"]: row["revision"] for row in rows}
+        changed = [
+            name for name, revision in revisions.items() if self._revisions.get(name) != revision
+        ]
+        for row in await self._pool.fetch(_SQL["policies_of"], changed) if changed else ():
+            self._known[row["model_name"]] = Policy.from_json(row["body"])
+        self._revisions = revisions
