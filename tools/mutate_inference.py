@@ -124,9 +124,9 @@ MUTATIONS = (
     Mutation(
         "the relay goes on behind what was not acknowledged",
         "edges/slot_relay.py",
-        "        self._assembler = Assembler()\n        self._next = self._sent.position\n\n"
+        "        self.steps.begin_anew()\n        self._next = self._sent.position\n\n"
         "    def _prepare",
-        "        self._assembler = Assembler()\n        self._next = self._reader.end\n\n"
+        "        self.steps.begin_anew()\n        self._next = self._reader.end\n\n"
         "    def _prepare",
         (_LOSSES, "-k", "20_seconds or broker_may_die"),
     ),

@@ -38,6 +38,7 @@ from homeostat_inference.edges.control import (
     TellPlan,
 )
 from homeostat_inference.edges.errors import CODES
+from homeostat_inference.edges.events import wait_for
 from homeostat_inference.edges.following import Following
 from homeostat_inference.edges.journal_reader import Segment
 from homeostat_inference.edges.journals import KEEPER_SLOT, JournalRules, Journals
@@ -45,6 +46,7 @@ from homeostat_inference.edges.keeper_api import KeeperTruthApi, ServingApi
 from homeostat_inference.edges.marks_file import MarkFile
 from homeostat_inference.edges.nursery import Nursery, NurseryDied
 from homeostat_inference.edges.passing import KEEPER_SERVICES
+from homeostat_inference.edges.relay_hooks import Hooks, Tail
 from homeostat_inference.edges.reservation import Reservation
 from homeostat_inference.edges.shadow_positions import (
     Position,
@@ -53,8 +55,8 @@ from homeostat_inference.edges.shadow_positions import (
     load_positions,
     positions_file,
 )
-from homeostat_inference.edges.slot_relay import Hooks, Tail, wait_for
-from homeostat_inference.edges.slots import Orders, WorkerSlot
+from homeostat_inference.edges.slot_orders import Orders
+from homeostat_inference.edges.slots import WorkerSlot
 from homeostat_inference.edges.status import Status
 from homeostat_inference.edges.versions import Registry, RegistryAway, VersionCache
 from homeostat_inference.metrics import keeper_metrics, observe

@@ -31,7 +31,9 @@ def keeper_metrics(status: Status) -> Sequence[Metric]:
 
 def _of_workers(status: Status) -> Sequence[Metric]:
     def of(word: Word, scale: float = 1.0) -> Callable[[], Iterable[Observed]]:
-        return lambda: [(each.count(word) * scale, {"slot": each.name}) for each in status.slots]
+        return lambda: [
+            (each.counts.of(word) * scale, {"slot": each.name}) for each in status.slots
+        ]
 
     def memory() -> Iterable[Observed]:
         return [(each.memory_bytes, {"slot": each.name}) for each in status.slots]
@@ -66,11 +68,16 @@ def _of_journals(status: Status) -> Sequence[Metric]:
         _gauge("journal.size", "By", "on disk", of(lambda each: each.size_bytes)),
         _gauge("journal.unsent", "By", "not acknowledged yet", of(lambda each: each.unsent_bytes)),
         _gauge(
-            "journal.held", "s", "oldest file waits to be archived", of(lambda e: e.held_seconds)
+            "journal.held",
+            "s",
+            "oldest file waits to be archived",
+            of(lambda e: e.forgetting.held_seconds),
         ),
         _counter("relay.records", "{record}", "acknowledged", of(lambda each: each.records_count)),
         _counter("relay.resent", "{epoch}", "sent all again", of(lambda e: e.resent_epochs_count)),
-        _counter("relay.skipped", "{record}", "too large to send", of(lambda e: e.skipped_count)),
+        _counter(
+            "relay.skipped", "{record}", "too large to send", of(lambda e: e.steps.skipped_count)
+        ),
     )
 
 
@@ -79,7 +86,7 @@ def _of_versions(status: Status) -> Sequence[Metric]:
         return [
             (count, {"model": name, "version": str(version), "slot": each.name, "rows_up_to": upto})
             for each in status.slots
-            for (name, version), counts in each.models().items()
+            for (name, version), counts in each.counts.models().items()
             for upto, count in _cumulated(counts.batch_rows)
         ]
 
@@ -87,7 +94,7 @@ def _of_versions(status: Status) -> Sequence[Metric]:
         return [
             (counts.rows, {"model": name, "version": str(version), "slot": each.name})
             for each in status.slots
-            for (name, version), counts in each.models().items()
+            for (name, version), counts in each.counts.models().items()
         ]
 
     def failed_loads() -> Iterable[Observed]:

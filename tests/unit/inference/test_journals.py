@@ -6,7 +6,7 @@ from pathlib import Path
 from homeostat.topics import PREDICTIONS
 from homeostat_inference.edges.archive import Fate
 from homeostat_inference.edges.journals import JournalRules, Journals
-from homeostat_inference.edges.slot_relay import Tail
+from homeostat_inference.edges.relay_hooks import Tail
 from homeostat_kit.kafka import Outgoing
 
 

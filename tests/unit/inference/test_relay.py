@@ -17,13 +17,14 @@ from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.topics import OUTCOMES, PREDICTIONS
 from homeostat_inference.app.ports import Kind
 from homeostat_inference.app.records import pack_mark, pack_rows, pack_seal
-from homeostat_inference.edges import slot_relay as module
+from homeostat_inference.edges import forgetting, slot_relay
 from homeostat_inference.edges.archive import Fate
 from homeostat_inference.edges.journal_reader import JournalReader, Segment
 from homeostat_inference.edges.journal_writer import JournalWriter
 from homeostat_inference.edges.journals import JournalRules, Journals
 from homeostat_inference.edges.promises import Promises
-from homeostat_inference.edges.slot_relay import Hooks, SlotRelay, Tail
+from homeostat_inference.edges.relay_hooks import Hooks, Tail
+from homeostat_inference.edges.slot_relay import SlotRelay
 from homeostat_kit.kafka import BrokerAway, Outgoing
 
 NO_TAIL = Tail(bytes=0, seconds=0.0, crowded_bytes=1 << 30)
@@ -234,8 +235,8 @@ async def test_a_block_that_no_broker_takes_is_skipped_and_holds_up_nothing(tmp_
             add_rows(journal, b"b")
             seal(journal, b"b")
             await eventually(lambda: bus.blocks() == [b"b"] and relay.unsent_bytes == 0)
-            assert relay.skipped_count == 1
-            assert await relay.forget_archived() > 0
+            assert relay.steps.skipped_count == 1
+            assert await relay.forgetting.forget() > 0
             assert b"a" * 16 not in archived
 
 
@@ -251,8 +252,8 @@ async def test_what_can_not_be_read_is_skipped_and_counted_and_holds_up_nothing(
         relay = a_relay(journal, bus, tmp_path)
         async with running(relay, journal):
             await eventually(lambda: bus.blocks() == [b"b"] and relay.unsent_bytes == 0)
-            assert relay.unreadable_count == 2
-            assert await relay.forget_archived() > 0
+            assert relay.steps.unreadable_count == 2
+            assert await relay.forgetting.forget() > 0
 
 
 async def test_a_disk_that_can_not_be_read_is_told_of_and_read_again(
@@ -305,7 +306,7 @@ async def test_a_broker_that_takes_no_large_pieces_in_time_gets_smaller_ones(
                 raise BrokerAway("not in time")
             return await super().produce_many(outgoing, epoch=epoch)
 
-    monkeypatch.setattr(module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(slot_relay, "_LONGEST_PAUSE_SECONDS", 0.01)
     bus = SlowBus()
     with a_journal(tmp_path, segment_bytes=16 << 20) as journal:
         for at in range(64):
@@ -373,14 +374,14 @@ async def test_segments_are_forgotten_when_acknowledged_and_archived_and_behind_
             journal.commit()
         assert len(segments(journal, tmp_path)) >= 3
         relay = a_relay(journal, bus, tmp_path, ask_fate=ask_fate)
-        assert await relay.forget_archived() == 0, "nothing was sent"
+        assert await relay.forgetting.forget() == 0, "nothing was sent"
         async with running(relay, journal):
             await eventually(lambda: relay.unsent_bytes == 0)
-            assert await relay.forget_archived() == 0, "nothing is archived"
+            assert await relay.forgetting.forget() == 0, "nothing is archived"
             archived.add(b"a" * 16)
-            assert await relay.forget_archived() >= 1
+            assert await relay.forgetting.forget() >= 1
             archived.update({b"b" * 16, b"c" * 16})
-            await relay.forget_archived()
+            await relay.forgetting.forget()
             assert len(segments(journal, tmp_path)) == 1
 
 
@@ -388,8 +389,8 @@ async def test_a_block_that_is_never_archived_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(module, "_HELD_SECONDS", 0.0)
-    monkeypatch.setattr(module, "log", Mock(warning=lambda event, **fields: told.append(event)))
+    monkeypatch.setattr(forgetting, "_HELD_SECONDS", 0.0)
+    monkeypatch.setattr(forgetting, "log", Mock(warning=lambda event, **fields: told.append(event)))
     archived = False
 
     async def ask_fate(block_ids: Sequence[bytes]) -> Fate:
@@ -403,13 +404,13 @@ async def test_a_block_that_is_never_archived_is_told_of(
         relay = a_relay(journal, MemoryBus(), tmp_path, ask_fate=ask_fate)
         async with running(relay, journal):
             await eventually(lambda: relay.unsent_bytes == 0)
-            assert relay.held_seconds == 0.0
-            await relay.forget_archived()
+            assert relay.forgetting.held_seconds == 0.0
+            await relay.forgetting.forget()
             assert told == ["journal_not_archived"]
-            assert relay.held_seconds > 0.0
+            assert relay.forgetting.held_seconds > 0.0
             archived = True
-            assert await relay.forget_archived() > 0
-            assert relay.held_seconds == 0.0
+            assert await relay.forgetting.forget() > 0
+            assert relay.forgetting.held_seconds == 0.0
 
 
 async def test_the_tail_is_kept_by_size_and_by_age_but_by_age_not_in_a_crowded_journal(
@@ -424,9 +425,9 @@ async def test_the_tail_is_kept_by_size_and_by_age_but_by_age_not_in_a_crowded_j
         async with running(a_relay(journal, bus, tmp_path), journal):
             pass
         for tail in (Tail(1 << 30, 0.0, 0), Tail(0, 3600.0, 1 << 30)):
-            assert await a_relay(journal, bus, tmp_path, tail=tail).forget_archived() == 0
+            assert await a_relay(journal, bus, tmp_path, tail=tail).forgetting.forget() == 0
         crowded = a_relay(journal, bus, tmp_path, tail=Tail(0, 3600.0, 1))
-        assert await crowded.forget_archived() > 0
+        assert await crowded.forgetting.forget() > 0
 
 
 async def test_the_small_files_of_writers_that_ended_soon_go_by_age_alone(tmp_path: Path) -> None:
@@ -437,7 +438,7 @@ async def test_the_small_files_of_writers_that_ended_soon_go_by_age_alone(tmp_pa
             async with running(a_relay(journal, MemoryBus(), tmp_path), journal):
                 pass
             relay = a_relay(journal, MemoryBus(), tmp_path, tail=Tail(1 << 30, 0.0, 1 << 30))
-            await relay.forget_archived()
+            await relay.forgetting.forget()
             assert len(segments(journal, tmp_path)) <= 2
 
 
@@ -453,7 +454,7 @@ async def test_a_journal_left_over_is_gone_once_it_was_sent_and_archived(tmp_pat
     left = journals.relays["worker-7"]
     async with running(left, journal):
         await eventually(lambda: bus.blocks() == [b"a"])
-    assert await left.forget_archived() > 0
+    assert await left.forgetting.forget() > 0
     assert left.unsent_bytes == 0
     journals = all_journals(tmp_path, bus, all_are)
     journals.add_left_over()
@@ -487,8 +488,8 @@ async def test_what_the_ledger_set_aside_is_forgotten_and_counted(tmp_path: Path
         relay = a_relay(journal, bus, tmp_path, ask_fate=ask_fate)
         async with running(relay, journal):
             await eventually(lambda: relay.unsent_bytes == 0)
-            assert await relay.forget_archived() > 0
-    assert relay.set_aside_count > 0
+            assert await relay.forgetting.forget() > 0
+    assert relay.forgetting.set_aside_count > 0
 
 
 def promised(bus: MemoryBus) -> list[int]:

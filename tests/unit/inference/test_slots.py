@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 from homeostat_inference.app.plan import ModelPlan, ServingPlan
 from homeostat_inference.app.supervising import DeadRun
 from homeostat_inference.domain.schema import schema_of
-from homeostat_inference.edges import slots as module
+from homeostat_inference.edges import slot_watch
 from homeostat_inference.edges.board import Board, BoardRuns, Word
 from homeostat_inference.edges.control import (
     AskMark,
@@ -31,7 +31,9 @@ from homeostat_inference.edges.control import (
     TellPlan,
 )
 from homeostat_inference.edges.nursery import Child, Nursery
-from homeostat_inference.edges.slots import LEAVING, READY, STARTING, Orders, WorkerSlot
+from homeostat_inference.edges.slot_orders import Orders
+from homeostat_inference.edges.slot_watch import LEAVING, READY, STARTING
+from homeostat_inference.edges.slots import WorkerSlot
 
 MIB = 1 << 20
 ROWS = tuple(columns([1.0], ["red"]).values())
@@ -44,7 +46,7 @@ def a_slot(monkeypatch: pytest.MonkeyPatch, state: str) -> tuple[WorkerSlot, lis
         "worker-0", 0, cast(Any, None), cast(Any, None), memory_bytes=100 * MIB, may_overlap=False
     )
     child = SimpleNamespace(send_signal=lambda number: done.append(signal.Signals(number).name))
-    monkeypatch.setattr(slot, "_process", SimpleNamespace(child=child))
+    monkeypatch.setattr(slot, "process", SimpleNamespace(child=child))
     monkeypatch.setattr(slot, "recycle", lambda why: done.append(f"recycled: {why}"))
     slot.state = state
     return slot, done
@@ -64,7 +66,7 @@ def test_a_process_that_takes_far_more_than_it_may_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, memory_mib: int, state: str, expected: list[str]
 ) -> None:
     slot, done = a_slot(monkeypatch, state)
-    slot._weigh(memory_mib * MIB)
+    slot._watch.weigh(memory_mib * MIB)
     assert done == expected
 
 
@@ -179,7 +181,7 @@ async def test_a_promise_is_asked_of_who_serves_and_never_of_who_is_to_follow(
     second = await world.next_born(2)
     second.control.send(Prepared())
     await world.until(lambda: world.slot.state == LEAVING, "the first is told to leave")
-    asking = asyncio.create_task(world.slot.mark(5))
+    asking = asyncio.create_task(world.slot.marks.mark(5))
     await world.until(lambda: any(isinstance(e, AskMark) for e in first.heard), "it is asked")
     first.end()
     await world.until(lambda: any(isinstance(e, Take) for e in second.heard), "the next one takes")
@@ -253,11 +255,11 @@ async def test_what_runs_is_not_blamed_for_who_is_killed_from_outside(
 async def test_what_runs_is_blamed_for_who_is_killed_because_of_it_and_not_for_who_starts_slowly(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_START_SECONDS", 0.0)
+    monkeypatch.setattr(slot_watch, "START_SECONDS", 0.0)
     starting = await world.next_born(1)
     starting.runs(rows=0)
     await world.until(lambda: len(world.blamed) == 1, "it is killed")
-    monkeypatch.setattr(module, "_START_SECONDS", 60.0)
+    monkeypatch.setattr(slot_watch, "START_SECONDS", 60.0)
     hung = await world.next_born(2)
     runs = BoardRuns(hung.board, SimpleNamespace, limit_ns=0)
     runs.enter(schema_of(MODEL, 3, a_signature()), 1, ROWS, 1)

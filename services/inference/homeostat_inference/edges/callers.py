@@ -43,7 +43,9 @@ class CallersPromises:
             self.asked_us = mark_us
             try:
                 async with asyncio.timeout(_MARK_SECONDS):
-                    errors = await asyncio.gather(*(each.mark(mark_us) for each in self.slots))
+                    errors = await asyncio.gather(
+                        *(each.marks.mark(mark_us) for each in self.slots)
+                    )
             except TimeoutError:
                 raise NotKept("a worker is being restarted; try again") from None
             for error in errors:

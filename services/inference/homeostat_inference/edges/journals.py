@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from homeostat_inference.edges.archive import AskFate
+from homeostat_inference.edges.events import wait_for
 from homeostat_inference.edges.journal_format import found_starts
 from homeostat_inference.edges.journal_reader import JournalReader
 from homeostat_inference.edges.journal_writer import JournalWriter
 from homeostat_inference.edges.promises import Promises
-from homeostat_inference.edges.slot_relay import Hooks, Positions, SlotRelay, Tail, wait_for
+from homeostat_inference.edges.relay_hooks import Hooks, Tail
+from homeostat_inference.edges.relay_position import Positions
+from homeostat_inference.edges.slot_relay import SlotRelay
 from homeostat_kit.kafka import Bus
 from homeostat_kit.logs import get_logger
 
@@ -135,7 +138,7 @@ class Journals:
             await wait_for((stop,), _FORGET_SECONDS)
             for name, relay in self.relays.items():
                 try:
-                    dropped = await relay.forget_archived()
+                    dropped = await relay.forgetting.forget()
                 except OSError as error:
                     # A file that can't be removed now may be later; serving does not need it.
                     log.error("journal_not_forgotten", slot=name, reason=str(error))

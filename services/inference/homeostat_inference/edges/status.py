@@ -31,7 +31,8 @@ from homeostat_inference.edges.board import Word
 from homeostat_inference.edges.following import Following
 from homeostat_inference.edges.journal_writer import JournalWriter
 from homeostat_inference.edges.slot_relay import SlotRelay
-from homeostat_inference.edges.slots import DEAD, LEAVING, READY, STARTING, WorkerSlot
+from homeostat_inference.edges.slot_watch import DEAD, LEAVING, READY, STARTING
+from homeostat_inference.edges.slots import WorkerSlot
 from homeostat_kit.kafka import Bus
 
 # A journal that refused something lately is refusing.
@@ -97,25 +98,29 @@ class Status:
     def loss_counts(self) -> dict[str, int]:
         """Everything that was lost or refused since the start; all names, always."""
         counts = {
-            name: sum(each.count(word) for each in self.slots)
+            name: sum(each.counts.of(word) for each in self.slots)
             for name, word in _WORKERS_LOSSES.items()
         }
         counts["records_not_kept"] += self.journal.refused_count
         relays = self.relays.values()
-        counts["records_too_large_for_the_broker"] = sum(each.skipped_count for each in relays)
-        counts["records_unreadable"] = sum(each.unreadable_count for each in relays)
-        counts["blocks_set_aside_by_the_ledger"] = sum(each.set_aside_count for each in relays)
+        counts["records_too_large_for_the_broker"] = sum(
+            each.steps.skipped_count for each in relays
+        )
+        counts["records_unreadable"] = sum(each.steps.unreadable_count for each in relays)
+        counts["blocks_set_aside_by_the_ledger"] = sum(
+            each.forgetting.set_aside_count for each in relays
+        )
         counts["journal_bytes_damaged"] = sum(each.damaged_bytes for each in relays)
         writers = [*self.slots, self.shadow]
         counts["journal_files_abandoned"] = self.journal.abandoned_count + sum(
-            each.count(Word.DISK_ERRORS) for each in writers
+            each.counts.of(Word.DISK_ERRORS) for each in writers
         )
         counts["journal_bytes_cut"] = self.journal.cut_bytes + sum(
-            each.count(Word.JOURNAL_CUT_BYTES) for each in writers
+            each.counts.of(Word.JOURNAL_CUT_BYTES) for each in writers
         )
-        counts["shadow_rows_skipped"] = self.shadow.count(Word.SHADOW_SKIPPED_ROWS)
-        counts["shadow_rows_failed"] = self.shadow.count(Word.FAILED)
-        counts["shadow_records_not_kept"] = self.shadow.count(Word.JOURNAL_REFUSED)
+        counts["shadow_rows_skipped"] = self.shadow.counts.of(Word.SHADOW_SKIPPED_ROWS)
+        counts["shadow_rows_failed"] = self.shadow.counts.of(Word.FAILED)
+        counts["shadow_records_not_kept"] = self.shadow.counts.of(Word.JOURNAL_REFUSED)
         counts["worker_crashes"] = sum(each.crash_count for each in self.slots)
         counts["versions_not_loaded"] = len(self._unloadable())
         return counts
@@ -214,7 +219,7 @@ class Status:
             count = self.journal.refused_count if name == "keeper" else 0
         else:
             slot = next(each for each in self.slots if each.name == name)
-            count = slot.count(Word.JOURNAL_REFUSED)
+            count = slot.counts.of(Word.JOURNAL_REFUSED)
         before, rose_at = self._refused.get(name, (0, -_REFUSING_SECONDS))
         if count > before:
             rose_at = time.monotonic()
@@ -312,8 +317,8 @@ def _worker(slot: WorkerSlot) -> Worker:
         restart_count=slot.restart_count,
         last_end=slot.last_end,
         memory_bytes=slot.memory_bytes,
-        request_count=slot.count(Word.REQUESTS),
-        row_count=slot.count(Word.ROWS),
+        request_count=slot.counts.of(Word.REQUESTS),
+        row_count=slot.counts.of(Word.ROWS),
     )
 
 
