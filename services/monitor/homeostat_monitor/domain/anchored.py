@@ -89,7 +89,7 @@ class Anchored:
         self._most = min(reference.mean + off, 1.0)
         self._stakes = np.minimum(_STEPS / deviation, _MOST_STAKED / self._most)
         self._power = 1.0 / max(reference.clumping, 1.0)
-        self._threshold = rows_per_false_alarm * len(_STEPS)
+        self.allow(rows_per_false_alarm)
         # Rows and sum of the reference and of all values.
         self._seen = [reference.rows + 1.0, (reference.rows + 1.0) * reference.mean]
         # Values since it began anew.
@@ -112,6 +112,10 @@ class Anchored:
         state[2] += value * state[0]
         self._kept += 1
         return value > mean and bool(state[0].sum() >= self._threshold)
+
+    def allow(self, rows_per_false_alarm: float) -> None:
+        """From now on so many values between two false alarms, on average, at the least."""
+        self._threshold = rows_per_false_alarm * len(_STEPS)
 
     @property
     def evidence(self) -> float:

@@ -303,12 +303,11 @@ class LossWatch:
             "tally": asdict(self._tally),
             "rise": None if self._rise is None else asdict(self._rise),
             "scale": asdict(self._scale),
-            "stride": self._timeline.stride,
             "adwin": dict(adwin.dump(self._detector)),
         }
         arrays = {
             "learning": np.array(self._learning, dtype=np.float64),
-            "marks": np.array([self._timeline.counts, self._timeline.times], dtype=np.int64),
+            "timeline": self._timeline.dump(),
             "anchored": _dump(self._anchored),
             "further": _dump(self._further),
         }
@@ -327,11 +326,10 @@ class LossWatch:
         values, arrays = stored.values, stored.arrays
         tally, scale = _Tally(**values["tally"]), Scale(**values["scale"])
         rise = None if values["rise"] is None else Rise(**values["rise"])
-        counts, times = arrays["marks"].tolist()
         detector = adwin.load(values["adwin"])
         anchored, further = self._load(arrays["anchored"]), self._load(arrays["further"])
         self._tally, self._scale, self._detector = tally, scale, detector
-        self._timeline = Timeline(counts, times, int(values["stride"]))
+        self._timeline = Timeline.loaded(arrays["timeline"])
         self._anchored, self._further, self._rise = anchored, further, rise
         self._learning = arrays["learning"].tolist()
 

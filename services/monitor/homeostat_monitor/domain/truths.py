@@ -31,6 +31,17 @@ class Truths:
     def __len__(self) -> int:
         return len(self.known_at_us)
 
+    def only(self, rows: NDArray[np.bool_] | slice) -> "Truths":
+        """Those rows, in their order."""
+        return Truths(
+            self.known_at_us[rows],
+            self.event_times_us[rows],
+            self.losses[rows],
+            self.scores[rows],
+            self.decisions[rows],
+            self.truths[rows],
+        )
+
 
 class Task(StrEnum):
     """What a version predicts. The names are stored."""
