@@ -15,6 +15,10 @@ class MonitorSettings(ServiceSettings):
     grpc_address: str = "127.0.0.1:50054"
     # Where versions and their reference profiles come from.
     registry_address: str = "127.0.0.1:50051"
+    # Asked for the rows behind an alert, to find segments; empty: alerts are told once.
+    ledger_address: str = ""
+    # The ledger may be away or behind for so long; then the alert is told without segments.
+    deepening_give_up_seconds: float = 300.0
     # Fixes the windows' length; None derives it per version from its reference.
     window_seconds: int | None = None
     # So many retrainings without a better model make an alert's level the new normal.

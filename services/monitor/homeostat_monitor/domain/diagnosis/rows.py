@@ -32,6 +32,11 @@ class PastRows:
     def __len__(self) -> int:
         return len(self.losses)
 
+    def only(self, keep: Mask) -> "PastRows":
+        """Some of them."""
+        columns = {name: _only(column, keep) for name, column in self.columns.items()}
+        return PastRows(columns, self.scores[keep], self.truths[keep], self.losses[keep])
+
 
 @dataclass(frozen=True, slots=True)
 class NumberCut:
@@ -110,6 +115,13 @@ def cut_of(columns: Sequence[ColumnValues]) -> Cut | None:
         most = sorted(counts, key=lambda text: (-counts[text], text))[:_MOST_CATEGORIES]
         return CategoryCut(tuple(most)) if len(counts) > 1 else None
     return None
+
+
+def _only(column: ColumnValues, keep: Mask) -> ColumnValues:
+    nulls = None if column.nulls is None else column.nulls[keep]
+    if isinstance(column, NumberColumn):
+        return NumberColumn(column.values[keep], nulls)
+    return CategoryColumn(column.codes[keep], column.dictionary, nulls)
 
 
 def with_null(side: Node, name: str, *, has_nulls: bool) -> Node:
