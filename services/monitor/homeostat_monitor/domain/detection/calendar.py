@@ -65,15 +65,15 @@ class Cycle:
         seen = int(self.windows[phase, at])
         return self.sums[phase] if seen >= _FEWEST_OF_A_PHASE else None
 
-    def learn(self, at: int, place: slice, window: Window) -> None:
+    def learn(self, at: int, places: NDArray[np.intp], window: Window) -> None:
         """One feature of one more window of its phase."""
         if not self._phases.count:
             return
         phase = self._phases.of(window.start_us)
         if self.windows[phase, at] >= _MOST_OF_A_PHASE:
-            self.sums[phase, place] //= 2
+            self.sums[phase, places] //= 2
             self.windows[phase, at] //= 2
-        self.sums[phase, place] += window.sums[place]
+        self.sums[phase, places] += window.sums[places]
         self.windows[phase, at] += 1
 
 
@@ -85,6 +85,7 @@ class Calendar:
         self._length_us = length_us
         self._week = Cycle(Phases(WEEK_US, length_us), layout)
         self._day = Cycle(Phases(DAY_US, length_us), layout)
+        self._places = {name: _places(layout, name) for name in layout.names}
         names = len(layout.names)
         self._prior: Counts = np.zeros((period_windows(length_us), _width(layout)), dtype=np.int64)
         self._learned: Ints = np.zeros(names, dtype=np.int64)
@@ -103,12 +104,10 @@ class Calendar:
 
     def learn(self, name: str, window: Window) -> None:
         """What this feature was like in this window is normal."""
-        at = self._layout.names.index(name)
-        start = self._layout.starts[at]
-        place = slice(start, start + self._layout.bins[at].width + 1)
-        self._week.learn(at, place, window)
-        self._day.learn(at, place, window)
-        self._prior[self._learned[at] % len(self._prior), place] = window.sums[place]
+        at, places = self._layout.names.index(name), self._places[name]
+        self._week.learn(at, places, window)
+        self._day.learn(at, places, window)
+        self._prior[self._learned[at] % len(self._prior), places] = window.sums[places]
         self._learned[at] += 1
         self._ends_us[at] = window.end_us
 
@@ -140,9 +139,20 @@ class Calendar:
 
 
 def _width(layout: Layout) -> int:
-    """Only the histograms are kept."""
-    return layout.starts[-1] + layout.bins[-1].width + 1
+    """Only histograms and moments are kept."""
+    return layout.pairs_start
+
+
+def _places(layout: Layout, name: str) -> NDArray[np.intp]:
+    """Where one feature's histogram, nulls and moments are."""
+    at = layout.names.index(name)
+    found = np.arange(layout.starts[at], layout.starts[at] + layout.bins[at].width + 1)
+    if name in layout.extras.scales:
+        moments = layout.moments_start + 2 * list(layout.extras.scales).index(name)
+        found = np.append(found, [moments, moments + 1])
+    return found
 
 
 def _least(name: str) -> int:
-    return np.iinfo(np.int64).min if name == "ends_us" else 0
+    """Moments and times may be negative."""
+    return 0 if name in ("week_windows", "day_windows", "learned") else np.iinfo(np.int64).min

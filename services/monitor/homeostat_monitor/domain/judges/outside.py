@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtrc
 
 from homeostat_monitor.domain.judges import Finding, Past, Rule
 from homeostat_monitor.domain.judges.rate_judge import RateJudge
-from homeostat_monitor.domain.judges.rates import ALPHA, critical_count, explained_rates
+from homeostat_monitor.domain.judges.rates import ALPHA, explained_rates
 from homeostat_monitor.domain.layout import Counts, Layout
 from homeostat_monitor.domain.reference import ReferenceCounts
 from homeostat_monitor.domain.windows import Window
@@ -19,6 +20,30 @@ Floats = NDArray[np.float64]
 # one deviation more, for the two ends are two values.
 _EXPECTED_OUTSIDE = 4
 _REACH_BLOCKS = 20
+# Chance that the blocks of a feature that does not wander are taken for those of one that does.
+_WANDERING_LEVEL = 1e-4
+# A few values far away make little of a mean, but much of a deviation.
+_MOST_DEVIATIONS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a feature that wanders may get: the span of its blocks' means, as far again on
+    either side, and the deviation of a block."""
+
+    low: float
+    high: float
+    spread: float
+    deviation: float
+
+    def holds(self, middle: tuple[float, float], past: tuple[float, float] | None = None) -> bool:
+        """Whether a window of this mean and deviation is within reach, or within reach of a past
+        with that mean and deviation."""
+        low, high, deviation = self.low, self.high, self.deviation
+        if past is not None:
+            low, high = past[0] - self.spread, past[0] + self.spread
+            deviation = max(deviation, past[1])
+        return low <= middle[0] <= high and middle[1] <= _MOST_DEVIATIONS * deviation
 
 
 def outside(layout: Layout, name: str, sums: Counts) -> tuple[int, int]:
@@ -36,26 +61,30 @@ class OutOfRangeJudge:
     """
 
     rates: RateJudge
-    # Feature that wanders -> the least and greatest mean that the way it wanders explains.
-    reach: Mapping[str, tuple[float, float]]
+    # Of features that wander.
+    reach: Mapping[str, Reach]
     rule: Rule = Rule.OUT_OF_RANGE
     remarks: Sequence[str] = ()
 
     def judge(self, layout: Layout, window: Window) -> list[Finding]:
         """A finding per number feature with any value."""
-        return [self._reached(layout, window, each) for each in self.rates.judge(layout, window)]
+        found = self.rates.judge(layout, window)
+        return [self._reached(layout, window, each, None) for each in found]
 
     def against(self, layout: Layout, window: Window, name: str, past: Past) -> Finding | None:
-        """The same of one feature where the past had a rate of its own."""
+        """The same of one feature from where the past was."""
         found = self.rates.against(layout, window, name, past)
-        return None if found is None else self._reached(layout, window, found)
+        return None if found is None else self._reached(layout, window, found, past)
 
-    def _reached(self, layout: Layout, window: Window, finding: Finding) -> Finding:
-        reach = self.reach.get(finding.feature)
-        middle = layout.mean_and_deviation(finding.feature, window.sums)
+    def _reached(
+        self, layout: Layout, window: Window, finding: Finding, past: Past | None
+    ) -> Finding:
+        name = finding.feature
+        reach, middle = self.reach.get(name), layout.mean_and_deviation(name, window.sums)
         if not finding.is_breach or reach is None or middle is None:
             return finding
-        if not reach[0] <= middle[0] <= reach[1]:
+        before = None if past is None else layout.mean_and_deviation(name, past.sums)
+        if not reach.holds(middle, before):
             return finding
         return replace(finding, threshold=finding.observed, is_breach=False)
 
@@ -67,31 +96,34 @@ def out_of_range_judge(counts: ReferenceCounts, level: float = ALPHA) -> OutOfRa
     for name, values in counts.numbers():
         present = int(np.isfinite(values).sum())
         expected = min(_EXPECTED_OUTSIDE / (present + 1), 1.0)
-        shares = [
+        shares = (
             (rows, outside_elsewhere(values, rows)) for rows in counts.block_sizes(counts.rows)
-        ]
+        )
         rates[name] = explained_rates(0.0, expected, shares)
-        if any(_wanders(found, rows, expected) for rows, found in shares):
-            reach[name] = _reach(values)
+        far = _reach(values)
+        if far is not None:
+            reach[name] = far
     judge = RateJudge(Rule.OUT_OF_RANGE, "out_of_range_rate", outside, rates, level)
     return OutOfRangeJudge(judge, reach)
 
 
-def _wanders(shares: Floats, rows: int, expected: float) -> bool:
-    """Is more of some block outside of all others' range than of exchangeable rows?"""
-    if not len(shares):
-        return False
-    limit = critical_count(rows, expected, len(shares))
-    return bool(shares.max() * rows >= limit)
-
-
-def _reach(values: Floats) -> tuple[float, float]:
-    """The means of blocks, and as far again on either side: a block is a twentieth of the
-    reference, so the reference is at most that short a piece of how the feature wanders."""
-    parts = np.array_split(values, _REACH_BLOCKS)
-    means = np.array([part[np.isfinite(part)].mean() for part in parts if np.isfinite(part).any()])
+def _reach(values: Floats) -> Reach | None:
+    """None of a feature whose blocks' means differ no more than those of rows in random order:
+    one-way analysis of variance, by its chi-squared limit."""
+    parts = [part[np.isfinite(part)] for part in np.array_split(values, _REACH_BLOCKS)]
+    parts = [part for part in parts if len(part) > 1]
+    known = np.concatenate(parts) if parts else np.empty(0)
+    variance = float(known.var()) if len(known) else 0.0
+    if len(parts) < _REACH_BLOCKS / 2 or variance <= 0:
+        return None
+    means = np.array([part.mean() for part in parts])
+    sizes = np.array([len(part) for part in parts])
+    between = float((sizes * (means - known.mean()) ** 2).sum()) / variance
+    if chdtrc(len(parts) - 1, between) > _WANDERING_LEVEL:
+        return None
     spread = float(np.ptp(means))
-    return float(means.min()) - spread, float(means.max()) + spread
+    deviation = max(float(part.std()) for part in parts)
+    return Reach(float(means.min()) - spread, float(means.max()) + spread, spread, deviation)
 
 
 def outside_elsewhere(values: Floats, rows: int) -> Floats:

@@ -1,0 +1,213 @@
+"""How many rows the calendar expects: counts per slot, by hour of the week and hour of the day.
+
+Counts are overdispersed: their variance is the mean plus ``dispersion`` times its square (negative
+binomial, e.g. Cameron and Trivedi, "Regression Analysis of Count Data", NB2). The dispersion is
+estimated by moments within the phases.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.domain.detection.calendar import DAY_US, WEEK_US
+from homeostat_monitor.domain.errors import CorruptState
+from homeostat_monitor.domain.windows import HOUR_US
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_DAYS = 7
+# Weeks of which a phase must have been seen before it says how the next will be.
+_FEWEST_WEEKS = 2
+# Then a phase ages: its sums are halved.
+_MOST_WEEKS = 8
+# No traffic is steadier than to a tenth; and an estimate of few weeks is on the low side.
+_LEAST_DISPERSION = 0.01
+_MARGIN = 1.25
+# Fewer independent deviations than this say too little of the dispersion.
+_FEWEST_FREEDOM = 7
+# A twentieth of usual traffic is no burst at any hour.
+_NO_BURST = 0.05
+# Longer silences are looked at for so long only.
+_MOST_GAP_US = 2 * WEEK_US
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Rows of a span: mean, and dispersion of the negative binomial distribution."""
+
+    rows: float
+    dispersion: float
+    # Fewer are no burst even where none at all are expected.
+    no_burst: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Slots of one length, and the phases of a week that they fall into."""
+
+    length_us: int
+
+    @property
+    def phase_us(self) -> int:
+        """An hour, or a slot where that is longer; a week where slots do not divide it."""
+        longest = max(self.length_us, HOUR_US)
+        return WEEK_US if WEEK_US % longest else longest
+
+    @property
+    def phases(self) -> int:
+        return WEEK_US // self.phase_us
+
+    @property
+    def slots_of_a_phase(self) -> int:
+        return max(self.phase_us // self.length_us, 1)
+
+    @property
+    def has_days(self) -> bool:
+        """Whether a day has phases of its own."""
+        return not DAY_US % self.phase_us
+
+    def spans(self, start_us: int, end_us: int) -> Iterator[tuple[int, int]]:
+        """(phase, slots in it) of a span of whole slots, in order of time."""
+        at = start_us
+        end = min(end_us, start_us + _MOST_GAP_US)
+        while at < end:
+            until = min(at - at % self.phase_us + self.phase_us, end)
+            yield at % WEEK_US // self.phase_us, max((until - at) // self.length_us, 1)
+            at = until
+
+
+class Tally:
+    """Rows per slot by phase of the week: how many slots, their sum, their sum of squares."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.sums: Ints = np.zeros((3, clock.phases), dtype=np.int64)
+
+    def add(self, phase: int, rows: int, slots: int) -> None:
+        """So many slots that had ``rows`` rows together."""
+        if self.sums[0, phase] >= _MOST_WEEKS * self._clock.slots_of_a_phase:
+            self.sums[:, phase] //= 2
+        each, rest = divmod(rows, slots)
+        squares = (slots - rest) * each**2 + rest * (each + 1) ** 2
+        self.sums[:, phase] += (slots, rows, squares)
+
+    def weekly(self) -> tuple[Floats, float]:
+        """Mean per phase of the week, NaN where it was not seen in two weeks, and dispersion."""
+        return _means(self.sums, _FEWEST_WEEKS * self._clock.slots_of_a_phase)
+
+    def daily(self) -> tuple[Floats, float]:
+        """The same by phase of the day, of days of a whole week at least."""
+        if not self._clock.has_days:
+            return np.full(self._clock.phases, np.nan), np.nan
+        of_day = self.sums.reshape(3, _DAYS, -1).sum(axis=1)
+        means, dispersion = _means(of_day, _DAYS * self._clock.slots_of_a_phase)
+        return np.tile(means, _DAYS), dispersion
+
+
+def _means(sums: Ints, fewest: int) -> tuple[Floats, float]:
+    slots, rows, squares = sums.astype(np.float64)
+    known = slots >= max(fewest, 2)
+    if not known.any() or (slots[known] - 1).sum() < _FEWEST_FREEDOM:
+        return np.full(len(slots), np.nan), np.nan
+    slots, rows, squares = slots[known], rows[known], squares[known]
+    mean = rows / slots
+    variance = np.maximum(squares - slots * mean**2, 0.0) / (slots - 1)
+    weight = float((mean**2).sum())
+    raw = float((variance - mean).sum()) / weight if weight else 0.0
+    means = np.full(len(known), np.nan)
+    means[known] = mean
+    return means, max(_MARGIN * raw, _LEAST_DISPERSION)
+
+
+class Arrivals:
+    """What live traffic was like; until that is known, the reference's shape at live scale.
+
+    A reference is often a sample, and a version may serve a part of the traffic: how many rows it
+    has says nothing of how many will come, only when they come.
+    """
+
+    def __init__(self, clock: Clock, reference_times_us: Ints) -> None:
+        self.clock = clock
+        self._shape = _shape(clock, reference_times_us)
+        self._live = Tally(clock)
+        # Slots seen, their rows, and what the shape says of them.
+        self._scale: Floats = np.zeros(3)
+
+    def expected(self, start_us: int, end_us: int) -> Expected | None:
+        """Rows of a span of whole slots; None where nothing is known of part of it."""
+        for means, dispersion in self._sources():
+            total, count = 0.0, 0
+            for phase, slots in self.clock.spans(start_us, end_us):
+                total += slots * float(means[phase])
+                count += slots
+            if np.isfinite(total):
+                return Expected(total, dispersion, _NO_BURST * count * float(np.nanmean(means)))
+        return None
+
+    def learn(self, start_us: int, end_us: int, rows: int) -> None:
+        """A span had so many rows, spread evenly."""
+        spans = list(self.clock.spans(start_us, end_us))
+        slots_left, rows_left = sum(slots for _, slots in spans), rows
+        for phase, slots in spans:
+            part = rows_left * slots // slots_left
+            self._live.add(phase, part, slots)
+            slots_left, rows_left = slots_left - slots, rows_left - part
+            if self._shape is not None and np.isfinite(self._shape[0][phase]):
+                self._scale += (slots, part, slots * self._shape[0][phase])
+
+    def forget(self) -> None:
+        """A new level: learned afresh."""
+        self._live.sums[...] = 0
+        self._scale[...] = 0
+
+    def arrays(self) -> Mapping[str, NDArray[np.int64] | Floats]:
+        """The whole state."""
+        return {"live": self._live.sums, "scale": self._scale}
+
+    def restore(self, arrays: Mapping[str, NDArray[np.int64] | Floats]) -> None:
+        """Goes on from ``arrays``; CorruptState where they are of another form."""
+        for name, mine in self.arrays().items():
+            stored = arrays.get(name)
+            if stored is None or stored.shape != mine.shape or not (stored >= 0).all():
+                raise CorruptState(f"the arrivals' {name} are of another form")
+        self._live.sums[...] = arrays["live"]
+        self._scale[...] = arrays["scale"]
+
+    def _sources(self) -> Iterator[tuple[Floats, float]]:
+        """From what says most to what says least."""
+        yield self._live.weekly()
+        yield self._live.daily()
+        slots, rows, shaped = self._scale.tolist()
+        day = max(DAY_US // self.clock.length_us, _DAYS)
+        if self._shape is not None and slots >= day and shaped > 0:
+            means, dispersion = self._shape
+            yield means * (rows / shaped), dispersion
+
+
+def _shape(clock: Clock, times_us: Ints) -> tuple[Floats, float] | None:
+    """Of a reference of a week or more: slots without rows count. None of a shorter one: it does
+    not know the days of a week."""
+    if not len(times_us) or int(times_us.max() - times_us.min()) < WEEK_US:
+        return None
+    first, last = int(times_us.min()) // clock.length_us, int(times_us.max()) // clock.length_us
+    whole = Tally(clock)
+    starts, rows = np.unique(times_us // clock.length_us, return_counts=True)
+    at = first
+    # The first and the last slot may be cut off.
+    for start, count in zip(starts[1:-1].tolist(), rows[1:-1].tolist(), strict=True):
+        _add(whole, clock, at + 1, start, 0)
+        _add(whole, clock, start, start + 1, count)
+        at = start
+    _add(whole, clock, at + 1, last, 0)
+    for means, dispersion in (whole.weekly(), whole.daily()):
+        if np.isfinite(means).all():
+            return means, dispersion
+    return None
+
+
+def _add(tally: Tally, clock: Clock, first: int, until: int, rows: int) -> None:
+    for phase, slots in clock.spans(first * clock.length_us, until * clock.length_us):
+        tally.add(phase, rows, slots)

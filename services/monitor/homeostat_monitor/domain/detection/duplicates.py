@@ -1,0 +1,102 @@
+"""Do rows come more than once? From the sketch of whole rows, against the reference's own rate.
+
+Rows alike share one of the sketch's buckets. Of n different rows the pairs that share one are
+n (n - 1) / 2 over the number of buckets, and Pearson's statistic of the buckets is chi-squared; a
+row that comes twice adds a pair that chance does not.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.judges.distance import natural
+from homeostat_monitor.domain.layout import BUCKETS, Counts, Layout
+from homeostat_monitor.domain.reference import ReferenceCounts
+from homeostat_monitor.domain.windows import Window
+
+Floats = NDArray[np.float64]
+
+# Fewer rows are not judged.
+_FEWEST_ROWS = 25
+# Where rows are that often alike by nature, one more copy is no news.
+_MOST_ALIKE = 0.02
+_FEWEST_BLOCKS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Extra copies per row, against what the reference shows in blocks and chance may add."""
+
+    layout: Layout
+    # Probability that two rows near in time are alike by nature, and at most.
+    typical: float
+    alike: float
+    level: float
+
+    def judge(self, window: Window) -> Finding | None:
+        """One finding under no feature; None where the window has too few rows."""
+        rows = window.rows
+        if rows < _FEWEST_ROWS:
+            return None
+        observed = float(extra_copies(self.layout.sketch(window.sums)[None, :])[0])
+        threshold = self.alike * (rows - 1) / 2 + chance(rows, self.level)
+        typical = self.typical * (rows - 1) / 2
+        return Finding(
+            Rule.DUPLICATES,
+            "",
+            "extra_copies_per_row",
+            observed,
+            typical,
+            threshold,
+            is_breach=observed > threshold,
+        )
+
+
+def duplicates(counts: ReferenceCounts, level: float) -> Duplicates | None:
+    """None where there is no sketch, or rows are often alike by nature."""
+    layout = counts.layout
+    if not layout.extras.has_sketch or not counts.rows:
+        return None
+    alike = [
+        2 * extra_copies(layout.sketch(each.sums)) / (each.rows - 1) for each in counts.blocks()
+    ]
+    whole = (
+        2 * float(extra_copies(layout.sketch(counts.sums)[None, :])[0]) / max(counts.rows - 1, 1)
+    )
+    # Of the largest blocks: there chance says least.
+    known = [each for each in alike if len(each) >= _FEWEST_BLOCKS]
+    most = max(natural(known[-1]) if known else whole, whole, 0.0)
+    if most > _MOST_ALIKE:
+        return None
+    return Duplicates(layout, max(whole, 0.0), most, level)
+
+
+def extra_copies(sketches: Counts) -> Floats:
+    """Per row of buckets: pairs that share one beyond those of different rows, over the rows."""
+    each = sketches.astype(np.float64)
+    rows = each.sum(axis=1)
+    pairs = (each * (each - 1)).sum(axis=1) / 2
+    found: Floats = (pairs - rows * (rows - 1) / (2 * BUCKETS)) / np.maximum(rows, 1)
+    return found
+
+
+def chance(rows: int, level: float) -> float:
+    """Extra copies per row that so many different rows seem to have with that chance: the buckets'
+    chi-squared distribution, or Poisson's of the pairs where they are few."""
+    from scipy.special import chdtri  # noqa: PLC0415 - not at start
+
+    pairs = rows * (rows - 1) / (2 * BUCKETS)
+    by_buckets = (float(chdtri(BUCKETS - 1, level)) - (BUCKETS - 1)) / (2 * BUCKETS)
+    upper = pairs
+    while float(_poisson_tail(upper, pairs)) > level:
+        upper += max(np.sqrt(pairs) / 8, 0.5)
+    return max(by_buckets, (upper - pairs) / rows)
+
+
+def _poisson_tail(count: float, mean: float) -> float:
+    """P(X >= count) of Poisson, continued between whole numbers."""
+    from scipy.special import gammainc  # noqa: PLC0415 - not at start
+
+    return float(gammainc(max(count, 1e-9), mean)) if mean > 0 else 0.0
