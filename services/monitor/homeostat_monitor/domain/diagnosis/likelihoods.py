@@ -11,9 +11,10 @@ from homeostat_monitor.domain.diagnosis.views import Floats, View, log_dirichlet
 _TRUST = 200.0
 # Shares of the prediction for what no mechanism foresees.
 _SPILL = 0.005
-# Some of the rows may be from before the change: shares that are tried, and their priors.
-_OLD_SHARES = (0.0, 0.25, 0.5)
-_OLD_PRIORS = np.log(np.array([0.9, 0.05, 0.05]))
+# Rows of the window in which it began may be from before: shares that are tried.
+_OLD_SHARES = np.array([0.0, 0.2, 0.4, 0.6, 0.8])
+# A deviation below this, in deviations of the reference, is none.
+_NONE = 1e-9
 # Degrees of freedom of moments whose tails are not known.
 _HEAVY = 4.0
 
@@ -33,56 +34,77 @@ class Suspect:
     view: View
     before: Measured | None = None
     after: Measured | None = None
+    # The largest share of the rows after that may be from before the change.
+    blur: float = 0.0
 
     @property
     def name(self) -> str:
         return self.view.name
 
 
+class Foreseen(NamedTuple):
+    """Mean and deviation that a mechanism foresees, in the feature's unit; [mechanisms]."""
+
+    means: Floats
+    deviations: Floats
+
+
 def log_as_before(suspect: Suspect) -> float:
     """Log marginal likelihood of no change at all."""
-    moments = log_moments(suspect, np.ones(1), np.zeros(1), np.zeros(1))
-    return float(likelihoods(suspect, suspect.view.expected[None, :-1], moments, trust=0.0)[0])
+    shares = smoothed(suspect.view.values_before)[None, :]
+    trust = float(suspect.view.values_before.sum())
+    return float(likelihoods(suspect, shares, affine(suspect, np.ones(1), 0.0), trust=trust)[0])
+
+
+def affine(suspect: Suspect, slopes: Floats, offsets: Floats | float) -> Foreseen | None:
+    """Moments of slope x value + offset; None where those of the reference are not known."""
+    if suspect.before is None:
+        return None
+    means = slopes * suspect.before.mean + offsets
+    return Foreseen(means, np.abs(slopes) * suspect.before.deviation)
+
+
+def old_shares(suspect: Suspect) -> Floats:
+    """Shares of rows from before the change that are thought possible."""
+    return _OLD_SHARES * suspect.blur if suspect.blur else _OLD_SHARES[:1]
 
 
 def likelihoods(
-    suspect: Suspect, predicted: Floats, moments: Floats, *, trust: float = _TRUST
+    suspect: Suspect, predicted: Floats, foreseen: Foreseen | None, *, trust: float = _TRUST
 ) -> Floats:
-    """Of predicted shares [mechanisms, bins] with the log-likelihood of the moments."""
+    """Log marginal likelihood of what came, for predicted shares [mechanisms, bins] and moments."""
     view = suspect.view
     reference = smoothed(view.values_before)
-    bins = predicted.shape[1]
-    worth = min(trust, float(view.values_before.sum())) or float(view.values_before.sum())
+    worth = max(min(trust, float(view.values_before.sum())), 1.0)
+    spill = _SPILL / predicted.shape[1]
     each = []
-    for old, prior in zip(_OLD_SHARES, _OLD_PRIORS, strict=True):
-        mixed = (1 - old) * predicted + old * reference
-        mixed = (1 - _SPILL) * mixed + _SPILL / bins
+    for old in old_shares(suspect):
+        mixed = (1 - _SPILL) * ((1 - old) * predicted + old * reference) + spill
         marginal = log_dirichlet(worth * mixed, view.values_after[None, :])
-        # Old rows among the new ones blur the moments, which then say nothing.
-        shift = moments if not old else np.minimum(moments, log_vague(suspect))
-        each.append(marginal + shift + prior)
-    found: Floats = np.logaddexp.reduce(np.array(each), axis=0) / view.dispersion
-    return found
+        each.append(marginal + log_moments(suspect, foreseen, float(old)))
+    found: Floats = np.logaddexp.reduce(np.array(each), axis=0) - np.log(len(each))
+    return found / view.dispersion
 
 
-def log_moments(suspect: Suspect, slopes: Floats, offsets: Floats, noises: Floats) -> Floats:
-    """Log density of mean and log deviation, in reference deviations, under slope x value +
-    offset + noise; Student's t with 4 degrees, as the tails are not known."""
+def log_moments(suspect: Suspect, foreseen: Foreseen | None, old: float = 0.0) -> Floats:
+    """Log density of mean and log deviation, in reference deviations, where a share of the rows
+    is as before; Student's t with 4 degrees, as the tails are not known."""
     before, after = suspect.before, suspect.after
-    if before is None or after is None or before.deviation <= 0:
-        return np.zeros(len(slopes))
+    if foreseen is None or before is None or after is None or before.deviation <= 0:
+        return np.zeros(1)
     unit = before.deviation
-    if after.deviation <= 1e-9 * unit:
-        # Not one value differs: told by the mechanism of a stuck feature.
-        return np.full(len(slopes), -0.5 * after.rows)
-    mean = (slopes * before.mean + offsets) / unit
-    deviation = np.maximum(np.hypot(slopes, noises / unit), 1e-9)
-    certain = deviation * np.sqrt(1 / after.rows + 1 / before.rows)
-    # Of a deviation, with a kurtosis as of a Laplace distribution.
-    certain_log = np.sqrt(1.25 * (1 / after.rows + 1 / before.rows))
-    return _student((after.mean / unit - mean) / certain, certain) + _student(
-        (np.log(after.deviation / unit) - np.log(deviation)) / certain_log, certain_log
-    )
+    means = (foreseen.means - before.mean) / unit
+    squares = (1 - old) * ((foreseen.deviations / unit) ** 2 + means**2) + old
+    means = (1 - old) * means
+    deviations = np.sqrt(np.maximum(squares - means**2, _NONE**2))
+    if after.deviation <= _NONE * unit:
+        return np.where(deviations <= 2 * _NONE, 0.0, -0.5 * after.rows)
+    chance = 1 / after.rows + 1 / before.rows
+    certain, certain_log = deviations * np.sqrt(chance), np.sqrt(1.25 * chance)
+    off = (after.mean - before.mean) / unit - means
+    wider = np.log(after.deviation / unit) - np.log(deviations)
+    # Of a deviation with a kurtosis as of a Laplace distribution.
+    return _student(off / certain, certain) + _student(wider / certain_log, certain_log)
 
 
 def _student(deviates: Floats, scale: Floats | float) -> Floats:
@@ -95,7 +117,7 @@ def log_vague(suspect: Suspect) -> float:
     before, after = suspect.before, suspect.after
     if before is None or after is None or before.deviation <= 0:
         return 0.0
-    if after.deviation <= 1e-9 * before.deviation:
+    if after.deviation <= _NONE * before.deviation:
         return -0.5 * after.rows
     away = (after.mean - before.mean) / before.deviation
     wider = np.log(after.deviation / before.deviation)

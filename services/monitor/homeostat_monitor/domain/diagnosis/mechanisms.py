@@ -7,7 +7,7 @@ that could have predicted anything (Occam's factor; MacKay 2003, chapter 28).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,15 +21,17 @@ from homeostat_monitor.domain.diagnosis.conversions import (
     source_of,
 )
 from homeostat_monitor.domain.diagnosis.likelihoods import (
+    Foreseen,
     Suspect,
+    affine,
     likelihoods,
     log_as_before,
     log_moments,
     log_vague,
+    old_shares,
 )
 from homeostat_monitor.domain.diagnosis.views import (
     Floats,
-    View,
     log_dirichlet,
     log_mean,
     smoothed,
@@ -39,6 +41,8 @@ from homeostat_monitor.domain.diagnosis.views import (
 _FORMLESS = (3.0, 30.0, 300.0, 3000.0)
 # Share of a stuck feature's rows that hold the one value.
 _STUCK = 0.995
+# Of a value that could have been any, the logarithm of a density per deviation.
+_VALUE_UNKNOWN = -2.0
 # A swap of columns breaks two features at once: so much less likely than one, in log-odds.
 _SECOND_FAULT = 4.0
 # Fewest texts of a column whose exchange is tried one by one, by share.
@@ -65,7 +69,7 @@ def mechanisms(suspect: Suspect, others: Mapping[str, Suspect]) -> list[Mechanis
     if isinstance(suspect.view.bins, NumberBins):
         found = _of_number(suspect, suspect.view.bins)
     else:
-        found = _of_texts(suspect.view, suspect.view.bins)
+        found = _of_texts(suspect, suspect.view.bins)
     found += _swaps(suspect, others)
     found.append(Mechanism("formless", False, _formless(suspect), "its distribution moved"))
     return sorted(found, key=lambda each: -each.weight)
@@ -105,9 +109,7 @@ def _of_number(suspect: Suspect, bins: NumberBins) -> list[Mechanism]:
 
 def _affine(suspect: Suspect, source: Source, slopes: Floats, offsets: Floats) -> Floats:
     shares = pushed(source, _edges(suspect), slopes, offsets)
-    return likelihoods(
-        suspect, shares, log_moments(suspect, slopes, offsets, np.zeros(len(slopes)))
-    )
+    return likelihoods(suspect, shares, affine(suspect, slopes, offsets))
 
 
 def _edges(suspect: Suspect) -> Floats:
@@ -161,8 +163,11 @@ def _noise(suspect: Suspect, source: Source, deviation: float) -> Mechanism:
     shares = pushed(source, _edges(suspect), np.ones(len(offsets)), offsets)
     each = shares.reshape(len(sizes), len(_NODES), -1)
     predicted = np.einsum("n,snb->sb", _WEIGHTS / _WEIGHTS.sum(), each)
-    moments = log_moments(suspect, np.ones(len(sizes)), np.zeros(len(sizes)), sizes)
-    weights = likelihoods(suspect, predicted, moments)
+    before = suspect.before
+    foreseen = before and Foreseen(
+        np.full(len(sizes), before.mean), np.hypot(before.deviation, sizes)
+    )
+    weights = likelihoods(suspect, predicted, foreseen)
     size = sizes[int(np.argmax(weights))] / deviation
     text = f"noise of about {size:.2g} deviations was added, its centre is kept"
     return Mechanism("noise", False, log_mean(weights) + np.log(0.2), text)
@@ -174,20 +179,37 @@ def _stuck(suspect: Suspect) -> Mechanism:
     bins = len(view.values_after)
     predicted = np.full((bins, bins), (1 - _STUCK) / max(bins - 1, 1))
     np.fill_diagonal(predicted, _STUCK)
-    still = suspect.after is not None and suspect.after.deviation == 0
-    moments = np.full(bins, 0.0 if still else min(log_vague(suspect), 0.0))
-    if suspect.after is not None and not still:
-        # Values differ, if only a little.
-        moments -= 0.25 * suspect.after.rows
-    weight = log_mean(likelihoods(suspect, predicted, moments)) + np.log(0.2)
+    found = [
+        likelihoods(replace(suspect, blur=0.0), _with_old(suspect, predicted, old), None)
+        + _moments_of_stuck(suspect, float(old))
+        for old in old_shares(suspect)
+    ]
+    weight = log_mean(np.concatenate(found)) + math.log(0.2)
     share = float(view.values_after.max() / max(view.values_after.sum(), 1))
     return Mechanism("stuck", True, weight, f"stuck: {share:.0%} of its values are alike")
 
 
-def _of_texts(view: View, bins: CategoryBins) -> list[Mechanism]:
+def _with_old(suspect: Suspect, predicted: Floats, old: float) -> Floats:
+    return (1 - old) * predicted + old * smoothed(suspect.view.values_before)
+
+
+def _moments_of_stuck(suspect: Suspect, old: float) -> Floats:
+    """With the value that makes the mean what it is, if it lies in the bin; [bins]."""
+    before, after, bins = suspect.before, suspect.after, suspect.view.bins
+    if before is None or after is None or not isinstance(bins, NumberBins):
+        return np.zeros(1)
+    value = (after.mean - old * before.mean) / (1 - old)
+    edges = np.concatenate([[-np.inf], bins.edges.astype(np.float64), [np.inf]])
+    means = np.clip(value, edges[:-1], edges[1:])
+    means = np.where(np.isfinite(means), means, value)
+    foreseen = Foreseen(means, np.zeros(len(means)))
+    # Any value at all was possible.
+    return (log_moments(suspect, foreseen, old) + _VALUE_UNKNOWN) / suspect.view.dispersion
+
+
+def _of_texts(suspect: Suspect, bins: CategoryBins) -> list[Mechanism]:
     """Two texts that are sent for one another; else the population moved in its own way."""
-    suspect = Suspect(view)
-    reference = smoothed(view.values_before)
+    reference = smoothed(suspect.view.values_before)
     found = [_stuck(suspect)]
     kept = np.argsort(-reference[: bins.kept], kind="stable")[:_MOST_TEXTS]
     pairs = [(a, b) for at, a in enumerate(kept) for b in kept[at + 1 :]]
@@ -196,7 +218,7 @@ def _of_texts(view: View, bins: CategoryBins) -> list[Mechanism]:
     predicted = np.tile(reference, (len(pairs), 1))
     for row, (a, b) in enumerate(pairs):
         predicted[row, [a, b]] = reference[[b, a]]
-    weights = likelihoods(suspect, predicted, np.zeros(len(pairs)), trust=1000.0)
+    weights = likelihoods(suspect, predicted, None, trust=1000.0)
     a, b = pairs[int(np.argmax(weights))]
     names = {place: text for text, place in bins.table.items() if place < bins.kept}
     text = f"{names[int(a)]!r} and {names[int(b)]!r} look exchanged"
@@ -228,8 +250,9 @@ def _as_if(suspect: Suspect, source: Suspect) -> float:
     bins, from_bins = suspect.view.bins, source.view.bins
     if isinstance(bins, NumberBins) and isinstance(from_bins, NumberBins):
         one, none = np.ones(1), np.zeros(1)
+        foreseen = affine(source, one, none)
         shares = pushed(source_of(from_bins, source.view.values_before), bins.edges, one, none)
-        return float(likelihoods(suspect, shares, _others_moments(suspect, source))[0])
+        return float(likelihoods(suspect, shares, foreseen)[0])
     if not isinstance(bins, CategoryBins) or not isinstance(from_bins, CategoryBins):
         raise TypeError(f"{suspect.name} and {source.name} are of different kinds")
     shares = np.zeros((1, bins.width))
@@ -238,12 +261,4 @@ def _as_if(suspect: Suspect, source: Suspect) -> float:
     for text, place in from_bins.table.items():
         shares[0, bins.table.get(text, bins.unseen)] += reference[place] / held[place]
     shares /= max(shares.sum(), 1e-12)
-    return float(likelihoods(suspect, shares, np.zeros(1), trust=1000.0)[0])
-
-
-def _others_moments(suspect: Suspect, source: Suspect) -> Floats:
-    if suspect.before is None or source.before is None or suspect.before.deviation <= 0:
-        return np.zeros(1)
-    slope = source.before.deviation / suspect.before.deviation
-    offset = source.before.mean - slope * suspect.before.mean
-    return log_moments(suspect, np.array([slope]), np.array([offset]), np.zeros(1))
+    return float(likelihoods(suspect, shares, None, trust=1000.0)[0])

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from homeostat_monitor.domain.diagnosis.views import Floats, View, smoothed
+from homeostat_monitor.domain.diagnosis.views import Floats, View, log_dirichlet, log_mean, smoothed
 
 _STEPS = 200
 _STILL = 1e-7
+# Rows that a prior around the reference is worth.
+_DISTANCES = (3.0, 30.0, 300.0, 3000.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ def mixture(views: Sequence[View], by_class: Sequence[Floats]) -> Mixture | None
     plain = [_log(view, prior @ each) / view.dispersion for view, each in usable]
     free = [_free(view, len(usable)) for view, _ in usable]
     apart = sum(max(pair) for pair in zip(plain, free, strict=True))
-    best = sum(_best(view) for view, _ in usable)
+    # What chance alone lets the best shares gain is nothing that moved.
+    best = sum(_best(view) - 0.5 * (_bins(view) - 1) for view, _ in usable)
     moved = best - sum(plain)
     explained = (mixed - sum(plain)) / moved if moved > 0 else 0.0
     penalty = 0.5 * (len(prior) - 1) * np.log(max(rows, 2.0))
@@ -77,9 +80,12 @@ def _best(view: View) -> float:
     return float((held * np.log(held / view.after.sum())).sum()) / view.dispersion
 
 
+def _bins(view: View) -> int:
+    return int((view.after + view.before > 0).sum())
+
+
 def _free(view: View, features: int) -> float:
-    """The feature moved anyhow: its own shares, penalised as free (Schwarz 1978), and that it is
-    this one among all features."""
-    bins = int((view.after + view.before > 0).sum())
-    penalty = 0.5 * (bins - 1) * np.log(max(view.after.sum(), 2.0))
-    return _best(view) - float(penalty) - float(np.log(max(features, 1)))
+    """The feature moved anyhow: shares around the reference's by an unknown distance, and that it
+    is this one among all features."""
+    each = [float(log_dirichlet(worth * view.expected, view.after)) for worth in _DISTANCES]
+    return log_mean(each) / view.dispersion - float(np.log(max(features, 1)))

@@ -63,9 +63,10 @@ def picture_of(case: Case) -> Picture:
 def _picture(
     case: Case, windows: Sequence[Window], spreads: Mapping[str, float], change: Change
 ) -> Picture:
-    after = _sums(case, windows[_first_after(windows, change) :])
+    rest = windows[_first_after(windows, change) :]
+    after, blur = _sums(case, rest), _blur(rest, change)
     suspects = {
-        name: suspect_of(case, name, after, spreads.get(name, 1.0))
+        name: suspect_of(case, name, after, spreads.get(name, 1.0), blur)
         for name in case.layout.names
         if name != SCORE
     }
@@ -114,14 +115,23 @@ def _view(case: Case, name: str, after: Counts, spread: float) -> View:
     return View(name, case.layout.bins[at], before, extended(case.layout, name, after), spread)
 
 
-def suspect_of(case: Case, name: str, after: Counts, spread: float = 1.0) -> Suspect:
+def _blur(rest: Sequence[Window], change: Change) -> float:
+    """The largest share of these rows that may be from before the change."""
+    if not rest or rest[0].start_us > change.at_us:
+        return 0.0
+    return rest[0].rows / max(sum(each.rows for each in rest), 1)
+
+
+def suspect_of(
+    case: Case, name: str, after: Counts, spread: float = 1.0, blur: float = 0.0
+) -> Suspect:
     """A feature with its moments before and after."""
     measured = []
     for sums in (case.reference, after):
         moments = case.layout.mean_and_deviation(name, sums)
         rows = float(case.layout.histogram(name, sums).sum())
         measured.append(None if moments is None else Measured(rows, *moments))
-    return Suspect(_view(case, name, after, spread), *measured)
+    return Suspect(_view(case, name, after, spread), measured[0], measured[1], blur)
 
 
 def _first_guess(case: Case, windows: Sequence[Window]) -> int:
@@ -213,6 +223,11 @@ def _shares(
         if each.view.distance.p_value < _LEVEL / tests or name in told
     }
     left = list(broken)
+    for each in broken:
+        movers = [name for name in each.features if name in excess]
+        if movers:
+            excess[max(movers, key=lambda name: excess[name])] += each.excess
+            left.remove(each)
     while left:
         worst = max(sorted(_named(left)), key=lambda name: _blame(name, left))
         excess[worst] = excess.get(worst, 0.0) + sum(

@@ -21,7 +21,7 @@ _STEPS = 8
 # Most bins of a histogram whose gradual change is followed; the rarest are pooled.
 _MOST_BINS = 24
 # How far a change may lead: rows that a prior around the reference is worth.
-_DISTANCES = (3.0, 30.0, 300.0, 3000.0)
+_DISTANCES = (3.0, 30.0, 300.0)
 _LOW, _HIGH = 0.05, 0.95
 # 90 % interval of a change in a mean, in rows times (deviation / change) squared (Bai 1997).
 _BAI = 7.0
@@ -72,9 +72,11 @@ def change_in(
     for each in histories:
         counts = np.add.reduceat(each.windows, starts, axis=0)
         shares, counts = _fewest_bins(smoothed(each.before), counts)
+        ahead = _ahead(shares * (each.before.sum() + 1), counts)
         likely, cost = _steps(shares, counts)
-        at_once += likely / each.dispersion
-        ramped[tried] += _ramps(shares, counts, tried, cost) / each.dispersion
+        at_once += (ahead + likely) / each.dispersion
+        late = _ramps(shares, counts, tried) - cost[tried]
+        ramped[tried] += (ahead[tried] + late) / each.dispersion
     for pair in products:
         sums, rows = (np.add.reduceat(each, starts) for each in (pair.sums, pair.rows))
         at_once += _mean_steps(sums, rows, pair)
@@ -96,18 +98,21 @@ def _read(
     low = min(int(np.searchsorted(cumulated, _LOW)), best)
     high = max(min(int(np.searchsorted(cumulated, _HIGH)), len(starts) - 1), best)
     at = windows[int(starts[best])].start_us
-    begin, end = windows[0].start_us, windows[-1].end_us
+    begin = windows[0].start_us
     # A change in the later half of a window shows from the next one on.
-    from_us = _middle(windows, starts, low - 1) if low else begin
-    to_us = min(_middle(windows, starts, high), end)
+    from_us = _span(windows, starts, low - 1)[1] if low else begin
+    # A few rows at the end of a window can be enough to see it.
+    to_us = _span(windows, starts, high)[2]
     odds = float(np.log(max(ramp.sum(), 1e-12)) - np.log(max(once.sum(), 1e-12)))
     return Change(at, min(from_us, at), max(to_us, at), int(starts[best]), odds)
 
 
-def _middle(windows: Sequence[Window], starts: Places, position: int) -> int:
-    first = int(starts[position])
+def _span(windows: Sequence[Window], starts: Places, position: int) -> tuple[int, int, int]:
+    """Start, middle and end of what was merged to one."""
+    first = windows[int(starts[position])].start_us
     last = int(starts[position + 1]) - 1 if position + 1 < len(starts) else len(windows) - 1
-    return (windows[first].start_us + windows[last].end_us) // 2
+    end = windows[last].end_us
+    return first, (first + end) // 2, end
 
 
 def _fewest_bins(shares: Floats, counts: Floats) -> tuple[Floats, Floats]:
@@ -124,26 +129,26 @@ def _fewest_bins(shares: Floats, counts: Floats) -> tuple[Floats, Floats]:
 
 
 def _steps(shares: Floats, counts: Floats) -> tuple[Floats, Floats]:
-    """Marginal log-likelihood of a change at once, by the first window after it: the reference's
-    shares before, after it shares around the reference's by an unknown distance. And how much
-    less that is than with the shares that fit best: what their freedom costs."""
-    ahead = _ahead(shares, counts)
+    """Marginal log-likelihood of the windows from each on, after a change at once to shares that
+    lie around the reference's by an unknown distance. And how much less that is than with the
+    shares that fit best: what their freedom costs."""
     after = np.cumsum(counts[::-1], axis=0)[::-1]
     share = after / np.maximum(after.sum(axis=1), 1.0)[:, None]
     fitted = (after * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)
     each = np.array([log_dirichlet(worth * shares, after) for worth in _DISTANCES])
     marginal = np.logaddexp.reduce(each, axis=0) - np.log(len(_DISTANCES))
-    return ahead + marginal, fitted - marginal
+    return marginal, fitted - marginal
 
 
-def _ahead(shares: Floats, counts: Floats) -> Floats:
-    plain = counts @ np.log(shares)
-    ahead: Floats = np.concatenate([[0.0], np.cumsum(plain)[:-1]])
-    return ahead
+def _ahead(known: Floats, counts: Floats) -> Floats:
+    """Marginal log-likelihood of the windows ahead of each; ``known`` rows per bin are all that
+    the reference knows of its shares, so what it errs by is no change."""
+    before = np.cumsum(counts, axis=0) - counts
+    return log_dirichlet(known, before)
 
 
 def _mean_steps(sums: Floats, rows: Floats, pair: Products) -> Floats:
-    """The same for a mean: normal, of known variance."""
+    """Log-likelihood ratio of a change in a mean: normal, of known variance."""
     after, total = (np.cumsum(each[::-1])[::-1] for each in (sums, rows))
     total = np.maximum(total, 1.0)
     gain = (after - total * pair.mean) ** 2 / (2 * pair.variance * total)
@@ -151,16 +156,12 @@ def _mean_steps(sums: Floats, rows: Floats, pair: Products) -> Floats:
     return steps
 
 
-def _ramps(shares: Floats, counts: Floats, tried: Places, cost: Floats) -> Floats:
-    """The same for a change that begins at a window and goes on evenly until the last."""
-    ahead = _ahead(shares, counts)
+def _ramps(shares: Floats, counts: Floats, tried: Places) -> Floats:
+    """Log-likelihood of the windows from some on, if a change goes on evenly until the last."""
     ends = np.cumsum(counts.sum(axis=1))
     middles = ends - counts.sum(axis=1) / 2
     return np.array(
-        [
-            ahead[each] + _ramp(shares, counts[each:], middles[each:], float(ends[-1])) - cost[each]
-            for each in tried
-        ]
+        [_ramp(shares, counts[each:], middles[each:], float(ends[-1])) for each in tried]
     )
 
 

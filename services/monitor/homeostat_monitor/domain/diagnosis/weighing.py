@@ -38,6 +38,8 @@ _MOVED = 2.0
 LOOKED_AT = 3
 # A dependence as strong as this binds two features: one does not move without the other.
 _BOUND = 0.7
+# Shares of what moved: below the first a mixture explains nothing, from the second on all.
+_HARDLY, _WELL = 0.3, 0.6
 
 Explained = Mapping[str, Sequence[Mechanism]]
 
@@ -204,7 +206,13 @@ def _of_mixture(mixed: Mixture | None, picture: Picture) -> list[Evidence]:
         f"class {most} at {mixed.after[most]:.0%} instead of {mixed.before[most]:.0%} explains"
         f" {mixed.explained:.0%} of what moved in inputs and scores"
     )
-    if mixed.log_odds <= 0:
+    weight = min(mixed.log_odds, 6.0) * _mostly(mixed.explained)
+    if mixed.log_odds <= 0 or mixed.explained < _HARDLY:
         text = f"other shares of the classes explain only {mixed.explained:.0%} of what moved"
-        return [Evidence(Cause.LABEL_SHIFT, max(mixed.log_odds, -3.0), text)]
-    return [Evidence(Cause.LABEL_SHIFT, min(mixed.log_odds, 6.0), text)]
+        return [Evidence(Cause.LABEL_SHIFT, float(np.clip(mixed.log_odds, -3.0, -1.0)), text)]
+    return [Evidence(Cause.LABEL_SHIFT, weight, text)]
+
+
+def _mostly(explained: float) -> float:
+    """A cause explains most of what moved, or it is another's."""
+    return min((explained - _HARDLY) / (_WELL - _HARDLY), 1.0)
