@@ -1,21 +1,42 @@
 """How well a version does on its newest truths, with intervals, beside its hold-out."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from homeostat_monitor.domain.state import pack, unpack
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat_monitor.domain.errors import CorruptState
+from homeostat_monitor.domain.figures import (
+    SCORE_BINS,
+    Sums,
+    figures,
+    score_counts,
+    sums_of,
+    terms_of,
+)
+from homeostat_monitor.domain.residuals import usable
+from homeostat_monitor.domain.state import State, pack, unpack
 from homeostat_monitor.domain.truths import Task, Truths
 
-_FORM = "rolling-0"
+Floats = NDArray[np.float64]
+
+_FORM = "rolling-1"
+# Truths in the span "newest".
+NEWEST = 1000
+# A value beyond it would spoil every sum it is in; its fourth power is finite.
+_LARGEST = 1e60
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One figure with its 95 % interval; NaN where it is not defined (an AUC of one class)."""
 
-    # "accuracy", "loss", "auc", "log_loss", "brier", "precision", "recall", "f1";
-    # "mae", "rmse", "bias", "r2".
+    # Binary: "accuracy", "loss", "log_loss", "bias", "auc", "brier", "precision", "recall", "f1";
+    # of several classes the first four, of the decided class; of a regression "mae", "rmse",
+    # "loss" (mean squared error), "bias", "r2". "bias": truth less score.
     name: str
     value: float
     low: float
@@ -29,29 +50,102 @@ class Metric:
 
 
 class Rolling:
-    """Metrics of the newest truths and of all since the version began. Knows nothing yet."""
+    """Metrics of the newest truths and of all since the version began. Bounded, and the same
+    however truths were delivered."""
 
     name = "rolling"
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        self._reference: Mapping[str, float] = {}
+        self._not_usable = 0
+        # Scores, decisions and truths of the newest rows, oldest first, [3, rows].
+        self._newest: Floats = np.empty((3, 0))
+        # Near a regression's truths; of the first row where there is no hold-out.
+        self._centre = math.nan
+        self._terms: Floats = np.empty(0)
+        self._scores: Floats = np.zeros((2, SCORE_BINS if task is Task.BINARY else 0))
 
     @classmethod
     def seeded(cls, holdout: Truths | None, *, task: Task) -> Self:
         """Fresh; the hold-out gives each metric's reference."""
-        return cls(task)
+        rolling = cls(task)
+        rows = None if holdout is None else holdout.only(rolling._usable(holdout))
+        if rows is not None and len(rows):
+            rolling._centre = float(rows.truths.mean())
+            found = figures(sums_of(rows, task, rolling._centre), task)
+            rolling._reference = {name: value for name, value, _, _ in found}
+        return rolling
+
+    @property
+    def not_usable(self) -> int:
+        """Truths that were left out: a score, decision or truth is not finite, or is none."""
+        return self._not_usable
 
     def feed(self, truths: Truths) -> None:
         """Takes truths in their order; portions do not matter."""
+        mask = self._usable(truths)
+        self._not_usable += int((~mask).sum())
+        rows = truths.only(mask)
+        if not len(rows):
+            return
+        if math.isnan(self._centre):
+            self._centre = float(rows.truths[0])
+        columns = np.stack([rows.scores, rows.decisions, rows.truths])
+        self._newest = np.concatenate([self._newest, columns], axis=1)[:, -NEWEST:]
+        terms = terms_of(rows, self._task, self._centre)
+        before = self._terms if len(self._terms) else np.zeros(len(terms))
+        # One after the other, so that portions give the same sums to the last bit.
+        self._terms = np.add.accumulate(np.column_stack([before, terms]), axis=1)[:, -1].copy()
+        if self._task is Task.BINARY:
+            self._scores = self._scores + score_counts(rows, self._scores)
 
     def metrics(self) -> Sequence[Metric]:
-        """All metrics of the task; none before the first truth."""
-        return []
+        """All metrics of the task, of the newest truths and then of all; none before the first."""
+        rows = self._newest.shape[1]
+        if not rows:
+            return []
+        unknown, times = np.full(rows, np.nan), np.zeros(rows, dtype=np.int64)
+        newest = Truths(times, times, unknown, *self._newest)
+        spans = {
+            "newest": sums_of(newest, self._task, self._centre),
+            "all": Sums(self._terms, self._scores),
+        }
+        return [
+            Metric(name, value, low, high, self._known(name), int(sums.terms[0]), span)
+            for span, sums in spans.items()
+            for name, value, low, high in figures(sums, self._task)
+        ]
+
+    def _known(self, name: str) -> float:
+        return self._reference.get(name, math.nan)
+
+    def _usable(self, rows: Truths) -> NDArray[np.bool_]:
+        mask = usable(rows, self._task) & np.isfinite(rows.decisions)
+        return mask & (np.abs(rows.truths) < _LARGEST) & (np.abs(rows.scores) < _LARGEST)
 
     def to_bytes(self) -> bytes:
-        """The whole state (domain/state.py)."""
-        return pack(_FORM, {}, {})
+        """The whole state (domain/state.py); the hold-out's values come with the seed."""
+        centre = None if math.isnan(self._centre) else self._centre
+        values = {"task": self._task.value, "not_usable": self._not_usable, "centre": centre}
+        arrays = {"newest": self._newest, "terms": self._terms, "scores": self._scores}
+        return pack(_FORM, values, arrays)
 
     def restore(self, state: bytes) -> None:
         """Goes on from a stored state; CorruptState where it cannot be trusted."""
-        unpack(_FORM, state)
+        stored = unpack(_FORM, state)
+        try:
+            self._restore(stored)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptState(f"the rolling metrics' state is unreadable: {error}") from error
+
+    def _restore(self, stored: State) -> None:
+        values, arrays = stored.values, stored.arrays
+        if values["task"] != self._task.value:
+            raise CorruptState(f"rolling metrics were stored for a task of {values['task']}")
+        newest, terms, scores = (arrays[name] for name in ("newest", "terms", "scores"))
+        if newest.shape[0] != 3 or scores.shape != self._scores.shape:
+            raise CorruptState("rolling metrics were stored in another shape")
+        self._not_usable = int(values["not_usable"])
+        self._centre = math.nan if values["centre"] is None else float(values["centre"])
+        self._newest, self._terms, self._scores = newest, terms, scores
