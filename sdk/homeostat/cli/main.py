@@ -4,7 +4,17 @@ import importlib
 
 import typer
 
-from homeostat.cli import advising, models, pushing, serving, tokens, watching
+from homeostat.cli import (
+    advising,
+    alerts,
+    models,
+    monitoring,
+    policies,
+    pushing,
+    serving,
+    tokens,
+    watching,
+)
 from homeostat.cli.reporting import guarded
 
 app = typer.Typer(
@@ -20,6 +30,9 @@ pushing.add_to(app)
 models.add_to(app)
 serving.add_to(app)
 watching.add_to(app)
+alerts.add_to(app)
+policies.add_to(app)
+monitoring.add_to(app)
 advising.add_to(app)
 tokens.add_to(app)
 

@@ -1,4 +1,4 @@
-"""What happened: alerts, runs, health, a prediction's fate, data sets, the audit."""
+"""What happened: runs, health, a prediction's fate, data sets, the audit."""
 
 import asyncio
 from pathlib import Path
@@ -10,7 +10,6 @@ from google.protobuf.json_format import MessageToJson
 from homeostat.audit import verify
 from homeostat.cli.shared import FOLDER, Folder, at, channel, console, run, show_table, when, word
 from homeostat.endpoints import addresses
-from homeostat.events.v1.alert_pb2 import Alert, AlertRule, AlertState, Severity
 from homeostat.events.v1.retraining_run_pb2 import RetrainingRun, RunOutcome, RunTrigger
 from homeostat.ledger.v1.ledger_pb2 import (
     CutDataSetRequest,
@@ -19,7 +18,7 @@ from homeostat.ledger.v1.ledger_pb2 import (
     LookUpPredictionResponse,
 )
 from homeostat.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
-from homeostat.monitor.v1.monitor_pb2 import GetModelHealthRequest, ListAlertsRequest
+from homeostat.monitor.v1.monitor_pb2 import GetModelHealthRequest
 from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from homeostat.quiet import Loop
 from homeostat.registry.v1.registry_pb2 import AuditEntry, ListAuditRequest
@@ -30,36 +29,6 @@ from homeostat.retrainer.v1.retrainer_pb2_grpc import RetrainerServiceStub
 _Name = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
 _SECONDS = 60.0
 _AUDIT_PAGE = 1_000
-
-
-def alerts(
-    model: _Name,
-    open_only: Annotated[bool, typer.Option("--open", help="Only those not yet resolved.")] = False,
-    folder: Folder = FOLDER,
-) -> None:
-    """Lists a model's alerts, newest first."""
-
-    async def ask() -> list[Alert]:
-        async with channel("monitor", folder) as opened:
-            answer = await MonitorServiceStub(opened).ListAlerts(
-                ListAlertsRequest(model_name=model, open_only=open_only), timeout=_SECONDS
-            )
-        return list(answer.alerts)
-
-    show_table(
-        f"alerts of {model}",
-        ("since", "severity", "rule", "state", "what"),
-        (
-            (
-                when(each.since_at),
-                word(Severity.Name(each.severity), "SEVERITY_"),
-                word(AlertRule.Name(each.rule), "ALERT_RULE_"),
-                word(AlertState.Name(each.state), "ALERT_STATE_"),
-                each.summary,
-            )
-            for each in run(ask())
-        ),
-    )
 
 
 def runs(model: _Name, folder: Folder = FOLDER) -> None:
@@ -254,6 +223,6 @@ def audit_verify(folder: Folder = FOLDER) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (alerts, runs, retrain, health, lookup, cut, progress):
+    for command in (runs, retrain, health, lookup, cut, progress):
         app.command()(command)
     app.add_typer(audit_app, name="audit")

@@ -1,0 +1,150 @@
+"""`homeostat monitor`: how a model does, and which changes its watch would see."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from homeostat.cli.shared import FOLDER, Folder, channel, console, run, show_table, word
+from homeostat.events.v1.alert_pb2 import DetectionMode
+from homeostat.monitor.v1.monitor_pb2 import (
+    GetModelHealthRequest,
+    GetModelHealthResponse,
+    GetPowerRequest,
+    GetPowerResponse,
+    Metric,
+)
+from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+
+_SECONDS = 60.0
+
+_Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print it as JSON, for programs.")]
+
+monitor_app = typer.Typer(
+    help="How a model does, and which changes its watch would see.", no_args_is_help=True
+)
+
+
+@monitor_app.command()
+def health(model: _Model, folder: Folder = FOLDER, as_json: _Json = False) -> None:
+    """Shows how a model does: its mode and why, rolling metrics, labels, segments, remarks."""
+
+    async def ask() -> GetModelHealthResponse:
+        async with channel("monitor", folder) as opened:
+            return await MonitorServiceStub(opened).GetModelHealth(
+                GetModelHealthRequest(model_name=model), timeout=_SECONDS
+            )
+
+    found = run(ask())
+    if as_json:
+        typer.echo(json.dumps(_plain(found), indent=2))
+        return
+    _show_health(found)
+
+
+def _show_health(found: GetModelHealthResponse) -> None:
+    console.print(
+        f"{found.model_name} version {found.version}: {found.predictions:,} predictions, "
+        f"{found.losses:,} truths, {found.windows:,} windows of {found.window_seconds:g} s, "
+        f"{found.open_alerts} open alerts, policy revision {found.policy_revision}",
+        markup=False,
+    )
+    if found.mode:
+        mode = word(DetectionMode.Name(found.mode), "DETECTION_MODE_")
+        console.print(f"mode: {mode}. {found.mode_reason}", markup=False)
+    metrics = list(found.metrics)
+    if found.HasField("estimated_loss"):
+        metrics.append(found.estimated_loss)
+    if metrics:
+        show_table(
+            "metrics, with 95 % intervals",
+            ("metric", "value", "from", "to", "reference", "rows"),
+            map(_metric, metrics),
+        )
+    if found.HasField("label_coverage"):
+        console.print(f"label coverage: {found.label_coverage:.1%}", markup=False)
+    if found.HasField("label_delay_seconds"):
+        console.print(f"label delay: {found.label_delay_seconds / 3600:.3g} h", markup=False)
+    if found.segments:
+        show_table(
+            "segments",
+            ("segment", "expression", "predictions", "truths", "mean loss", "reference"),
+            (
+                (
+                    each.name,
+                    each.expression,
+                    each.predictions,
+                    each.losses,
+                    f"{each.mean_loss:.4g}",
+                    f"{each.reference_loss:.4g}",
+                )
+                for each in found.segments
+            ),
+        )
+    for remark in found.remarks:
+        console.print(f"- {remark}", markup=False)
+
+
+def _metric(metric: Metric) -> tuple[object, ...]:
+    figures = (metric.value, metric.low, metric.high, metric.reference_value)
+    return (metric.name, *(f"{each:.4g}" for each in figures), metric.row_count)
+
+
+@monitor_app.command()
+def power(
+    model: _Model,
+    within: Annotated[int, typer.Option("--within", help="Events.", min=1)] = 2_000,
+    folder: Folder = FOLDER,
+    as_json: _Json = False,
+) -> None:
+    """Shows the smallest change that would be seen in time, per feature and segment.
+
+    That is what the budget of false alarms buys: fewer allowed, larger changes needed.
+    """
+
+    async def ask() -> GetPowerResponse:
+        async with channel("monitor", folder) as opened:
+            return await MonitorServiceStub(opened).GetPower(
+                GetPowerRequest(model_name=model, within_events=within), timeout=_SECONDS
+            )
+
+    found = run(ask())
+    if as_json:
+        typer.echo(json.dumps(_plain(found), indent=2))
+        return
+    console.print(
+        f"{found.model_name} version {found.version}: at most {found.false_alarms_per_month:g} "
+        f"false alarms a month over {found.tests:,} tests and {found.looks_per_month:,.0f} looks; "
+        f"seen with probability 0.9 within {found.within_events:,} events:",
+        markup=False,
+    )
+    show_table(
+        "smallest change that is seen",
+        ("feature", "segment", "change", "smallest"),
+        (
+            (
+                each.feature,
+                each.segment or "all rows",
+                each.change.replace("_", " "),
+                f"{each.smallest:.3g}" if each.HasField("smallest") else "none",
+            )
+            for each in found.lines
+        ),
+    )
+    for remark in found.remarks:
+        console.print(f"- {remark}", markup=False)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    told: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return told
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.add_typer(monitor_app, name="monitor")
