@@ -24,7 +24,7 @@ from homeostat_monitor.store_deepening import DeepeningStore, Due
 # A person has the alert by then; its rows can wait a moment.
 _IDLE_SECONDS = 1.0
 # Beyond what reading and looking takes, before another instance may try.
-_CLAIM_SECONDS = 300.0
+_CLAIM_SECONDS = 120.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 15.0
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ASK_SECONDS = 5.0
-_READ_SECONDS = 120.0
+_READ_SECONDS = 45.0
 _OWN = "homeostat."
 
 
