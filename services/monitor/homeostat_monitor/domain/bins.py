@@ -18,6 +18,8 @@ Mask = NDArray[np.bool_]
 _QUANTILE_BINS = 10
 # A single value this frequent gets a bin of its own, or a constant that starts to move is unseen.
 _ATOM_SHARE = 0.05
+# Of hardly any values every one is frequent.
+_FEWEST_OF_ATOM = 3
 # A category rarer than this shares one bin with the other rare ones.
 _RARE_SHARE = 0.002
 # Widest histogram of a category column; the rest are rare.
@@ -136,7 +138,7 @@ def number_bins(column: NumberColumn) -> NumberBins:
     inner = np.linspace(0, 1, _QUANTILE_BINS + 1)[1:-1]
     quantiles = np.quantile(values, inner, method="higher")
     distinct, counts = np.unique(values, return_counts=True)
-    atoms = distinct[counts >= _ATOM_SHARE * len(values)]
+    atoms = distinct[counts >= max(_ATOM_SHARE * len(values), _FEWEST_OF_ATOM)]
     above = np.nextafter(atoms, np.inf, dtype=values.dtype)
     ends = np.array([distinct[0], np.nextafter(distinct[-1], np.inf, dtype=values.dtype)])
     edges = np.unique(np.concatenate([quantiles, atoms, above, ends]))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import Bins, CategoryBins, ColumnValues
+from homeostat_monitor.domain.bins import Bins, CategoryBins, ColumnValues, NumberColumn
 from homeostat_monitor.domain.layout import Extras
 
 Floats = NDArray[np.float64]
@@ -21,9 +21,13 @@ Floats = NDArray[np.float64]
 _UNIT = 64
 _MOST_DEVIATIONS = 4.0
 # Pairs that are watched: products cost about as much as a feature each.
-_MOST_PAIRS = 12
-# A weaker dependence is not seen to break before thousands of rows.
+_MOST_PAIRS = 16
+# A weaker dependence is not seen to break before thousands of rows, or is chance: in deviations.
 _WEAKEST = 0.15
+_CERTAIN = 4.0
+# Texts whose rows are for the most part luck's have no scores: what moves by regression to the
+# mean alone, of all present rows.
+_MOST_REGRESSING = 0.02
 # A text's mean is drawn towards none as if so many more rows had been seen.
 _SHRINK_ROWS = 50.0
 # Rows looked at to find the dependences.
@@ -36,19 +40,43 @@ def extras_of(features: Mapping[str, ColumnValues], bins: Mapping[str, Bins]) ->
     places = {name: bins[name].assign(column)[rows] for name, column in features.items()}
     numbers = [name for name, each in bins.items() if not isinstance(each, CategoryBins)]
     scores = {name: _mid_ranks(places[name], bins[name].width) for name in numbers}
-    known = {name: _standard(scores[name][places[name]]) for name in numbers}
-    texts = {
-        name: _first_component(name, places, bins, known) for name in bins if name not in numbers
-    }
-    scores |= texts
+    # Scores of texts are fitted on every second row; what they say is measured on the others.
+    fits = rows % 2 == 0
+    fitted = {name: each[fits] for name, each in places.items()}
+    known = {name: _standard(scores[name][fitted[name]]) for name in numbers}
+    for name, each in bins.items():
+        if isinstance(each, CategoryBins):
+            is_luck = regressing(_held(places[name], each)) > _MOST_REGRESSING * len(rows)
+            component = _first_component(name, fitted, bins, known)
+            scores[name] = np.zeros_like(component) if is_luck else component
     whole = {
         name: np.append(np.rint(_UNIT * scores[name][:-1]), 0.0).astype(np.int64) for name in bins
     }
     return Extras(
         scales={name: _scale(features[name]) for name in numbers},
         scores={name: tuple(int(each) for each in whole[name][:-1]) for name in bins},
-        pairs=_strongest({name: whole[name][places[name]] for name in bins}),
+        pairs=_strongest({name: whole[name][places[name][~fits]] for name in bins}),
     )
+
+
+def regressing(held: Floats) -> float:
+    """How many rows the frequent texts will have less, and the others more, at most about.
+
+    ``held``: reference rows of each text that has a bin of its own. Such a bin goes to texts that
+    the reference had at least c times, and it had some of them by luck: what they will have less
+    is c times how many it had exactly c times (Good-Turing).
+    """
+    if not len(held):
+        return 0.0
+    least = float(held.min())
+    return 2 * least * (float((held == least).sum()) + 1)
+
+
+def _held(places: NDArray[np.intp], bins: CategoryBins) -> Floats:
+    """Rows of each text that has a bin of its own; none where there is no other text."""
+    counts = np.bincount(places, minlength=bins.width + 1).astype(np.float64)
+    is_whole = len(bins.table) == bins.kept
+    return counts[:0] if is_whole else counts[: bins.kept]
 
 
 def _sampled(features: Mapping[str, ColumnValues]) -> NDArray[np.intp]:
@@ -56,7 +84,7 @@ def _sampled(features: Mapping[str, ColumnValues]) -> NDArray[np.intp]:
     column = next(iter(features.values()), None)
     if column is None:
         return np.empty(0, dtype=np.intp)
-    total = len(column.values) if hasattr(column, "values") else len(column.codes)
+    total = len(column.values if isinstance(column, NumberColumn) else column.codes)
     return np.unique(np.linspace(0, max(total - 1, 0), min(total, _MOST_ROWS)).astype(np.intp))
 
 
@@ -100,12 +128,10 @@ def _first_component(
     """One number per text: where along the direction that differs most between texts it lies."""
     width = bins[name].width + 1
     counts = np.bincount(places[name], minlength=width).astype(np.float64)
-    others = [*known.values()] or [
-        each
-        for other, at in places.items()
-        if other != name
-        for each in _indicators(at, bins[other].width)
-    ]
+    others = [*known.values()]
+    for other, at in places.items():
+        if other != name and other not in known:
+            others += _indicators(at, bins[other].width)
     if not others:
         return np.zeros(width)
     sums = np.stack([np.bincount(places[name], each, minlength=width) for each in others], axis=1)
@@ -124,6 +150,10 @@ def _first_component(
         return np.zeros(width)
     found: Floats = np.clip(scores / spread, -_MOST_DEVIATIONS, _MOST_DEVIATIONS)
     found[weights == 0] = 0.0
+    own = bins[name]
+    if isinstance(own, CategoryBins):
+        # A text never seen is as good as one hardly ever seen.
+        found[own.unseen] = found[own.kept]
     return found
 
 
@@ -134,18 +164,23 @@ def _indicators(places: NDArray[np.intp], width: int) -> Sequence[Floats]:
 
 
 def _strongest(scored: Mapping[str, NDArray[np.int64]]) -> tuple[tuple[str, str], ...]:
-    """The most dependent pairs, strongest first."""
+    """The most dependent pairs: of every feature its strongest, then the strongest of all."""
     names = [name for name, each in scored.items() if each.any()]
-    if len(names) < 2:
+    if not names:
         return ()
     standard = np.stack([_standard(scored[name].astype(np.float64)) for name in names])
-    strength = np.abs(standard @ standard.T) / standard.shape[1]
+    rows = max(standard.shape[1], 1)
+    strength = np.triu(np.abs(standard @ standard.T) / rows, 1)
     # Compared in steps: a last bit that differs between machines must not choose other pairs.
     steps = np.rint(strength * 1000)
-    chosen = sorted(
-        (-steps[a, b], a, b)
-        for a in range(len(names))
-        for b in range(a + 1, len(names))
-        if strength[a, b] >= _WEAKEST
+    least = max(_WEAKEST, _CERTAIN / np.sqrt(rows))
+    found = sorted(
+        (-steps[a, b], int(a), int(b)) for a, b in zip(*np.nonzero(strength >= least), strict=True)
     )
-    return tuple((names[a], names[b]) for _, a, b in chosen[:_MOST_PAIRS])
+    first: list[tuple[str, str]] = []
+    rest: list[tuple[str, str]] = []
+    seen: set[int] = set()
+    for _, a, b in found:
+        (rest if {a, b} <= seen else first).append((names[a], names[b]))
+        seen |= {a, b}
+    return tuple([*first, *rest][:_MOST_PAIRS])

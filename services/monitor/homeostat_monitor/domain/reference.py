@@ -90,7 +90,10 @@ class ReferenceCounts:
         layout: Layout | None = None,
     ) -> None:
         """``rows`` keeps only those (a segment), ``layout`` counts in another's bins."""
-        reference = reference if rows is None else reference.only(rows)
+        # Rows that scores of texts are fitted on: see pairs.
+        self._fitted = np.arange(reference.rows) % 2 == 0
+        if rows is not None:
+            reference, self._fitted = reference.only(rows), self._fitted[rows]
         self.rows = reference.rows
         self.features = tuple(reference.features)
         # A model is surer of rows it was trained on: scores are compared with honest ones.
@@ -141,18 +144,22 @@ class ReferenceCounts:
         rows = Rows(groups.astype(np.intp), len(classes) + 1, columns, scores)
         return count(self.layout, rows)[:-1]
 
-    def pair_shapes(self) -> Floats:
-        """Variance, skewness and excess kurtosis of each watched pair's product of scores over
-        rows where both are; [pairs, 3]."""
-        found = np.zeros((len(self.layout.extras.pairs), 3))
-        for number, pair in enumerate(self.layout.extras.pairs):
-            (a, has_a), (b, has_b) = (self._scored(name) for name in pair)
-            products = (a * b)[has_a & has_b].astype(np.float64)
-            variance = float(products.var()) if len(products) else 0.0
-            if variance > 0:
-                z = (products - products.mean()) / np.sqrt(variance)
-                found[number] = variance, (z**3).mean(), (z**4).mean() - 3
-        return found
+    def pair_products(self, number: int) -> Floats:
+        """Products of scores of one of the layout's pairs over rows where both are. Where a text
+        is of it only the rows that its scores were not fitted on."""
+        pair = self.layout.extras.pairs[number]
+        (a, has_a), (b, has_b) = (self._scored(name) for name in pair)
+        honest = has_a & has_b
+        columns = [self._reference.features[name] for name in pair]
+        if any(isinstance(each, CategoryColumn) for each in columns):
+            honest &= ~self._fitted
+        products: Floats = (a * b)[honest].astype(np.float64)
+        return products
+
+    def scored(self) -> Floats:
+        """Every row's score of each feature, 0 for nulls; [rows, features]."""
+        columns = [self._scored(name)[0] for name in self.features]
+        return np.stack(columns, axis=1).astype(np.float64) if columns else np.empty((0, 0))
 
     def singletons(self, name: str) -> int:
         """How many texts of a category the reference has exactly once (Good-Turing)."""

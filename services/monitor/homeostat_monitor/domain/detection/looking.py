@@ -21,8 +21,12 @@ Places = NDArray[np.intp]
 
 # Bins that the span should hold fewer rows of are pooled: the approximation fails on them.
 _THIN = 8.0
+# And those that the reference hardly has: that it has them may be luck.
+_FEWEST_OF_SHAPE = 20
 # Shorter spans have no shape but a few cells.
 _SHAPELESS = 80
+# Mean scores of many features together are normal enough from here.
+_FEWEST_JOINT = 150
 # The exponent of an exact tail is at most Pearson's statistic, and what stands before it at most
 # some powers of the counts: a cell this far below what may be spent cannot breach.
 _MARGIN = 4.0
@@ -50,10 +54,15 @@ class Looked:
     excess: Floats
     pair_log_p: Floats
     pair_excess: Floats
+    # Of all features together, [looks]; which feature has most of it is ``foremost``.
+    joint_log_p: Floats
+    joint_excess: Floats
+    foremost: Places
 
     def is_quiet(self) -> bool:
         """No test breaches."""
-        worst = max(each.max(initial=-1.0) for each in (self.excess, self.pair_excess))
+        all_of = (self.excess, self.pair_excess, self.joint_excess)
+        worst = max(each.max(initial=-1.0) for each in all_of)
         return bool(worst <= 0 and self.cells.excess.max(initial=-1.0) <= 0)
 
 
@@ -76,6 +85,11 @@ class Looker:
         self.width = self._moments.stop
         self._feature_of = cells.feature[: cells.bins]
         self._features = features
+        self._rare = np.flatnonzero(cells.is_rare) + 1
+        self._unseen = np.flatnonzero(cells.is_unseen) + 1
+        is_other = cells.is_rare | cells.is_unseen
+        self._shaped = (~is_other & (cells.reference >= _FEWEST_OF_SHAPE))[: cells.bins]
+        self._is_text = np.bincount(cells.feature, is_other, minlength=features) > 0
         shares = np.concatenate([cells.share_more, cells.share_fewer])
         self._greatest_share = float(shares.max())
 
@@ -84,6 +98,8 @@ class Looker:
         size, firsts, seconds = 2 * self._features, self._firsts, self._seconds
         found = np.empty((len(sums), self.width), dtype=np.int64)
         found[:, : self._cells.stop] = sums[:, self._taken]
+        # Texts never seen are rare ones: that some of these are missing is to be expected then.
+        found[:, self._rare] += found[:, self._unseen]
         # Whole numbers below 2**53: exact in floats, where products are fast.
         scores = found[:, self._bins].astype(np.float64) @ self.plan.weights
         found[:, firsts.start : firsts.start + size] = scores[:, :size]
@@ -114,17 +130,24 @@ class Looker:
             (trend_p[:, :size], trend_excess[:, :size]),
             (trend_p[:, size : 2 * size], trend_excess[:, size : 2 * size]),
         )
-        long = int(np.searchsorted(sums[:, 0] >= _SHAPELESS, True))
-        if long < len(sums):
-            shape = self._shape(present[long:], counts[long:], terms[long:], of[long:])
-            both = (shape, plan.share_shape + levels[long:] - shape)
-            log_p[long:], excess[long:] = _worse((log_p[long:], excess[long:]), both)
+        long = np.flatnonzero(sums[:, 0] >= _SHAPELESS)
+        if len(long):
+            shape = self._shape(present[long], counts[long], terms[long], of[long])
+            both = (shape, plan.share_shape + levels[long] - shape)
+            log_p[long], excess[long] = _worse((log_p[long], excess[long]), both)
+        joint_p = np.zeros(len(sums))
+        many = np.flatnonzero(sums[:, 0] >= _FEWEST_JOINT)
+        if len(many) and np.isfinite(plan.joint.share):
+            joint_p[many] = self._joint(sums[many])
         return Looked(
             cells=self._remarkable(counts, of, surplus, terms, log_level),
             log_p=log_p,
             excess=excess,
             pair_log_p=trend_p[:, 2 * size :],
             pair_excess=trend_excess[:, 2 * size :],
+            joint_log_p=joint_p,
+            joint_excess=plan.joint.share + log_level - joint_p,
+            foremost=trend_p[:, :size].argmin(axis=1),
         )
 
     def counts(self, span: Ints) -> tuple[Ints, Ints]:
@@ -194,15 +217,30 @@ class Looker:
         squares = ((trends.variance + trends.mean**2) * trends.rows)[:size]
         both = (sums[:, self._seconds] + squares) / whole[:, :size]
         variance[:, :size] = both - mean[:, :size] ** 2
-        variance *= m * trends.rows / whole
-        return log_mean(first - m * mean, variance, m, trends.skew, trends.kurt)
+        # Of two samples the smaller one decides how normal their difference is.
+        effective = m * trends.rows / whole
+        variance *= effective
+        return log_mean(first - m * mean, variance, effective, trends.skew, trends.kurt)
+
+    def _joint(self, sums: Floats) -> Floats:
+        """Hotelling's two-sample statistic of the mean scores of all features; [looks]."""
+        joint, rows = self.plan.joint, sums[:, 0]
+        first = sums[:, self._firsts][:, : len(joint.mean)]
+        white = (first / rows[:, None] - joint.mean) @ joint.whitening
+        effective = rows * joint.rows / (rows + joint.rows)
+        # The reference's covariance is itself an estimate.
+        freedom = white.shape[1]
+        squared = (white * white).sum(axis=1) * effective * max(1 - (freedom + 1) / joint.rows, 0)
+        heavier = 1 + joint.skew * np.sqrt(squared / effective) / 3
+        heavier += joint.kurt * squared / (12 * effective)
+        return log_chi2(squared / heavier, np.full(len(rows), float(freedom)))
 
     def _shape(self, present: Floats, counts: Floats, terms: Floats, of: Floats) -> Floats:
         cells = self.plan.cells
         bins, starts = slice(cells.bins), cells.starts
         reference, rows = cells.reference[bins], cells.rows[bins]
         thick = reference * of[:, bins] >= _THIN * rows
-        thick &= ~cells.is_unseen[bins]
+        thick &= self._shaped
         statistic = np.add.reduceat(terms[:, bins] * thick, starts, axis=1)
         freedom = np.add.reduceat(thick, starts, axis=1, dtype=np.float64)
         held = np.add.reduceat(counts[:, bins] * thick, starts, axis=1)
@@ -213,7 +251,11 @@ class Looker:
         k, r = present - held, np.maximum(total - base, 0.0)
         scale = np.maximum((k + r) * present * total, 1e-300)
         rest = (k * total - r * present) ** 2 / scale
-        statistic += np.where(r * present >= _THIN * total, rest, 0.0)
+        is_enough = (r * present >= _THIN * total) & ~self._is_text
+        statistic += np.where(is_enough, rest, 0.0)
+        # Of texts those were taken that the reference had often, some of them by luck. That adds
+        # to the statistic what spans of more rows see, at most as much as chance does.
+        statistic *= np.where(self._is_text, total / np.maximum(present + total, 1.0), 1.0)
         return log_chi2(statistic, freedom)
 
 

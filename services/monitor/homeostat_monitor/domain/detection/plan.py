@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from homeostat_monitor.domain.bins import CategoryBins, NumberBins
 from homeostat_monitor.domain.layout import SCORE, Counts
+from homeostat_monitor.domain.pairs import regressing
 from homeostat_monitor.domain.reference import ReferenceCounts
 
 Floats = NDArray[np.float64]
@@ -15,7 +16,12 @@ Places = NDArray[np.intp]
 # Spans looked at, in rows; a half longer each time would see little sooner.
 SCALES = (25, 50, 100, 200, 400, 800, 1600, 4000)
 # How the budget is shared between kinds of tests. Broken data is what is most often wrong.
-_QUALITY, _BINS, _SHAPE, _SHIFT, _SPREAD, _PAIRS = 0.3, 0.2, 0.1, 0.15, 0.1, 0.15
+_QUALITY, _BINS, _SHAPE, _SHIFT, _SPREAD, _PAIRS = 0.3, 0.15, 0.1, 0.15, 0.1, 0.15
+_JOINT = 0.05
+# Fewer rows tell too little of how features vary together; a direction that varies less than this
+# part of the widest says more of chance than of the world.
+_FEWEST_ROWS = 500
+_LEAST_VARIANCE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class Cells:
     share_fewer: Floats
     is_unseen: NDArray[np.bool_]
     is_outside: NDArray[np.bool_]
+    # Bins of texts that the reference had too rarely for bins of their own.
+    is_rare: NDArray[np.bool_]
     # The first so many are bins; each feature's begin at ``starts``.
     bins: int
     starts: Places
@@ -52,6 +60,19 @@ class Trends:
 
 
 @dataclass(frozen=True, slots=True)
+class Joint:
+    """Mean scores of all features at once (the model's score excepted): a change that is small in
+    each of many. ``whitening`` makes them of unit variance; [F - 1, directions]."""
+
+    rows: float
+    mean: Floats
+    whitening: Floats
+    skew: float
+    kurt: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A reference as the tests see it. Of F features (the scores are the last), P pairs."""
 
@@ -62,6 +83,7 @@ class Plan:
     weights: Floats
     # Of shift [F], spread [F] and correlation [P].
     trends: Trends
+    joint: Joint
     # Reference rows of each feature that are not null.
     present: Floats
     share_shape: Floats
@@ -77,7 +99,8 @@ class Plan:
         cells = self.cells
         each = (cells.share_more, cells.share_fewer, self.share_shape)
         shares = (*each, self.trends.share)
-        return len(SCALES) * sum(int(np.isfinite(each).sum()) for each in shares)
+        tests = sum(int(np.isfinite(each).sum()) for each in shares)
+        return len(SCALES) * (tests + int(np.isfinite(self.joint.share)))
 
 
 def plan_of(counts: ReferenceCounts) -> Plan:
@@ -95,7 +118,8 @@ def plan_of(counts: ReferenceCounts) -> Plan:
         pairs=layout.extras.pairs,
         cells=cells,
         weights=weights,
-        trends=_joined(shift, spread, _correlation(counts, whole)),
+        trends=_joined(shift, spread, _correlation(counts)),
+        joint=_joint(counts),
         present=present,
         share_shape=_evenly(_SHAPE, present > 0),
         pair_at=np.arange(layout.pairs_start, layout.sketch_start),
@@ -122,13 +146,19 @@ def _cells(counts: ReferenceCounts, whole: Counts, present: Floats) -> Cells:
         [start + np.arange(width) for start, width in zip(layout.starts, widths, strict=True)]
         + [np.array(layout.starts) + widths]
     )
-    is_unseen, is_outside = np.zeros((2, len(at)), dtype=bool)
+    is_unseen, is_outside, is_rare = np.zeros((3, len(at)), dtype=bool)
     reference = whole[at].astype(np.float64)
+    kinds = widths.astype(np.float64)
     for number, (name, bins) in enumerate(zip(layout.names, layout.bins, strict=True)):
         if isinstance(bins, CategoryBins):
             is_unseen[starts[number] + bins.unseen] = True
             # Good-Turing: new values come as often as those that came once.
             reference[starts[number] + bins.unseen] = counts.singletons(name)
+            is_rare[starts[number] + bins.kept] = True
+            held = reference[starts[number] : starts[number] + bins.kept]
+            reference[starts[number] + bins.kept] += regressing(held)
+            # The bins are the fullest of so many that might have been.
+            kinds[number] = len(bins.table) + 2
         else:
             is_outside[starts[number] + np.array(bins.outside)] = True
     is_null = np.arange(len(at)) >= total
@@ -137,18 +167,22 @@ def _cells(counts: ReferenceCounts, whole: Counts, present: Floats) -> Cells:
     quality = (is_unseen | is_outside | is_null) & ~(is_null & of_score)
     quality &= np.where(is_null, counts.rows, present[feature]) > 0
     plain = ~quality & ~is_null & (present[feature] > 0)
-    share = np.where(plain, 1 / (widths[feature] * max(int((present > 0).sum()), 1)), 0.0)
+    reference = np.minimum(reference, np.where(is_null, counts.rows, present[feature]))
+    share = np.where(plain, 1 / (kinds[feature] * max(int((present > 0).sum()), 1)), 0.0)
     with np.errstate(divide="ignore"):
-        both = np.log(_BINS * share / 2 / len(SCALES))
+        more = np.log(_BINS * share / 2 / len(SCALES))
+        # Rare texts are expected to be fewer: some are unseen in their place.
+        fewer = np.where(is_rare, -np.inf, more)
     return Cells(
         at=at,
         feature=feature,
         reference=reference,
         rows=np.where(is_null, counts.rows, present[feature]).astype(np.float64),
-        share_more=np.where(quality, _evenly(_QUALITY, quality), both),
-        share_fewer=both,
+        share_more=np.where(quality, _evenly(_QUALITY, quality), more),
+        share_fewer=fewer,
         is_unseen=is_unseen,
         is_outside=is_outside,
+        is_rare=is_rare,
         bins=total,
         starts=starts.astype(np.intp),
     )
@@ -177,7 +211,12 @@ def _trends(
     cells: Cells, scores: Floats, present: Floats, is_number: NDArray[np.bool_]
 ) -> tuple[Trends, Trends, Floats]:
     held = cells.reference[: cells.bins].copy()
-    held[cells.is_unseen[: cells.bins]] = 0.0
+    # As they are, without what the tests of single cells expect.
+    extra = cells.is_unseen | cells.is_rare
+    held[extra[: cells.bins]] = 0.0
+    others = np.bincount(cells.feature[: cells.bins], held, minlength=len(present))
+    rare = np.flatnonzero(cells.is_rare[: cells.bins])
+    held[rare] = present[cells.feature[rare]] - others[cells.feature[rare]]
     feature = cells.feature[: cells.bins]
     member = feature[:, None] == np.arange(len(present))
     squares = scores * scores
@@ -187,6 +226,8 @@ def _trends(
     weights = np.concatenate([member * each[:, None] for each in columns], axis=1)
     shift = _trend(scores, held, feature, present, _SHIFT, present > 0)
     spread = _trend(squares, held, feature, present, _SPREAD, is_number & (present > 0))
+    # Texts never seen are counted with the rare ones.
+    weights[cells.is_unseen[: cells.bins]] = 0.0
     return shift, spread, weights
 
 
@@ -222,17 +263,39 @@ def _joined(*parts: Trends) -> Trends:
     return Trends(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def _correlation(counts: ReferenceCounts, whole: Counts) -> Trends:
-    extras = counts.layout.extras
-    both = [counts.layout.pair(number, whole) for number in range(len(extras.pairs))]
-    rows = np.array([float(each) for each, _ in both])
-    sums = np.array([float(each) for _, each in both])
-    shapes = counts.pair_shapes()
-    return Trends(
-        rows=rows,
-        mean=sums / np.maximum(rows, 1.0),
-        variance=shapes[:, 0],
-        skew=shapes[:, 1],
-        kurt=shapes[:, 2],
-        share=_evenly(_PAIRS, (shapes[:, 0] > 0) & (rows > 0)),
-    )
+def _correlation(counts: ReferenceCounts) -> Trends:
+    found = np.zeros((len(counts.layout.extras.pairs), 5))
+    for number in range(len(found)):
+        products = counts.pair_products(number)
+        variance = float(products.var()) if len(products) else 0.0
+        if variance > 0:
+            mean = float(products.mean())
+            found[number] = len(products), mean, variance, *_shape(products, mean, variance)
+    share = _evenly(_PAIRS, found[:, 2] > 0)
+    rows, means, variances, skews, kurts = found.T
+    return Trends(rows, means, variances, skews, kurts, share)
+
+
+def _shape(values: Floats, mean: float, variance: float) -> tuple[float, float]:
+    """Skewness and excess kurtosis."""
+    z = (values - mean) / np.sqrt(variance)
+    return float((z**3).mean()), float((z**4).mean()) - 3
+
+
+def _joint(counts: ReferenceCounts) -> Joint:
+    """Hotelling's statistic, in the directions in which scores vary at all."""
+    scored = counts.scored()
+    rows, size = scored.shape
+    whitening = np.zeros((size, 0))
+    mean = scored.mean(axis=0) if rows else np.zeros(size)
+    if rows >= _FEWEST_ROWS and size > 1:
+        values, vectors = np.linalg.eigh(np.cov(scored.T))
+        usable = values > max(_LEAST_VARIANCE * float(values.max()), 1e-9)
+        whitening = vectors[:, usable] / np.sqrt(values[usable])
+    white = (scored - mean) @ whitening
+    shapes = [_shape(each, 0.0, 1.0) for each in white.T]
+    # Of linear combinations of one row's scores the most leaning, and the heaviest.
+    skew = max((abs(each) for each, _ in shapes), default=0.0)
+    kurt = max((each for _, each in shapes), default=0.0)
+    share = np.log(_JOINT / len(SCALES)) if white.shape[1] > 1 else -np.inf
+    return Joint(float(rows), mean, whitening, skew, max(kurt, 0.0), float(share))

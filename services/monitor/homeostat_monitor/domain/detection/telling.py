@@ -85,6 +85,10 @@ class Teller:
             for number in np.flatnonzero(broken.max(axis=0) > 0).tolist():
                 look = int(mine[np.argmax(broken[:, number])])
                 found.append(self._pair(number, look, looks, looked))
+        if not found:
+            found.append(
+                self._together(int(mine[np.argmax(looked.joint_excess[mine])]), looks, looked)
+            )
         told = {each.rule for each in found}
         return found + [each for each in self._quiet if each.rule not in told]
 
@@ -165,6 +169,16 @@ class Teller:
         figures = (change, 0.0, max(least, 1e-9))
         name = "correlation_change"
         return self._finding(Rule.CORRELATION, a, name, figures, excess > 0, since, p, b)
+
+    def _together(self, look: int, looks: Looks, looked: Looked) -> Finding:
+        """Many features a little; told of the one that moved most."""
+        log_p, excess = float(looked.joint_log_p[look]), float(looked.joint_excess[look])
+        figures = (-log_p / math.log(10), 0.0, -(log_p + excess) / math.log(10))
+        name = self._name(int(looked.foremost[look]))
+        since = int(looks.since_us[look])
+        return self._finding(
+            Rule.COVARIATE, name, "joint_surprise", figures, True, since, math.exp(log_p)
+        )
 
     def _name(self, number: int) -> str:
         return "" if number == self._score else self._plan.names[number]
