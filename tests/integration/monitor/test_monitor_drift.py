@@ -73,7 +73,8 @@ async def test_a_shifted_feature_gives_one_alert_and_its_end(world: dict) -> Non
         assert alert.watermark_us == 104 * DAY_US
         assert alert.cause == pb.CAUSE_CLASS_COVARIATE
         assert alert.remedies
-        await stream.play(days(2, first_day=106, seed=13))
+        # The longest span of 4,000 rows forgets the shift, and stays calm for as many.
+        await stream.play(days(15, first_day=106, seed=13))
         await monitor.until_judged(stream)
         (alert,) = await monitor.alerts()
         assert alert.state == pb.ALERT_STATE_RESOLVED
@@ -118,16 +119,16 @@ async def test_a_loss_that_rises_while_inputs_stay_is_a_changed_concept(world: d
         await stream.play(CALM)
         await stream.play(days(2, first_day=103, seed=12, loss_rate=0.5))
         await monitor.until_judged(stream)
-        (alert,) = await monitor.alerts(open_only=True)
-        assert alert.rule == pb.ALERT_RULE_PERFORMANCE
-        assert alert.cause == pb.CAUSE_CLASS_CONCEPT
+        by_rule = {each.rule: each for each in await monitor.alerts(open_only=True)}
+        assert set(by_rule) == {pb.ALERT_RULE_PERFORMANCE, pb.ALERT_RULE_CONCEPT}
+        assert {each.cause for each in by_rule.values()} == {pb.CAUSE_CLASS_CONCEPT}
 
         await stream.send(VERSIONS, [promotion(2, 1, 105 * DAY_US)])
         await monitor.until_judged(stream)
-        (ended,) = await monitor.alerts()
-        assert ended.alert_id == alert.alert_id
-        assert ended.resolution == pb.RESOLUTION_SUPERSEDED
-        assert ended.occurred_at.ToMicroseconds() == 105 * DAY_US
+        ended = await monitor.alerts()
+        assert {each.alert_id for each in ended} == {each.alert_id for each in by_rule.values()}
+        assert {each.resolution for each in ended} == {pb.RESOLUTION_SUPERSEDED}
+        assert {each.occurred_at.ToMicroseconds() for each in ended} == {105 * DAY_US}
         # The newcomer starts from its own hold-out; the old one's truths are not fed.
         await stream.play(days(2, first_day=105, seed=12, loss_rate=0.5), salt="late")
         await stream.play(days(2, first_day=107, seed=14), version=2)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from homeostat_monitor.app.passing import accepted_key
 from homeostat_monitor.app.watches import LOSSES
 from homeostat_monitor.domain.alerts import (
+    LONGEST_SPAN_ROWS,
     LOSS_RULES,
     Alert,
     Moment,
@@ -16,7 +17,7 @@ from homeostat_monitor.domain.alerts import (
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.concept import ConceptWatch
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.judges import Rule
+from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.losses import LossWatch
 from homeostat_monitor.domain.truths import Task
 from homeostat_monitor.ports import ModelStanding, StateKey, Transaction
@@ -24,6 +25,8 @@ from homeostat_monitor.ports import ModelStanding, StateKey, Transaction
 _RUN_REMEMBER_US = 400 * 86_400_000_000
 # An accepted level may be exceeded by a quarter before it is news.
 _ACCEPTED_MARGIN = 1.25
+# What i.i.d. mode measures in: the logarithm of how unlikely it is.
+_SURPRISE = "surprise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +114,16 @@ async def _rebase(alert: Alert, tx: Transaction) -> None:
         await _rebase_watch(alert, StateKey(alert.segment, ConceptWatch.name), concept, tx)
     if alert.rule in LOSS_RULES:
         return
-    levels = {accepted_key(each): each.observed * _ACCEPTED_MARGIN for each in alert.shares}
+    levels = {accepted_key(each): _accepted_level(alert, each) for each in alert.shares}
     await tx.save_standing(replace(standing, accepted={**standing.accepted, **levels}))
+
+
+def _accepted_level(alert: Alert, share: Finding) -> float:
+    """How unlikely a lasting change is grows with the rows that show it, up to a whole span."""
+    level = share.observed * _ACCEPTED_MARGIN
+    if share.statistic == _SURPRISE and alert.rows:
+        return level * max(LONGEST_SPAN_ROWS / alert.rows, 1.0)
+    return level
 
 
 async def _rebase_watch(

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from homeostat_monitor.app.diagnosing import Past, with_reasons
-from homeostat_monitor.app.passing import Pass
+from homeostat_monitor.app.passing import Pass, accepted_key
 from homeostat_monitor.app.watches import estimate_of, labels_of
-from homeostat_monitor.domain.alerts import Calm, Moment, after_window
+from homeostat_monitor.domain.alerts import LONGEST_SPAN_ROWS, Calm, Moment, after_window
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.history import kept
-from homeostat_monitor.domain.judges import Finding
+from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.sums import SCORE, Counts
 from homeostat_monitor.domain.windows import (
@@ -23,9 +23,8 @@ from homeostat_monitor.domain.windows import (
 from homeostat_monitor.ports import StateKey, StoredSum
 
 _BEFORE_ALL = -(2**63)
-# In i.i.d. mode a detector looks back on up to so many rows: only when all of them are newer than
-# the last breach does calm say anything of its own.
-_LONGEST_SPAN_ROWS = 4000
+# More rows than this out of range are no tail.
+_MOST_TAIL = 0.05
 # Every so many windows old ones are joined.
 _JOIN_EVERY = 64
 
@@ -175,6 +174,8 @@ async def _tell(
     findings: Sequence[Finding],
     mark: int,
 ) -> None:
+    moved = _moved(now, segment, findings)
+    findings = [each for each in findings if not _follows(each, moved)]
     for rule in dict.fromkeys(each.rule for each in findings):
         after = after_window(
             now.book.get(rule, segment),
@@ -183,12 +184,31 @@ async def _tell(
             window_start_us=window.start_us,
             moment=Moment(mark, mark),
             rows=window.rows,
-            calm=Calm(rows=_LONGEST_SPAN_ROWS) if profile.mode is Mode.IID else Calm(),
+            calm=Calm(rows=LONGEST_SPAN_ROWS) if profile.mode is Mode.IID else Calm(),
         )
         if after is not None and after.is_open and now.book.is_news(after):
             after = replace(after, mode=profile.mode, budget_per_month=profile.budget_per_month)
             after = await with_reasons(_past(now), after, findings, window)
         now.book.put(after)
+
+
+def _moved(now: Pass, segment: str, findings: Sequence[Finding]) -> set[str]:
+    """Features whose distribution is known to have moved."""
+    moved = {each.feature for each in findings if each.is_breach and each.rule is Rule.COVARIATE}
+    alert = now.book.get(Rule.COVARIATE, segment)
+    if alert is not None and alert.is_open:
+        moved.update(each.feature for each in alert.shares)
+    accepted = now.standing.accepted
+    moved.update(
+        each.feature for each in findings if accepted_key(each, Rule.COVARIATE) in accepted
+    )
+    return moved
+
+
+def _follows(finding: Finding, moved: set[str]) -> bool:
+    """Where a distribution moves its tail leaves the known range too: that is no second alert."""
+    is_tail = finding.rule is Rule.OUT_OF_RANGE and finding.observed < _MOST_TAIL
+    return is_tail and finding.is_breach and finding.feature in moved
 
 
 def _past(now: Pass) -> Past:

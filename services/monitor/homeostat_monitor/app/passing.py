@@ -6,7 +6,7 @@ from homeostat_monitor.app.book import Book
 from homeostat_monitor.app.diagnosing import Past
 from homeostat_monitor.app.keeping import Keeper
 from homeostat_monitor.domain.alerts import Alert
-from homeostat_monitor.domain.judges import Finding
+from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.ports import KnownVersion, Standing, Transaction
 
 
@@ -46,9 +46,9 @@ class Pass:
         ]
 
 
-def accepted_key(finding: Finding) -> str:
-    """Under which an accepted level is kept."""
-    key = f"{finding.rule}:{finding.feature}"
+def accepted_key(finding: Finding, rule: Rule | None = None) -> str:
+    """Under which an accepted level is kept; of another rule on the same thing, with ``rule``."""
+    key = f"{rule or finding.rule}:{finding.feature}"
     if finding.other_feature:
         key += f":{finding.other_feature}"
     return f"{key}@{finding.segment}" if finding.segment else key

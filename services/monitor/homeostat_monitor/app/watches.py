@@ -1,13 +1,12 @@
 """The watches of a version's truths and scores, with what they remember."""
 
 from homeostat_monitor.app.keeping import Keeper
-from homeostat_monitor.domain.calibration import WATCH_SHARE
 from homeostat_monitor.domain.concept import ConceptWatch
 from homeostat_monitor.domain.estimate import Estimate
 from homeostat_monitor.domain.labels import LabelWatch
 from homeostat_monitor.domain.losses import LossWatch
 from homeostat_monitor.domain.performance import Rolling
-from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.domain.profile import WATCH_SHARE, VersionProfile
 from homeostat_monitor.domain.reference import Holdout
 from homeostat_monitor.domain.truths import Truths
 from homeostat_monitor.ports import KnownVersion, StateKey

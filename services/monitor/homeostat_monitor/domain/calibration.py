@@ -15,16 +15,17 @@ from homeostat_monitor.domain.detection.quality import quality
 from homeostat_monitor.domain.errors import UnusableReference
 from homeostat_monitor.domain.history import levels_of
 from homeostat_monitor.domain.policy import DEFAULT, Policy
-from homeostat_monitor.domain.profile import Pristine, VersionProfile
+from homeostat_monitor.domain.profile import (
+    INPUTS_SHARE,
+    QUALITY_SHARE,
+    Pristine,
+    VersionProfile,
+)
 from homeostat_monitor.domain.reference import ReferenceCounts, ReferenceRows
 from homeostat_monitor.domain.segments.expressions import BadExpression, Expression, parse
 from homeostat_monitor.domain.sums import Counter
 from homeostat_monitor.domain.windows import pane_length_us, window_length_us
 
-# How the budget of false alarms is shared out: what is left goes to the watches of truths.
-INPUTS_SHARE = 0.6
-QUALITY_SHARE = 0.1
-WATCH_SHARE = 0.1
 # A segment with fewer rows in the reference is compared with all rows.
 _FEWEST_SEGMENT_ROWS = 500
 
