@@ -27,7 +27,13 @@ from homeostat_monitor.domain.diagnosis import (
     Step,
     StepKind,
 )
-from homeostat_monitor.domain.diagnosis.completing import Looked, bare, completed, unread
+from homeostat_monitor.domain.diagnosis.completing import (
+    Looked,
+    bare,
+    carried_on,
+    completed,
+    unread,
+)
 from homeostat_monitor.domain.diagnosis.rows import PastRows
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.segments.expressions import parse
@@ -169,3 +175,22 @@ def test_a_segment_without_a_loss_says_how_much_denser_it_is() -> None:
     share = SegmentShare("", "x >= 1", 0.5, 0.5, 0.1, 1.0, "row_share")
     diagnosis: Diagnosis = completed(bare(Cause.COVARIATE, 0), Looked([share], [], 10))
     assert diagnosis.evidence[0].text == "Where x >= 1: 50.0% of the rows, 10.0% before."
+
+
+def test_what_rows_showed_holds_on_when_the_sums_are_judged_anew() -> None:
+    share = SegmentShare("", "x >= 1", 0.5, 0.5, 0.1, 1.0, "loss")
+    told = completed(bare(Cause.COVARIATE, 0), replace(a_residual(0.01), segments=[share]))
+    fresh = replace(bare(Cause.CONCEPT, 5), steps=[Step(StepKind.RETRAIN, "Retrain.", "")])
+    anew = carried_on(told, fresh)
+    assert (anew.segments, anew.residuals) == (told.segments, told.residuals)
+    assert anew.is_complete
+    assert anew.since_us == 5
+    assert {each.text for each in anew.evidence} == {each.text for each in told.evidence}
+    assert [each.text for each in anew.steps] == [
+        "Add the column wind to the model's inputs and retrain.",
+        "Retrain.",
+        "Look at the rows where x >= 1.",
+    ]
+    assert carried_on(anew, fresh) == anew
+    assert carried_on(None, fresh) is fresh
+    assert carried_on(bare(Cause.CONCEPT, 0), fresh) is fresh

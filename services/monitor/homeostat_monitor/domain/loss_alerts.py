@@ -19,6 +19,7 @@ from homeostat_monitor.domain.alerts import (
 )
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.diagnosis import Diagnosis
+from homeostat_monitor.domain.diagnosis.completing import carried_on
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.losses import LossChange, LossSignal
 
@@ -76,7 +77,7 @@ def after_new_cause(
         summary=f"The cause is another one now: {cause}, before {alert.cause}.",
         moment=moment,
         cause=cause,
-        diagnosis=diagnosis,
+        diagnosis=None if diagnosis is None else carried_on(alert.diagnosis, diagnosis),
         witnesses=tuple(witnesses),
         revision=alert.revision + 1,
     )

@@ -48,6 +48,24 @@ def completed(diagnosis: Diagnosis, looked: Looked) -> Diagnosis:
     )
 
 
+def carried_on(earlier: Diagnosis | None, fresh: Diagnosis) -> Diagnosis:
+    """What the rows showed when they were looked at holds on when the sums are judged anew."""
+    if earlier is None or not earlier.is_complete:
+        return fresh
+    looked = Looked(earlier.segments, earlier.residuals, 0)
+    first, last = _steps(fresh.cause, looked)
+    said = {each.text for each in fresh.evidence}
+    seen = [each for each in earlier.evidence if not each.weight and each.text not in said]
+    return replace(
+        fresh,
+        segments=earlier.segments,
+        residuals=earlier.residuals,
+        evidence=(*fresh.evidence, *(replace(each, cause=fresh.cause) for each in seen)),
+        steps=(*first, *fresh.steps, *last),
+        is_complete=True,
+    )
+
+
 def unread(diagnosis: Diagnosis, why: str) -> Diagnosis:
     """The rows could not be had in time."""
     text = f"The rows could not be read ({why}): no segments were looked for."
