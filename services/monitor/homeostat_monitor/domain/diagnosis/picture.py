@@ -215,7 +215,7 @@ def _shares(
 ) -> list[FeatureShare]:
     """By what chance does not explain. A dependence is the doing of the feature that the most
     broken ones have in common; predictions follow from inputs and have no share."""
-    told = {each.feature for each in _breaches(case)}
+    told = {each.feature for each in _breaches(case) if each.rule is not Rule.CORRELATION}
     tests = max(len(suspects), 1)
     excess = {
         name: each.view.distance.excess

@@ -3,7 +3,7 @@
 A weight is at most a few units: evidence from sums can be wrong in ways that no likelihood knows.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -34,6 +34,11 @@ _MOST = 5.0
 # Nulls and texts that were never there before are seldom the population's doing.
 _BROKEN_VALUES = 4.0
 _MOVED = 2.0
+# Log-odds of fault against move below which both are told.
+_IN_DOUBT = 1.5
+# Chance of as much movement; the larger is enough where a judge has told of it.
+_CERTAIN, _DOUBTFUL = 1e-3, 0.05
+_OF_VALUES = frozenset({Rule.COVARIATE, Rule.OUT_OF_RANGE, Rule.STUCK})
 # Features whose doing is looked at in detail.
 LOOKED_AT = 3
 # A dependence as strong as this binds two features: one does not move without the other.
@@ -61,7 +66,7 @@ def evidence_of(
     """All that speaks for or against a cause, the weightiest first."""
     found = [
         *_of_values(case, picture),
-        *_of_mechanisms(picture, explained),
+        *_of_mechanisms(case, picture, explained),
         *_of_pairs(picture),
         *_of_pace(picture),
         *_of_company(picture),
@@ -112,36 +117,40 @@ def _is_surplus(count: float, expected: float) -> bool:
     return bool(count > expected + 4 * np.sqrt(expected + 0.25) and count >= 3)
 
 
-def _values_moved(picture: Picture, name: str) -> bool:
+def _values_moved(case: Case, picture: Picture, name: str) -> bool:
     """The known values moved, not only how often they are missing or never seen before."""
     view = picture.suspects[name].view
     before, after = view.values_before, view.values_after
     if isinstance(view.bins, CategoryBins):
         before, after = before[: view.bins.unseen], after[: view.bins.unseen]
-    present = distance(before, after, view.dispersion)
-    return present.excess > 0.5 * view.distance.excess or present.p_value < 1e-3
+    chance = distance(before, after, view.dispersion).p_value
+    return chance < (_DOUBTFUL if _told(case, name) & _OF_VALUES else _CERTAIN)
 
 
-def _of_mechanisms(picture: Picture, explained: Explained) -> list[Evidence]:
+def _of_mechanisms(case: Case, picture: Picture, explained: Explained) -> list[Evidence]:
     """What would make the moved features look as they do."""
-    found = []
+    found: list[Evidence] = []
     seen: set[str] = set()
     for each in picture.shares[:LOOKED_AT]:
-        if each.feature in seen or not _values_moved(picture, each.feature):
+        if each.feature in seen or not _values_moved(case, picture, each.feature):
             continue
         tried = explained[each.feature]
-        odds = log_odds_of_fault(tried)
-        best = next(m for m in tried if m.is_fault == (odds > 0))
+        best = next(m for m in tried if m.is_fault == (log_odds_of_fault(tried) > 0))
         seen.update({each.feature, best.partner})
         share = _half(each.share + _share(picture, best.partner))
-        if odds > 0:
-            found.append(
-                Evidence(Cause.DATA_BREAK, min(odds, _MOST) * share, _about(each.feature, best))
-            )
-        else:
-            weight = (_MOVED + min(-odds, 3.0)) * share
-            found.append(Evidence(Cause.COVARIATE, weight, _about(each.feature, best)))
+        found += _of_feature(each.feature, share, tried)
     return found
+
+
+def _of_feature(name: str, share: float, tried: Sequence[Mechanism]) -> Iterator[Evidence]:
+    """The likelier of fault and move; in doubt the other as well."""
+    odds = log_odds_of_fault(tried)
+    for is_fault, for_it in ((True, odds), (False, -odds)):
+        best = next((each for each in tried if each.is_fault == is_fault), None)
+        if best is not None and for_it > -_IN_DOUBT:
+            cause = Cause.DATA_BREAK if is_fault else Cause.COVARIATE
+            weight = (_MOVED + min(max(for_it, 0.0), _MOST - _MOVED)) * share
+            yield Evidence(cause, weight, _about(name, best))
 
 
 def _about(name: str, mechanism: Mechanism) -> str:
@@ -206,7 +215,7 @@ def _of_mixture(mixed: Mixture | None, picture: Picture) -> list[Evidence]:
         f"class {most} at {mixed.after[most]:.0%} instead of {mixed.before[most]:.0%} explains"
         f" {mixed.explained:.0%} of what moved in inputs and scores"
     )
-    weight = min(mixed.log_odds, 6.0) * _mostly(mixed.explained)
+    weight = (_MOVED + min(mixed.log_odds, 6.0)) * _mostly(mixed.explained)
     if mixed.log_odds <= 0 or mixed.explained < _HARDLY:
         text = f"other shares of the classes explain only {mixed.explained:.0%} of what moved"
         return [Evidence(Cause.LABEL_SHIFT, float(np.clip(mixed.log_odds, -3.0, -1.0)), text)]
