@@ -21,6 +21,9 @@ _NEWS_PER_FEATURE = frozenset(
 )
 # Judged by truths, not by inputs.
 LOSS_RULES = frozenset({Rule.PERFORMANCE, Rule.CONCEPT, Rule.LABEL_DELAY, Rule.LABEL_COVERAGE})
+# In i.i.d. mode a detector looks back on up to so many rows: only when all of them are newer than
+# the last breach does calm say anything of its own.
+LONGEST_SPAN_ROWS = 4000
 # A rate of broken values that no consumer can work with.
 _CRITICAL_RATE = 0.5
 _BROKEN = frozenset({Rule.MISSING_VALUES, Rule.UNSEEN_VALUES})
@@ -106,6 +109,8 @@ class Alert:
     mode: Mode | None = None
     diagnosis: Diagnosis | None = None
     calm_rows: int = 0
+    # Rows judged since it opened, its opening window's among them.
+    rows: int = 0
     # Open alerts on the inputs by which the present cause of a risen loss was found.
     witnesses: tuple[str, ...] = ()
     # The policy's rule that asked for it; empty for the defaults.
@@ -158,7 +163,10 @@ def after_window(
         (each for each in findings if each.is_breach), key=lambda each: (-each.excess, each.feature)
     )
     if alert is None or not alert.is_open:
-        return _opened(subject, breaches, window_start_us, moment) if breaches else alert
+        if not breaches:
+            return alert
+        return replace(_opened(subject, breaches, window_start_us, moment), rows=rows)
+    alert = replace(alert, rows=alert.rows + rows) if rows else alert
     if not breaches:
         return _calmed(alert, findings, moment, rows, calm)
     return _continued(alert, breaches, moment)
@@ -255,7 +263,8 @@ def _calmed(
     alert: Alert, findings: Sequence[Finding], moment: Moment, rows: int, calm: Calm
 ) -> Alert:
     judged = {each.feature for each in findings}
-    if not judged.issuperset(each.feature for each in alert.shares):
+    # A detector may say once for all features that none of them breaches.
+    if "" not in judged and not judged.issuperset(each.feature for each in alert.shares):
         # What it is about could not be judged: neither calm nor breach.
         return alert
     alert = replace(alert, calm_windows=alert.calm_windows + 1, calm_rows=alert.calm_rows + rows)
