@@ -16,9 +16,10 @@ from homeostat_monitor.domain import errors
 from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.domain.policy_checks import BadPolicy
 from homeostat_monitor.grpc_api_alerts import AlertsApi
+from homeostat_monitor.grpc_api_health import HealthApi
 from homeostat_monitor.grpc_api_policies import PoliciesApi
 from homeostat_monitor.store import Reader
-from homeostat_monitor.versions import Versions
+from homeostat_monitor.versions import RegistryAway, Versions
 
 SERVICE_NAME = "homeostat.monitor.v1.MonitorService"
 ROLES: Roles = roles_of(
@@ -39,6 +40,8 @@ ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
     errors.UnknownAlert: grpc.StatusCode.NOT_FOUND,
     errors.StaleRevision: grpc.StatusCode.ABORTED,
     errors.BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnusableReference: grpc.StatusCode.FAILED_PRECONDITION,
+    RegistryAway: grpc.StatusCode.UNAVAILABLE,
     BadPolicy: grpc.StatusCode.INVALID_ARGUMENT,
 }
 

@@ -32,14 +32,6 @@ class PoliciesApi(MonitorServiceServicer):
     _versions: Versions
     _hosts: AllowedHosts
 
-    async def GetPower(  # noqa: N802
-        self,
-        request: pb.GetPowerRequest,
-        context: "Context[pb.GetPowerRequest, pb.GetPowerResponse]",
-    ) -> pb.GetPowerResponse:
-        """Not answered yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not answered yet")
-
     async def GetPolicy(  # noqa: N802
         self,
         request: pb.GetPolicyRequest,

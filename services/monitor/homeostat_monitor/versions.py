@@ -33,6 +33,7 @@ from homeostat_monitor.store import StoreTransaction
 
 if TYPE_CHECKING:
     from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
+    from homeostat_monitor.domain.reference import ReferenceRows
 
 # A profile takes one or two megabytes. Few versions of a model are judged or have truths to come.
 _MOST_CACHED = 2048
@@ -106,6 +107,14 @@ class Versions:
             return DEFAULT
         return await self._policies.policy(subject.model_name)
 
+    async def reference(self, subject: Subject) -> "ReferenceRows | None":
+        """The rows that the version is compared with; None where it has none. RegistryAway."""
+        version = await self._ask(subject)
+        if version is None or not version.reference_sha256:
+            return None
+        data = await self._artifact(version.reference_sha256)
+        return await asyncio.to_thread(_rows, data, _schema(version))
+
     def announced(self, subject: Subject) -> None:
         """The registry knows it by now."""
         self._unknown.pop(subject, None)
@@ -155,10 +164,7 @@ class Versions:
 
     async def _calibrate(self, subject: Subject, version: Version, policy: Policy) -> Watched:
         signature = version.signature
-        schema = schema_of(
-            fingerprint(signature.inputs),
-            [(each.name, each.datatype, list(each.shape)) for each in signature.inputs],
-        )
+        schema = _schema(version)
         profile: VersionProfile | None = None
         remarks: tuple[str, ...] = ()
         if not version.reference_sha256:
@@ -216,6 +222,20 @@ class Versions:
 
 def _unknown(subject: Subject) -> Watched:
     return Watched(KnownVersion(subject, Task.BINARY, None), None)
+
+
+def _schema(version: Version) -> Schema:
+    inputs = version.signature.inputs
+    return schema_of(
+        fingerprint(inputs), [(each.name, each.datatype, list(each.shape)) for each in inputs]
+    )
+
+
+def _rows(data: bytes, schema: Schema) -> "ReferenceRows":
+    # The Parquet reader takes a while to import: not at start.
+    from homeostat_monitor.references import reference_rows  # noqa: PLC0415
+
+    return reference_rows(data, schema)
 
 
 def _profile(data: bytes, schema: Schema, window_us: int | None, policy: Policy) -> VersionProfile:

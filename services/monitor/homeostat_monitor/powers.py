@@ -1,0 +1,69 @@
+"""What a model's budget of false alarms buys, as the contract writes it."""
+
+from collections.abc import Iterator
+
+from homeostat.monitor.v1 import monitor_pb2 as pb
+from homeostat_monitor.domain.detection import Mode
+from homeostat_monitor.domain.detection.budget import MONTH_US, Budget
+from homeostat_monitor.domain.detection.power import PowerLine
+from homeostat_monitor.domain.errors import UnusableReference
+from homeostat_monitor.domain.profile import INPUTS_SHARE
+from homeostat_monitor.domain.reference import ReferenceRows
+from homeostat_monitor.ports import KnownVersion
+
+# Where the statement does not hold as it stands.
+_ORDERED = (
+    "in time-ordered mode neighbouring rows resemble each other: what is seen within so many rows "
+    "depends on how they follow each other, and the figures are those of independent rows"
+)
+
+
+def power_of(
+    known: KnownVersion, reference: ReferenceRows | None, within_events: int
+) -> pb.GetPowerResponse:
+    """The smallest change that would be seen, per feature and segment. UnusableReference."""
+    # scipy takes a second to import: not at start.
+    from homeostat_monitor.domain.detection.power import power_lines  # noqa: PLC0415
+    from homeostat_monitor.domain.reference import ReferenceCounts  # noqa: PLC0415
+
+    profile, policy = known.profile, known.policy
+    if profile is None or reference is None:
+        why = "; ".join(known.remarks) or "the version has no reference profile"
+        raise UnusableReference(f"{why}; cure: push the version with its training rows")
+    response = pb.GetPowerResponse(
+        model_name=known.subject.model_name,
+        version=known.subject.version,
+        within_events=within_events,
+        false_alarms_per_month=policy.false_alarms_per_month,
+        looks_per_month=MONTH_US / profile.length_us,
+    )
+    segments = {"": None, **profile.expressions}
+    level = Budget(INPUTS_SHARE * policy.false_alarms_per_month).level_per_look(
+        profile.length_us, len(policy.segments) + 1
+    )
+    whole = ReferenceCounts(reference)
+    for name, expression in segments.items():
+        counts = whole
+        if expression is not None:
+            rows = expression.mask(reference.features, reference.rows)
+            if not rows.any():
+                response.remarks.append(f"the segment {name} has no rows in the reference")
+                continue
+            counts = ReferenceCounts(reference, rows=rows, layout=whole.layout)
+        for line in power_lines(counts, level, within_events):
+            if line.feature not in policy.ignored_features:
+                response.lines.extend(_lines(line, name))
+        response.tests += len(counts.layout.names)
+    if profile.mode is Mode.TIME_ORDERED:
+        response.remarks.append(_ORDERED)
+    response.remarks.append(
+        f"{INPUTS_SHARE:.0%} of the budget are for the inputs and scores; the rest is for rates, "
+        "labels and losses"
+    )
+    return response
+
+
+def _lines(line: PowerLine, segment: str) -> Iterator[pb.PowerLine]:
+    for change in ("shift", "null_rate", "unseen_rate"):
+        smallest = getattr(line, change)
+        yield pb.PowerLine(feature=line.feature, segment=segment, change=change, smallest=smallest)
