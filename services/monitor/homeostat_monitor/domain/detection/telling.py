@@ -61,9 +61,8 @@ class Teller:
         judged[looks.panes] = True
         found = [list(self._quiet) if each else [] for each in judged.tolist()]
         if not looked.is_quiet():
-            worst = np.maximum(
-                looked.excess.max(axis=1), looked.pair_excess.max(axis=1, initial=-1)
-            )
+            worst = np.maximum(looked.excess.max(axis=1), looked.joint_excess)
+            worst = np.maximum(worst, looked.pair_excess.max(axis=1, initial=-1.0))
             np.maximum.at(worst, looked.cells.look, looked.cells.excess)
             for pane in np.unique(looks.panes[worst > 0]):
                 found[pane] = self._pane(np.flatnonzero(looks.panes == pane), looks, looked)
