@@ -15,6 +15,7 @@ from homeostat_monitor.domain.detection import Detector
 from homeostat_monitor.domain.detection.calendar import Calendar, period_windows
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Judge
+from homeostat_monitor.domain.judges.companions import companion_judge
 from homeostat_monitor.domain.judges.correlation import correlation_judge
 from homeostat_monitor.domain.judges.covariate import covariate_judge
 from homeostat_monitor.domain.judges.missing import missing_values_judge
@@ -117,6 +118,7 @@ def ordered(
         stuck_judge(counts, level),
         covariate_judge(counts, period),
         correlation_judge(counts),
+        companion_judge(counts, level),
         prediction_judge(counts, period),
     )
     return OrderedDetector(counts.layout, judges, _calendar(counts, length_us), segment)
