@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from homeostat.channels import open_channel
 from homeostat.events.v1.alert_pb2 import (
+    ALERT_STATE_DIAGNOSED,
     ALERT_STATE_RESOLVED,
     Alert,
     CauseClass,
@@ -90,9 +91,13 @@ class Watch:
             self._screen.happened(incident.BEFORE_US, "[magenta]the injected incident is over[/]")
 
     def _tell_alert(self, alert: Alert) -> None:
-        if self._alerts.get(alert.alert_id) == alert.revision:
+        known = self._alerts.get(alert.alert_id)
+        if known == alert.revision:
             return
         self._alerts[alert.alert_id] = alert.revision
+        if known is not None and alert.state == ALERT_STATE_DIAGNOSED:
+            # More is known, nothing has happened.
+            return
         at_us = alert.occurred_at.ToMicroseconds()
         what = escape(alert.summary)
         if alert.state == ALERT_STATE_RESOLVED:
