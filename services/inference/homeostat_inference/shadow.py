@@ -160,15 +160,8 @@ class Shadow:
             # Nobody waits for these rows, and a sync would make the workers' syncs wait.
             is_durable=False,
             start=lambda: board.words[Word.JOURNAL_START],
-            on_commit=self._committed,
+            on_commit=lambda end: board.note_committed(end, self._bell),
         )
-
-    def _committed(self, end: int) -> None:
-        words = self._board.words
-        words[Word.COMMITTED_END] = end
-        if words[Word.IS_RELAY_IDLE]:
-            words[Word.IS_RELAY_IDLE] = 0
-            os.eventfd_write(self._bell, 1)
 
     async def _hear(self) -> None:
         while (message := await self._control.receive()) is not None:

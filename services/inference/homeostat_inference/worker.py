@@ -43,6 +43,7 @@ from homeostat_inference.edges.control import (
     TellPlan,
 )
 from homeostat_inference.edges.doors import Behind, DoorRules, Doors
+from homeostat_inference.edges.events import wait_for
 from homeostat_inference.edges.grpc_api import ServerState
 from homeostat_inference.edges.journal_writer import JournalInUse, JournalWriter
 from homeostat_inference.edges.lane import Turns
@@ -212,22 +213,12 @@ class Worker:
             quota_bytes=self._settings.journal_quota_bytes,
             is_durable=self._settings.durability == "durable",
             start=lambda: board.words[Word.JOURNAL_START],
-            on_commit=self._committed,
+            on_commit=lambda end: board.note_committed(end, self._bell),
         )
-
-    def _committed(self, end: int) -> None:
-        words = self._board.words
-        words[Word.COMMITTED_END] = end
-        if words[Word.IS_RELAY_IDLE]:
-            words[Word.IS_RELAY_IDLE] = 0
-            os.eventfd_write(self._bell, 1)
 
     async def _take_over(self) -> bool:
         """Waits for the slot, and takes its journal and its board; False if there is to be none."""
-        waits = [asyncio.ensure_future(each.wait()) for each in (self._taken, self._leave)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for each in waits:
-            each.cancel()
+        await wait_for((self._taken, self._leave))
         if not self._taken.is_set():
             return False
         await asyncio.to_thread(self._lock_journal)

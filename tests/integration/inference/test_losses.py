@@ -35,6 +35,13 @@ from homeostat.ledger.v1.ledger_pb2_grpc import (
 )
 from homeostat.topics import OUTCOMES, PREDICTIONS
 
+# One that is soon full, and forgets what it may at once.
+SMALL_JOURNAL = {
+    "journal_segment_bytes": 1 << 19,
+    "journal_quota_bytes": 1 << 22,
+    "journal_tail_bytes": 1 << 17,
+    "journal_tail_seconds": 0,
+}
 # What a client may hear whose request was in flight when a process died.
 CUT_OFF = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
 
@@ -323,10 +330,7 @@ async def test_a_journal_at_its_quota_refuses_until_the_broker_is_back(
         embedded_broker,
         registry,
         tmp_path / "inference",
-        journal_segment_bytes=1 << 19,
-        journal_quota_bytes=1 << 22,
-        journal_tail_bytes=1 << 17,
-        journal_tail_seconds=0,
+        **SMALL_JOURNAL,
         ledger_address=ledger,
     ) as running:
         clients = Clients(running.address, rows=(50,))
@@ -350,10 +354,7 @@ async def test_a_full_journal_that_may_shed_answers_and_says_what_it_did_not_kee
         embedded_broker,
         registry,
         tmp_path / "inference",
-        journal_segment_bytes=1 << 19,
-        journal_quota_bytes=1 << 22,
-        journal_tail_bytes=1 << 17,
-        journal_tail_seconds=0,
+        **SMALL_JOURNAL,
         journal_full="shed",
         ledger_address=ledger,
     ) as running:

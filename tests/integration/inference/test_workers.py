@@ -92,6 +92,11 @@ def restarted(slot: int, *, times: int) -> Callable[[GetServingResponse], bool]:
     return lambda told: told.workers[slot].restart_count == times
 
 
+async def replaced(running: RunningInference, before: int) -> GetServingResponse:
+    """Once another worker is ready in the place of the one with that process id."""
+    return await all_ready(running, 1, lambda told: told.workers[0].process_id != before)
+
+
 @asynccontextmanager
 async def a_server(
     broker: TestBroker, registry: StandInRegistry, folder: Path, **settings: Any
@@ -282,17 +287,7 @@ async def test_a_worker_that_swells_is_replaced(
     ) as running:
         before = (await serving(running)).workers[0].process_id
         await ask(running.address, float_rows(20e6))
-
-        async def is_replaced() -> bool:
-            try:
-                told = await serving(running)
-            except grpc.aio.AioRpcError:
-                # The front of the one that leaves closes connections without a word.
-                return False
-            return told.workers[0].process_id != before
-
-        await eventually(is_replaced, what="another worker")
-        told = await all_ready(running, 1)
+        told = await replaced(running, before)
         assert "MiB are allowed" in told.workers[0].last_end
         assert told.loss_counts["worker_crashes"] == 0
         assert (await ask(running.address, float_rows(1.0))).version == 2
@@ -312,16 +307,7 @@ async def test_messages_that_come_in_all_at_once_do_not_fill_the_machine(
             flood = [asyncio.ensure_future(call(long, timeout=60)) for _ in range(16)]
             ends = await asyncio.gather(*flood, return_exceptions=True)
         assert all(isinstance(each, grpc.aio.AioRpcError) for each in ends)
-
-        async def is_replaced() -> bool:
-            try:
-                told = await serving(running)
-            except grpc.aio.AioRpcError:
-                return False
-            return told.workers[0].process_id != before
-
-        await eventually(is_replaced, what="another worker")
-        told = await all_ready(running, 1)
+        told = await replaced(running, before)
         assert "MiB are allowed" in told.workers[0].last_end
         await ask(running.address, columns([1.0], ["red"]))
 

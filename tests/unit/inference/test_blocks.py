@@ -5,6 +5,7 @@ from itertools import chain
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.journals import MemoryJournal
 
 from homeostat.columns import unpack
 from homeostat.events.v1.column_pb2 import Column
@@ -17,27 +18,6 @@ from homeostat_inference.domain.times import ClockMarks
 from homeostat_kit.clock import FixedClock
 
 BLOCK_ROWS = 20
-
-
-class MemoryJournal:
-    """Keeps records in a list."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple[Kind, bytes]] = []
-
-    def append(
-        self,
-        kind: Kind,
-        payload: bytes,
-        *,
-        done: Done | None = None,
-        chain: Chain | None = None,
-        must: bool = False,
-    ) -> None:
-        self.records.append((kind, payload))
-
-    def commit(self) -> None:
-        pass
 
 
 OUTLINE = PredictionBlock(

@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.journals import MemoryJournal
 
 from homeostat.client import infer_request, read_answer
 from homeostat.events.v1.column_pb2 import TASK_REGRESSION
-from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.inference.v2.open_inference_pb2 import ModelInferResponse
 from homeostat.registry.v1.registry_pb2 import Signature, TensorSpec
-from homeostat_inference.app.assembly import Assembler, Sealed
 from homeostat_inference.app.book import BLOCK_BYTES, BlockBook
 from homeostat_inference.app.engine import Engine, Rules
-from homeostat_inference.app.ports import Chain, Done, Kind
-from homeostat_inference.app.records import pack_seal
+from homeostat_inference.app.ports import Kind
 from homeostat_inference.app.serving import NotLoaded, Runner, Served, Table
 from homeostat_inference.domain.errors import (
     InferenceError,
@@ -63,43 +61,6 @@ class Doubles:
             raise RuntimeError("poison")
         self.batches.append(len(inputs[0]))
         return [inputs[0] * 2]
-
-
-class MemoryJournal:
-    """Keeps rows at once, or refuses them."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.records: list[tuple[Kind, bytes]] = []
-        self._taken: list[Done] = []
-
-    def append(
-        self,
-        kind: Kind,
-        payload: bytes,
-        *,
-        done: Done | None = None,
-        chain: Chain | None = None,
-        must: bool = False,
-    ) -> None:
-        if self.error is None:
-            self.records.append((kind, payload))
-        if done is not None:
-            self._taken.append(done)
-
-    def commit(self) -> None:
-        told, self._taken = self._taken, []
-        for done in told:
-            done(self.error)
-
-    @property
-    def blocks(self) -> list[PredictionBlock]:
-        """Everything kept, as it goes on the topic; open blocks are taken as ended."""
-        assembler = Assembler()
-        made = [each for kind, payload in self.records for each in assembler.feed(0, kind, payload)]
-        for block_id in assembler.open_block_ids:
-            made += assembler.feed(0, Kind.SEAL, pack_seal(block_id, 0))
-        return [each.block() for each in made if isinstance(each, Sealed)]
 
 
 class MemoryCall:

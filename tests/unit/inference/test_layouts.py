@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.support.journals import MemoryJournal
 
 from homeostat.client import infer_request
 from homeostat.columns import unpack
@@ -15,12 +16,10 @@ from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.ids import parse_prediction_id
 from homeostat.inference.v2.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from homeostat.registry.v1.registry_pb2 import Signature, TensorSpec
-from homeostat_inference.app.assembly import Assembler, Sealed
 from homeostat_inference.app.book import BlockBook
 from homeostat_inference.app.engine import Engine
 from homeostat_inference.app.intake import Rules
 from homeostat_inference.app.plan import CanaryPlan, ModelPlan, ServingPlan
-from homeostat_inference.app.ports import Chain, Done, Kind
 from homeostat_inference.app.serving import Served, Table
 from homeostat_inference.domain.layouts import Layouts, _walk, learn
 from homeostat_inference.domain.requests import check
@@ -80,39 +79,6 @@ class Call:
         self.errors.append(f"{type(error).__name__}: {error}")
 
 
-class MemoryJournal:
-    """Keeps everything."""
-
-    def __init__(self) -> None:
-        self._records: list[tuple[Kind, bytes]] = []
-        self._taken: list[Done] = []
-
-    def append(
-        self,
-        kind: Kind,
-        payload: bytes,
-        *,
-        done: Done | None = None,
-        chain: Chain | None = None,
-        must: bool = False,
-    ) -> None:
-        self._records.append((kind, payload))
-        if done is not None:
-            self._taken.append(done)
-
-    def commit(self) -> None:
-        told, self._taken = self._taken, []
-        for done in told:
-            done(None)
-
-    def blocks(self) -> dict[bytes, PredictionBlock]:
-        """Everything kept, as it goes on the topic."""
-        assembler = Assembler()
-        made = [each for record in self._records for each in assembler.feed(0, *record)]
-        made += assembler.end_open(0)
-        return {each.block_id: each.block() for each in made if isinstance(each, Sealed)}
-
-
 class World:
     """An engine; with a limit of 0 it learns no layouts."""
 
@@ -147,7 +113,7 @@ class World:
         self.engine.handle(calls)
         assert all(len(each.answers) + len(each.errors) == 1 for each in calls)
         assert self.served.rows_in_hand == 0
-        blocks = self.journal.blocks()
+        blocks = {each.block_id: each for each in self.journal.blocks}
         return [each.errors or told(each.answers[0], blocks) for each in calls]
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.journals import MemoryJournal
 
 from homeostat.events.v1.outcome_block_pb2 import OutcomeBlock
 from homeostat.inference.v1.truth_pb2 import RecordOutcomesRequest
 from homeostat_inference.app.book import BlockBook
-from homeostat_inference.app.ports import Chain, Done, Kind
+from homeostat_inference.app.ports import Kind
 from homeostat_inference.app.truth import MAX_LEAP_US, CallerMarks
 from homeostat_inference.domain.errors import InvalidInput, NotKept
 from homeostat_inference.domain.times import TimeBounds, bounds
@@ -27,31 +28,6 @@ from homeostat_inference.edges.shadow_positions import (
 from homeostat_kit.clock import FixedClock
 
 NOW_US = 1_700_000_000_000_000
-
-
-class MemoryJournal:
-    """Keeps everything, or refuses it."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.kinds: list[Kind] = []
-
-    def append(
-        self,
-        kind: Kind,
-        payload: bytes,
-        *,
-        done: Done | None = None,
-        chain: Chain | None = None,
-        must: bool = False,
-    ) -> None:
-        if self.error is None:
-            self.kinds.append(kind)
-        if done is not None:
-            done(self.error)
-
-    def commit(self) -> None:
-        pass
 
 
 def advance(marks: CallerMarks, mark_us: int, book: BlockBook | None = None) -> list[Any]:

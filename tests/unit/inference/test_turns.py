@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.journals import MemoryJournal
 from tests.support.waiting import PATIENCE_SECONDS
 
 from homeostat.client import infer_request
@@ -19,7 +20,6 @@ from homeostat_inference.app.book import BlockBook
 from homeostat_inference.app.engine import Engine
 from homeostat_inference.app.intake import Rules
 from homeostat_inference.app.plan import BatchingPlan, ModelPlan, QuarantinePlan, ServingPlan
-from homeostat_inference.app.ports import Chain, Done, Kind
 from homeostat_inference.app.serving import Served, Table
 from homeostat_inference.domain.errors import (
     DeadlineExceeded,
@@ -65,34 +65,6 @@ class Doubles:
         if self.error is not None:
             raise self.error
         return [inputs[0] * 2]
-
-
-class Journal:
-    """Keeps rows, or refuses them."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.rows_count = 0
-        self._taken: list[Done] = []
-
-    def append(
-        self,
-        kind: Kind,
-        payload: bytes,
-        *,
-        done: Done | None = None,
-        chain: Chain | None = None,
-        must: bool = False,
-    ) -> None:
-        if kind == Kind.ROWS:
-            self.rows_count += int.from_bytes(payload[20:24], "little")
-        if done is not None:
-            self._taken.append(done)
-
-    def commit(self) -> None:
-        told, self._taken = self._taken, []
-        for done in told:
-            done(self.error)
 
 
 class Call:
@@ -183,7 +155,7 @@ class World:
         models = {name: ModelPlan(name, 1, champion=1) for name in self.models}
         table.apply(plan or ServingPlan(1, MappingProxyType(models)), served)
         self.table = table
-        self.journal = Journal()
+        self.journal = MemoryJournal()
         clock = FixedClock(1_000_000)
         self.engine = Engine(
             table=table,
@@ -499,5 +471,5 @@ def test_a_sample_keeps_its_share_of_the_clients_and_always_the_same_ones() -> N
         )
     assert kept[0] == kept[1] == kept[2]
     assert 30 < len(kept[0]) < 90
-    assert world.journal.rows_count == 3 * len(kept[0])
+    assert sum(each.row_count for each in world.journal.blocks) == 3 * len(kept[0])
     assert world.engine.counts.sampled_out == 3 * (200 - len(kept[0]))

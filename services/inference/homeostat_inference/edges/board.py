@@ -194,6 +194,13 @@ class Board:
         """Up to where the journal may be read; None while nobody has it open for writing."""
         return self.words[Word.COMMITTED_END] if self.words[Word.IS_WRITING] else None
 
+    def note_committed(self, end: int, bell: int) -> None:
+        """The journal is kept up to there; rings where its relay sleeps."""
+        self.words[Word.COMMITTED_END] = end
+        if self.words[Word.IS_RELAY_IDLE]:
+            self.words[Word.IS_RELAY_IDLE] = 0
+            os.eventfd_write(bell, 1)
+
     def begin_life(self) -> None:
         """By the keeper, before a worker takes the slot: nothing of the last one remains."""
         for at in range(Word.IS_WRITING, _HEAD_WORDS):

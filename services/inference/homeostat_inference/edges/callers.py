@@ -35,6 +35,11 @@ class CallersPromises:
     def __post_init__(self) -> None:
         self.kept_us = self.asked_us
 
+    def standing_us(self) -> int | None:
+        """What holds for every journal: it is spelled out in each, but a relay of this life may
+        begin behind that place. None where promises are made by the clock."""
+        return self.kept_us if self.marks.is_explicit else None
+
     async def advance(self, mark_us: int, latest_us: int) -> None:
         """Answers once every journal has it. InvalidInput or WrongMode if it can't be made, NotKept
         if a journal does not take it."""

@@ -15,6 +15,7 @@ from homeostat_inference.app.planning import Planner, Proven, model_plan, wanted
 from homeostat_inference.app.supervising import CrashBook
 from homeostat_inference.domain.errors import InvalidInput, NotServed
 from homeostat_inference.domain.schema import Schema, schema_of
+from homeostat_inference.edges.events import wait_for
 from homeostat_inference.edges.versions import (
     DamagedArtifact,
     Registry,
@@ -105,12 +106,12 @@ class Following:
         while not stop.is_set():
             self._poke.clear()
             await self.look()
-            await _first_of(stop, self._poke, 0.2 if not self.has_snapshot else interval_seconds)
+            await wait_for((stop, self._poke), 0.2 if not self.has_snapshot else interval_seconds)
 
     async def bring(self, stop: asyncio.Event) -> None:
         """Fetches what is wanted, beside `run`: a kill switch does not wait for a large file."""
         while not stop.is_set():
-            await _first_of(stop, self._wanted, _RETRY_SECONDS)
+            await wait_for((stop, self._wanted), _RETRY_SECONDS)
             self._wanted.clear()
             self._fetch_all()
 
@@ -336,12 +337,3 @@ class Following:
             except InvalidInput:
                 return None
         return self._schemas[key]
-
-
-async def _first_of(stop: asyncio.Event, poke: asyncio.Event, seconds: float) -> None:
-    waits = [asyncio.ensure_future(each.wait()) for each in (stop, poke)]
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for each in waits:
-            each.cancel()
