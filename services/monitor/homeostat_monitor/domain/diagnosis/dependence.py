@@ -32,6 +32,11 @@ class Dependence:
         return max(self.deviates**2 - 1.0, 0.0)
 
     @property
+    def is_weaker(self) -> bool:
+        """A few rows of few values often go together perfectly; that is no fault."""
+        return bool(self.after * np.sign(self.before) < abs(self.before))
+
+    @property
     def p_value(self) -> float:
         return float(2 * ndtr(-abs(self.deviates)))
 

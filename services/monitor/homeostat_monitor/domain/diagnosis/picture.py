@@ -205,7 +205,8 @@ def _broken(suspects: Mapping[str, Suspect], pairs: Sequence[Dependence]) -> lis
     return [
         each
         for each in pairs
-        if each.p_value < _LEVEL / max(len(pairs), 1)
+        if each.is_weaker
+        and each.p_value < _LEVEL / max(len(pairs), 1)
         and each.excess > max(suspects[name].view.distance.excess for name in each.features)
     ]
 

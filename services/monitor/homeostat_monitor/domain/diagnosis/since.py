@@ -23,8 +23,12 @@ _MOST_BINS = 24
 # How far a change may lead: rows that a prior around the reference is worth.
 _DISTANCES = (3.0, 30.0, 300.0)
 _LOW, _HIGH = 0.05, 0.95
+_TEMPER = 0.6
 # 90 % interval of a change in a mean, in rows times (deviation / change) squared (Bai 1997).
 _BAI = 7.0
+# Of the losses since then, the largest share that may be from before: what is left then rose to
+# three times as much.
+_DILUTED = 2 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ def _read(
     windows: Sequence[Window], starts: Places, at_once: Floats, ramped: Floats, tried: Places
 ) -> Change:
     log_once, log_ramp = at_once - np.log(len(starts)), ramped - np.log(len(tried))
+    # One alarms where chance helps: the likelihood of its moment is that much too sure.
+    log_once, log_ramp = log_once * _TEMPER, log_ramp * _TEMPER
     top = max(float(log_once.max()), float(log_ramp.max()))
     once, ramp = np.exp(log_once - top), np.exp(log_ramp - top)
     mass = once + ramp
@@ -189,4 +195,6 @@ def change_of_loss(loss: LossEvidence, at_us: int) -> Change:
     variance = max(level * (1 - level), 0.0) if is_share else 2 * level * level
     rows = _BAI * variance / rise**2 if rise else float(loss.rows)
     spread = round((at_us - since) * min(rows / max(loss.rows, 1), 1.0))
-    return Change(since, since - spread, min(since + spread, at_us), 0)
+    # The watch's window may hold rows from before: the rise is then larger, and later.
+    latest = since + max(spread, round((at_us - since) * _DILUTED))
+    return Change(since, since - spread, min(latest, at_us), 0)

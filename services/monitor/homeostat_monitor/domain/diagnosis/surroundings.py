@@ -10,6 +10,8 @@ from homeostat_monitor.domain.judges import Rule
 _LABEL_RULES = frozenset({Rule.LABEL_DELAY, Rule.LABEL_COVERAGE})
 # Deviations of chance beyond which a mean or a share is said to have moved.
 _CERTAIN = 4.0
+# So many truths would show a shift of the classes that inputs show.
+_MANY_TRUTHS = 200
 _LATE = 0.05
 # Predictions per window over the expected: what no ordinary day shows.
 _FEW, _MANY = 0.5, 2.0
@@ -56,7 +58,7 @@ def _of_priors(loss: LossEvidence | None, picture: Picture) -> list[Evidence]:
     most = int(np.argmax(deviates))
     if deviates[most] < _CERTAIN:
         text = f"the classes' shares among the truths are as before ({was[most]:.0%})"
-        return [Evidence(Cause.LABEL_SHIFT, -1.0, text)]
+        return [Evidence(Cause.LABEL_SHIFT, -3.0 if loss.rows >= _MANY_TRUTHS else -1.0, text)]
     text = f"class {most} is {now[most]:.0%} of the truths, was {was[most]:.0%}"
     if picture.inputs_moved:
         return [Evidence(Cause.LABEL_SHIFT, 2.0, text)]

@@ -215,7 +215,8 @@ def _of_mixture(mixed: Mixture | None, picture: Picture) -> list[Evidence]:
         f"class {most} at {mixed.after[most]:.0%} instead of {mixed.before[most]:.0%} explains"
         f" {mixed.explained:.0%} of what moved in inputs and scores"
     )
-    weight = (_MOVED + min(mixed.log_odds, 6.0)) * _mostly(mixed.explained)
+    moved = _MOVED if picture.inputs_moved else 0.0
+    weight = (moved + min(mixed.log_odds, 6.0)) * _mostly(mixed.explained)
     if mixed.log_odds <= 0 or mixed.explained < _HARDLY:
         text = f"other shares of the classes explain only {mixed.explained:.0%} of what moved"
         return [Evidence(Cause.LABEL_SHIFT, float(np.clip(mixed.log_odds, -3.0, -1.0)), text)]
