@@ -22,14 +22,16 @@ _EXPECTED_OUTSIDE = 4
 _REACH_BLOCKS = 20
 # Chance that the blocks of a feature that does not wander are taken for those of one that does.
 _WANDERING_LEVEL = 1e-4
-# A few values far away make little of a mean, but much of a deviation.
-_MOST_DEVIATIONS = 2.0
+# A few values far away make little of a mean, but much of a deviation: twice that of any block is
+# more than it was, and of bursts, whose blocks differ more than that, as much again.
+_LEAST_FACTOR = 2.0
+_MOST_FACTOR = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
     """How far a feature that wanders may get: the span of its blocks' means, as far again on
-    either side, and the deviation of a block."""
+    either side, and the greatest deviation of a window."""
 
     low: float
     high: float
@@ -42,8 +44,8 @@ class Reach:
         low, high, deviation = self.low, self.high, self.deviation
         if past is not None:
             low, high = past[0] - self.spread, past[0] + self.spread
-            deviation = max(deviation, past[1])
-        return low <= middle[0] <= high and middle[1] <= _MOST_DEVIATIONS * deviation
+            deviation = max(deviation, _LEAST_FACTOR * past[1])
+        return low <= middle[0] <= high and middle[1] <= deviation
 
 
 def outside(layout: Layout, name: str, sums: Counts) -> tuple[int, int]:
@@ -96,13 +98,13 @@ def out_of_range_judge(counts: ReferenceCounts, level: float = ALPHA) -> OutOfRa
     for name, values in counts.numbers():
         present = int(np.isfinite(values).sum())
         expected = min(_EXPECTED_OUTSIDE / (present + 1), 1.0)
-        shares = (
-            (rows, outside_elsewhere(values, rows)) for rows in counts.block_sizes(counts.rows)
-        )
-        rates[name] = explained_rates(0.0, expected, shares)
         far = _reach(values)
         if far is not None:
             reach[name] = far
+        # How far out they are says more than how many, where that is known.
+        sizes = counts.block_sizes(counts.rows if far is None else 0)
+        shares = ((rows, outside_elsewhere(values, rows)) for rows in sizes)
+        rates[name] = explained_rates(0.0, expected, shares)
     judge = RateJudge(Rule.OUT_OF_RANGE, "out_of_range_rate", outside, rates, level)
     return OutOfRangeJudge(judge, reach)
 
@@ -122,8 +124,10 @@ def _reach(values: Floats) -> Reach | None:
     if chdtrc(len(parts) - 1, between) > _WANDERING_LEVEL:
         return None
     spread = float(np.ptp(means))
-    deviation = max(float(part.std()) for part in parts)
-    return Reach(float(means.min()) - spread, float(means.max()) + spread, spread, deviation)
+    deviations = np.array([part.std() for part in parts])
+    most, usual = float(deviations.max()), float(np.median(deviations))
+    factor = float(np.clip(most / max(usual, most / _MOST_FACTOR), _LEAST_FACTOR, _MOST_FACTOR))
+    return Reach(float(means.min()) - spread, float(means.max()) + spread, spread, factor * most)
 
 
 def outside_elsewhere(values: Floats, rows: int) -> Floats:
