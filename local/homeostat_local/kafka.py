@@ -4,11 +4,12 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from homeostat_local.ports import choose_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -101,21 +102,14 @@ def _configure(data_folder: Path, port: int) -> tuple[int, Path]:
     """Writes the settings; the ports of an earlier start stand, since Kafka records them."""
     remembered = data_folder / "ports.json"
     ports: dict[str, int] = json.loads(remembered.read_text()) if remembered.exists() else {}
-    ports["port"] = port or ports.get("port") or _free_port()
-    ports["controller_port"] = ports.get("controller_port") or _free_port()
+    ports["port"] = port or ports.get("port") or choose_port()
+    ports["controller_port"] = ports.get("controller_port") or choose_port(taken=ports.values())
     remembered.write_text(json.dumps(ports))
     (data_folder / "log4j2.properties").write_text(_LOGGING)
     properties = data_folder / "server.properties"
     fields = {**ports, "log_folder": str(data_folder / "log")}
     properties.write_text(_TEMPLATE.read_text().format(**fields))
     return ports["port"], properties
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
 
 
 def _command(jars_folder: Path, data_folder: Path, main: str, *arguments: str) -> list[str]:
