@@ -20,7 +20,8 @@ async def main() -> None:
     async with Client(address("inference")) as client:
         answer = await client.infer(infer_request("tumours", columns, client_ids=patients))
         for patient, row in zip(patients, answer.outputs["probabilities"], strict=True):
-            print(f"{patient}: benign with probability {row[0]:.2f}, version {answer.version}")
+            label = ("benign", "malignant")[row.argmax()]
+            print(f"{patient}: {label} with probability {row.max():.2f}, version {answer.version}")
         # Days later, when the laboratory has spoken: an id and the truth, nothing else.
         await client.record_outcomes(
             "tumours",

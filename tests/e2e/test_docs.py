@@ -65,6 +65,7 @@ def test_the_quick_start_of_the_readme_works(users_folder: Path) -> None:
     assert "wrote tumours.onnx and history.parquet" in told
     assert "pushed tumours version 1 (champion)" in told
     assert "patient-1: benign" in told
+    assert "patient-2: malignant" in told
     assert "told the truth of 2 patients" in told
 
 
@@ -127,3 +128,19 @@ def test_the_demo_of_one_month_keeps_its_promises(tmp_path: Path) -> None:
     report = (tmp_path / "flights-report.html").read_text()
     report = re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL)
     assert not re.search(r'(src|href)="https?://', report)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_page_on_webhooks_works(users_folder: Path) -> None:
+    page = ROOT / "docs" / "how-to" / "get-alerts-by-webhook.md"
+    [policy] = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    (users_folder / "policy.toml").write_text(policy)
+    for command in shell_blocks(ROOT / "docs" / "how-to" / "make-a-model-cheaper.md")[0][:3]:
+        run(command, users_folder)
+    said = "\n".join(run(each, users_folder) for [*block] in shell_blocks(page) for each in block)
+    assert "policy.toml: a policy that tumours can have" in said
+    assert "tumours: policy revision 1" in said
+    assert 'secret_name = "pager"' in said
+    assert "notifications of tumours: none" in said
+    assert "the road is closed" in said
