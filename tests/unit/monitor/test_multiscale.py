@@ -99,7 +99,7 @@ def world(rng: np.random.Generator, rows: int) -> Columns:
     }
 
 
-def replaced(columns: Columns, **others: ColumnValues) -> Columns:
+def replaced(columns: Mapping[str, ColumnValues], **others: ColumnValues) -> Columns:
     return {**columns, **others}
 
 
