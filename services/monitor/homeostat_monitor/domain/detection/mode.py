@@ -145,9 +145,26 @@ def _equal(column: ColumnValues, lag: int) -> Mask:
     return equal
 
 
+def _sorted_by(reference: ReferenceRows) -> Iterator[str]:
+    """Number features that never fall or never rise, and are no constants."""
+    for name, column in reference.features.items():
+        if isinstance(column, CategoryColumn):
+            continue
+        steps = np.diff(column.values.astype(np.float64))
+        if steps.any() and ((steps >= 0).all() or (steps <= 0).all()):
+            yield (
+                f"the reference is sorted by {name}: if that is not the order of time, what its "
+                "blocks explain is too much"
+            )
+
+
 def _remarks(reference: ReferenceRows) -> tuple[str, ...]:
     if not reference.rows:
         return ()
+    return (*_sorted_by(reference), *_too_short(reference))
+
+
+def _too_short(reference: ReferenceRows) -> tuple[str, ...]:
     times = reference.event_times_us
     span = int(times.max() - times.min())
     if not span:
