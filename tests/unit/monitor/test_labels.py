@@ -113,6 +113,16 @@ def test_predictions_that_get_no_truth_are_told_once_their_delay_is_over() -> No
     assert finding.reference == pytest.approx(0.2, abs=0.04)
 
 
+def test_thin_windows_that_are_told_together_are_no_loss_of_truths() -> None:
+    """Predictions of three hours stand under the first of them."""
+    watch, rng = seeded(), np.random.default_rng(3)
+    for hour in range(0, 900, 3):
+        watch.predicted({hour * HOUR: 60})
+        events = hour * HOUR + np.sort(rng.integers(0, 3 * HOUR, 50))
+        watch.feed(_known(events, rng.gamma(9.0, 6.0 / 9.0, 50)))
+        assert [each for each in watch.judge((hour + 3) * HOUR) if each.is_breach] == []
+
+
 def test_truths_that_stop_are_told_though_none_comes() -> None:
     world = World(seeded())
     world.run(300)

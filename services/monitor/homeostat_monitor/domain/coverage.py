@@ -80,14 +80,16 @@ class Coverage:
         for start in due:
             predictions, truths = self.pending.pop(start)
             self.judged_until_us = start + self.length_us
-            if not predictions:
-                # Truths of predictions that nobody told of.
-                continue
-            self.joined[0] += predictions
-            self.joined[1] += min(truths, predictions)
-            if self.joined[0] >= _FEWEST:
-                look, self.joined = Look(*self.joined), [0, 0]
+            # A thin window is told with the next ones: their predictions stand in its first span,
+            # so that truths of spans without predictions belong to the ones before.
+            if predictions and self.joined[0] >= _FEWEST:
+                look = Look(self.joined[0], min(self.joined[1], self.joined[0]))
+                self.joined = [0, 0]
                 found = self._look(look, level) or found
+            self.joined = [self.joined[0] + predictions, self.joined[1] + truths]
+            if not self.joined[0]:
+                # Truths of predictions that nobody told of.
+                self.joined = [0, 0]
         return found
 
     def _look(self, look: Look, level: float) -> list[Finding]:
