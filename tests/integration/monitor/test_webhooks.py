@@ -3,15 +3,17 @@
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 from homeostat_kit import telemetry
@@ -34,6 +36,7 @@ from homeostat_monitor.store_policies import (
 from homeostat_monitor.webhooks import WebhookLoop
 
 MODEL = "delays"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "quickstart" / "webhooks.py"
 HOSTS = AllowedHosts.parse("127.0.0.1")
 KNOWN = Known(hosts=HOSTS)
 KEY = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -473,3 +476,32 @@ async def test_what_is_posted_holds_no_found_expression(pool: Pool) -> None:
     await tell(pool, an_alert())
     [told] = await listed(pool)
     assert "expression" not in json.dumps(json.loads(told.body))
+
+
+async def test_the_receiver_of_the_examples_takes_what_is_signed_and_nothing_else(
+    pool: Pool, tmp_path: Path
+) -> None:
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(EXAMPLE),
+        str(tmp_path / "pager"),
+        str(port),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert b"waiting" in await process.stdout.readline()
+        url = f"http://127.0.0.1:{port}/"
+        async with ClientSession() as session:
+            forged = {"webhook-id": "a", "webhook-timestamp": "0", "webhook-signature": "v1,a"}
+            async with session.post(url, data=b"{}", headers=forged) as answer:
+                assert answer.status == 401
+        await keep_policy(pool, Webhook("pager", url, "pager"))
+        await tell(pool, an_alert())
+        async with delivering(pool, tmp_path):
+            line = await asyncio.wait_for(process.stdout.readline(), 30)
+        assert line.startswith(b"homeostat.alert.opened: delays: speed left")
+    finally:
+        process.kill()
+        await process.wait()
