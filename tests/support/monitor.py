@@ -302,8 +302,8 @@ class Stream:
         """Day by day: predictions, truth as it becomes known, and the mark of midnight."""
         for number in range(what.first_day, what.end_us // DAY_US):
             start, end = number * DAY_US, (number + 1) * DAY_US
-            await self.predict(_between(what, start, end), **how)
-            await self.learn(_between(what, start - DAY_US, end, known=True), **how)
+            await self.predict(between(what, start, end), **how)
+            await self.learn(between(what, start - DAY_US, end, known=True), **how)
             await self.mark(end)
 
     async def garbage(self, topic: Topic) -> None:
@@ -321,7 +321,7 @@ class Stream:
             self.produced[each.topic, partition] = offset + 1
 
 
-def _between(what: Days, start: int, end: int, *, known: bool = False) -> Days:
+def between(what: Days, start: int, end: int, *, known: bool = False) -> Days:
     """The rows of a span; by ``known``: those whose truth becomes known within its last day."""
     if known:
         keep = (what.known_at >= end - DAY_US) & (what.known_at < end)

@@ -4,7 +4,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from homeostat_monitor.domain.alerts import Alert, Moment, Resolution, Severity, State, Subject
+from homeostat_monitor.domain.alerts import (
+    Alert,
+    Moment,
+    Resolution,
+    Severity,
+    Sighting,
+    State,
+    Subject,
+)
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import (
@@ -29,6 +37,9 @@ def alert_of(body: str) -> Alert:
     data["state"], data["severity"] = State(data["state"]), Severity(data["severity"])
     data["resolution"] = Resolution(data["resolution"]) if data["resolution"] else None
     data["shares"] = tuple(_finding(each) for each in data["shares"])
+    data["sightings"] = tuple(
+        Sighting(each["mark_us"], _finding(each["finding"])) for each in data.get("sightings", ())
+    )
     data["mode"] = Mode(data["mode"]) if data.get("mode") else None
     data["witnesses"] = tuple(data.get("witnesses", ()))
     if data.get("diagnosis") is not None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeostat_monitor.alert_messages import message_of
+from homeostat_monitor.domain.alert_ends import after_run_without_candidate, superseded
 from homeostat_monitor.domain.alerts import (
     Alert,
     Moment,
@@ -15,10 +16,8 @@ from homeostat_monitor.domain.alerts import (
     Severity,
     State,
     Subject,
-    after_run_without_candidate,
     after_window,
     alert_id,
-    superseded,
 )
 from homeostat_monitor.domain.causes import Cause, cause_of_findings, cause_of_loss, remedies
 from homeostat_monitor.domain.judges import Finding, Rule

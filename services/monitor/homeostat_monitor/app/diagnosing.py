@@ -91,7 +91,7 @@ async def diagnosis_of_loss(
 ) -> Diagnosis:
     """Why the truths say what they say. ``witnesses``: alerts on the inputs that stand open."""
     standing, profile = past.standing, past.profile
-    findings = [share for each in witnesses for share in each.shares]
+    findings = [found for each in witnesses for found in each.seen_at(mark_us)]
     is_seen = standing.first_judged_us is not None and standing.first_judged_us <= mark_us
     case = Case(
         rule=rule,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from homeostat_monitor.app.passing import accepted_key
 from homeostat_monitor.app.watches import LOSSES
+from homeostat_monitor.domain.alert_ends import after_run_without_candidate, superseded
 from homeostat_monitor.domain.alerts import (
     LONGEST_SPAN_ROWS,
     LOSS_RULES,
@@ -11,8 +12,6 @@ from homeostat_monitor.domain.alerts import (
     Moment,
     Resolution,
     Subject,
-    after_run_without_candidate,
-    superseded,
 )
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.concept import ConceptWatch

@@ -75,6 +75,14 @@ class Calm:
 
 
 @dataclass(frozen=True, slots=True)
+class Sighting:
+    """What was found when a feature was first seen to be part of an alert, and at which mark."""
+
+    mark_us: int
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     """One alert at one point of its life."""
 
@@ -109,6 +117,8 @@ class Alert:
     mode: Mode | None = None
     diagnosis: Diagnosis | None = None
     calm_rows: int = 0
+    # By feature; unlike shares they do not change, so that the past can be asked about.
+    sightings: tuple[Sighting, ...] = ()
     # Rows judged since it opened, its opening window's among them.
     rows: int = 0
     # Open alerts on the inputs by which the present cause of a risen loss was found.
@@ -121,6 +131,10 @@ class Alert:
     @property
     def is_open(self) -> bool:
         return self.state is not State.RESOLVED
+
+    def seen_at(self, mark_us: int) -> list[Finding]:
+        """What was known of it at a watermark, whenever that is asked."""
+        return [each.finding for each in self.sightings if each.mark_us <= mark_us]
 
     @property
     def remedies(self) -> Sequence[str]:
@@ -172,22 +186,6 @@ def after_window(
     return _continued(alert, breaches, moment)
 
 
-def superseded(alert: Alert, *, by_version: int | None, moment: Moment) -> Alert:
-    """Another version serves."""
-    by = f"version {by_version}" if by_version is not None else "another version"
-    return resolved(alert, Resolution.SUPERSEDED, f"{by} serves now", moment)
-
-
-def after_run_without_candidate(alert: Alert, *, enough: int, moment: Moment) -> Alert:
-    """A retraining found nothing better; after ``enough`` of them the level is the new normal."""
-    count = alert.runs_without_candidate + 1
-    alert = replace(alert, runs_without_candidate=count)
-    if count < enough or not alert.is_open:
-        return alert
-    text = f"no better model was found in {count} tries; the present level is the new normal"
-    return resolved(alert, Resolution.ACCEPTED, text, moment)
-
-
 def _opened(
     subject: Subject, breaches: Sequence[Finding], window_start_us: int, moment: Moment
 ) -> Alert:
@@ -214,13 +212,16 @@ def _opened(
         opened_at=moment.watermark_us,
         segment=worst.segment,
         policy_rule=worst.policy_rule,
+        sightings=tuple(Sighting(moment.watermark_us, each) for each in breaches),
     )
 
 
 def _continued(alert: Alert, breaches: Sequence[Finding], moment: Moment) -> Alert:
     """Still there. Only what a person has not heard yet is a new event: that it became critical,
     or that data of another feature broke."""
-    alert = replace(alert, calm_windows=0, calm_rows=0)
+    known = {each.feature for each in alert.shares}
+    added = [Sighting(moment.watermark_us, each) for each in breaches if each.feature not in known]
+    alert = replace(alert, calm_windows=0, calm_rows=0, sightings=(*alert.sightings, *added))
     shares = _joined(alert.shares, breaches)
     is_news = len(shares) > len(alert.shares) and alert.rule in _NEWS_PER_FEATURE
     worsened = alert.severity is Severity.WARNING and _severity(breaches) is Severity.CRITICAL
