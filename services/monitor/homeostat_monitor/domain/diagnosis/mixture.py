@@ -9,6 +9,7 @@ from homeostat_monitor.domain.diagnosis.views import Floats, View, log_dirichlet
 
 _STEPS = 200
 _STILL = 1e-7
+_RARE = 1e-3
 # Rows that a prior around the reference is worth.
 _DISTANCES = (3.0, 30.0, 300.0, 3000.0)
 
@@ -53,8 +54,15 @@ def mixture(views: Sequence[View], by_class: Sequence[Floats]) -> Mixture | None
     best = sum(_best(view) - 0.5 * (_bins(view) - 1) for view, _ in usable)
     moved = best - sum(plain)
     explained = (mixed - sum(plain)) / moved if moved > 0 else 0.0
-    penalty = 0.5 * (len(prior) - 1) * np.log(max(rows, 2.0))
+    penalty = 0.5 * (len(prior) - 1) * np.log(max(rows, 2.0)) + _surprise(prior, shares)
     return Mixture(prior, shares, float(mixed - penalty - apart), float(np.clip(explained, 0, 1)))
+
+
+def _surprise(prior: Floats, shares: Floats) -> float:
+    """Classes hardly ever vanish: their log-odds are thought to move by about one."""
+    before, after = (np.clip(each, _RARE, 1 - _RARE) for each in (prior, shares))
+    moved = np.log(after / (1 - after)) - np.log(before / (1 - before))
+    return float(0.5 * (moved**2).max())
 
 
 def _fitted(usable: Sequence[tuple[View, Floats]], prior: Floats) -> Floats:

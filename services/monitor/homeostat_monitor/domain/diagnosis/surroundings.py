@@ -3,6 +3,7 @@
 import numpy as np
 
 from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, Evidence, LossEvidence
 from homeostat_monitor.domain.diagnosis.picture import LOSS_RULES, Picture
 from homeostat_monitor.domain.judges import Rule
@@ -85,7 +86,10 @@ def _of_version(case: Case, picture: Picture) -> list[Evidence]:
     width = max(change.to_us - change.from_us, case.windows[0].end_us - begin, 1)
     begin = min(begin, serving)
     if change.from_us - width <= serving <= change.to_us + width:
-        weight = float(np.clip(np.log((case.at_us - begin) / width), 0.0, 4.0)) + 1.0
+        weight = 3.0 + float(np.clip(np.log((case.at_us - begin) / width), 0.0, 4.0))
+        if case.mode is Mode.TIME_ORDERED and change.from_us <= case.windows[0].start_us:
+            # From its first window on: so it is where the season left the reference before.
+            weight *= 0.5
         return [Evidence(Cause.NEW_VERSION, weight, "it began when the version took over")]
     return [Evidence(Cause.NEW_VERSION, -2.0, "the version had served before it began")]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from homeostat_monitor.domain.bins import CategoryBins
 from homeostat_monitor.domain.causes import Cause
-from homeostat_monitor.domain.diagnosis import Case, Evidence
+from homeostat_monitor.domain.diagnosis import Case, Evidence, FeatureShare
 from homeostat_monitor.domain.diagnosis.mechanisms import Mechanism, log_odds_of_fault
 from homeostat_monitor.domain.diagnosis.mixture import Mixture
 from homeostat_monitor.domain.diagnosis.picture import Picture
@@ -91,15 +91,15 @@ def _of_values(case: Case, picture: Picture) -> list[Evidence]:
         told = _told(case, each.feature)
         if _is_surplus(view.after[-1], were * rows) or Rule.MISSING_VALUES in told:
             text = f"{nulls:.1%} of {each.feature} are null, {were:.2%} in the reference"
-            found.append(Evidence(Cause.DATA_BREAK, _BROKEN_VALUES * _half(each.share), text))
+            found.append(Evidence(Cause.DATA_BREAK, _BROKEN_VALUES * _about_it(case, each), text))
         unseen = float(case.layout.unseen(each.feature, picture.after)) / rows
         if Rule.UNSEEN_VALUES in told or (view.is_category and unseen > 0.05):
             text = f"{unseen:.1%} of {each.feature} are texts that the reference never had"
-            found.append(Evidence(Cause.DATA_BREAK, _BROKEN_VALUES * _half(each.share), text))
+            found.append(Evidence(Cause.DATA_BREAK, _BROKEN_VALUES * _about_it(case, each), text))
         outside = case.layout.out_of_range(each.feature, picture.after) / rows
         if outside > 0.5:
             text = f"{outside:.0%} of {each.feature} are outside of all that the reference knows"
-            found.append(Evidence(Cause.DATA_BREAK, 2.0 * _half(each.share), text))
+            found.append(Evidence(Cause.DATA_BREAK, 2.0 * each.share, text))
     return found
 
 
@@ -107,9 +107,9 @@ def _told(case: Case, feature: str) -> set[Rule]:
     return {each.rule for each in case.findings if each.is_breach and each.feature == feature}
 
 
-def _half(share: float) -> float:
-    """The first of two equals counts in full."""
-    return min(2 * share, 1.0)
+def _about_it(case: Case, share: FeatureShare) -> float:
+    """An alert about nulls or new texts is about them, whatever else moved."""
+    return 1.0 if case.rule in (Rule.MISSING_VALUES, Rule.UNSEEN_VALUES) else share.share
 
 
 def _is_surplus(count: float, expected: float) -> bool:
@@ -137,7 +137,7 @@ def _of_mechanisms(case: Case, picture: Picture, explained: Explained) -> list[E
         tried = explained[each.feature]
         best = next(m for m in tried if m.is_fault == (log_odds_of_fault(tried) > 0))
         seen.update({each.feature, best.partner})
-        share = _half(each.share + _share(picture, best.partner))
+        share = each.share + _share(picture, best.partner)
         found += _of_feature(each.feature, share, tried)
     return found
 
@@ -171,7 +171,7 @@ def _of_pairs(picture: Picture) -> list[Evidence]:
     )
     marginal = max(picture.suspects[name].view.distance.excess for name in (a, b))
     part = worst.excess / max(worst.excess + marginal, 1e-9)
-    share = _half(_share(picture, a) + _share(picture, b))
+    share = _share(picture, a) + _share(picture, b)
     return [Evidence(Cause.DATA_BREAK, 4.0 * part * share, text)]
 
 
