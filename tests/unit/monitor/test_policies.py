@@ -114,7 +114,9 @@ def test_an_expression_over_a_column_that_is_none_is_refused_with_the_nearest() 
 
 
 def test_thresholds_that_fall_stand_the_other_way_round() -> None:
-    below = a_rule(metric="accuracy", comparison=Comparison.BELOW, warning=0.8, critical=0.7)
+    below = a_rule(
+        metric="accuracy", segment="", comparison=Comparison.BELOW, warning=0.8, critical=0.7
+    )
     assert problems(a_policy(rules=(below,))) == []
     [problem] = problems(a_policy(rules=(replace(below, critical=0.9),)))
     assert problem.startswith("rules[0].critical")
@@ -130,6 +132,8 @@ def test_thresholds_that_fall_stand_the_other_way_round() -> None:
         {"feature": "carrier"},
         {"name": "a b"},
         {"least_rows": -1},
+        {"metric": "auc"},
+        {"metric": "arrival_rate"},
     ],
 )
 def test_a_rule_that_says_nothing_is_refused(changes: dict[str, object]) -> None:
@@ -210,9 +214,9 @@ def test_a_rule_of_three_windows_breaks_at_the_third_in_a_row() -> None:
 def test_what_cannot_be_judged_neither_counts_nor_calms() -> None:
     watch = PolicyWatch(a_policy(rules=(a_rule(windows=2),)))
     assert not watch.feed([measured(0.6)])[0].is_breach
-    assert watch.feed([measured(9.0, rows=24)]) == []
-    assert watch.feed([measured(math.nan)]) == []
-    assert watch.feed([]) == []
+    for what in ([measured(9.0, rows=24)], [measured(math.nan)], []):
+        assert not watch.feed(what)[0].is_breach
+        assert watch.feed(what)[0].observed == 0.6
     assert watch.feed([measured(0.6)])[0].is_breach
 
 
@@ -228,6 +232,28 @@ def test_the_counts_come_back_bit_for_bit_and_not_for_a_changed_rule() -> None:
     other = PolicyWatch(a_policy(rules=(a_rule(windows=2, warning=0.05),)))
     other.restore(state)
     assert not other.feed([measured(0.6)])[0].is_breach
+
+
+def test_a_rule_stands_as_it_stood_while_others_are_measured() -> None:
+    rules = (a_rule(), a_rule(name="delay", metric="label_delay_seconds"))
+    watch = PolicyWatch(a_policy(rules=rules))
+    assert [each.policy_rule for each in watch.feed([measured(0.6)])] == ["worse"]
+    delay = Measured("label_delay_seconds", 5.0, 5.0, 100, segment="evening")
+    assert [each.is_breach for each in watch.feed([delay])] == [True, False]
+
+
+def test_a_watch_of_one_segment_has_its_rules_alone() -> None:
+    rules = (a_rule(), a_rule(name="whole", segment=""))
+    watch = PolicyWatch(a_policy(rules=rules), "")
+    assert watch.feed([measured(0.9)]) == []
+
+
+def test_truths_are_looked_at_once_a_window() -> None:
+    watch = PolicyWatch(a_policy())
+    assert [watch.is_new_window(each) for each in (3, 3, 4, 2)] == [True, False, True, False]
+    again = PolicyWatch(a_policy())
+    again.restore(watch.to_bytes())
+    assert not again.is_new_window(4)
 
 
 def test_a_state_that_was_damaged_is_refused() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homeostat_monitor.app.diagnosing import diagnosis_of_loss
+from homeostat_monitor.app.own_rules import at_truths
 from homeostat_monitor.app.passing import Pass
 from homeostat_monitor.app.watches import (
     LOSSES,
@@ -50,6 +51,7 @@ async def judge_losses(now: Pass, marks: Sequence[int], since_us: int | None) ->
             for name, mask in segments.items():
                 chosen = _part(truths, np.flatnonzero(mask[part]) + begin)
                 await _feed_losses(now, name, chosen, mark)
+                await _tell_findings(now, await at_truths(now, name, mark), mark, mark, name)
         begin = end
     now.judged.losses += len(truths)
     await now.tx.drop_losses(now.standing.subject, marks[-1])
@@ -73,12 +75,14 @@ async def _feed_all(now: Pass, truths: Truths, mark: int) -> None:
         await _tell_findings(now, list(look.findings), look.at_us, mark)
     profile = now.version.profile
     if profile is None:
+        await _tell_findings(now, await at_truths(now, "", mark), mark, mark)
         return
     estimate = await estimate_of(now.keeper, now.version, profile)
     await now.tx.remark(now.standing.subject, list(estimate.feed(truths)))
     labels = await labels_of(now.keeper, now.version, profile)
     labels.feed(truths)
-    await _tell_findings(now, list(labels.judge(mark)), mark, mark)
+    found = list(labels.judge(mark))
+    await _tell_findings(now, [*found, *await at_truths(now, "", mark, found)], mark, mark)
 
 
 async def _feed_losses(now: Pass, segment: str, truths: Truths, mark: int) -> None:
@@ -122,11 +126,13 @@ async def _look_at_cause(now: Pass, segment: str, watch: LossWatch, mark: int) -
     now.book.put(after_new_cause(alert, cause, diagnosis, names, Moment(mark, mark)))
 
 
-async def _tell_findings(now: Pass, findings: list[Finding], at_us: int, mark: int) -> None:
+async def _tell_findings(
+    now: Pass, findings: list[Finding], at_us: int, mark: int, segment: str = ""
+) -> None:
     said = now.said(findings)
     for rule in dict.fromkeys(each.rule for each in said):
         after = after_window(
-            now.book.get(rule),
+            now.book.get(rule, segment),
             [each for each in said if each.rule is rule],
             subject=now.standing.subject,
             window_start_us=at_us,
@@ -134,8 +140,8 @@ async def _tell_findings(now: Pass, findings: list[Finding], at_us: int, mark: i
         )
         if after is not None and after.is_open and now.book.is_news(after):
             evidence = LossEvidence(after.since_us, after.observed, after.reference, 0)
-            witnesses = await _witnesses(now, "", mark)
-            _, diagnosis = await _why(now, rule, "", evidence, witnesses, at_us, mark)
+            witnesses = await _witnesses(now, segment, mark)
+            _, diagnosis = await _why(now, rule, segment, evidence, witnesses, at_us, mark)
             after = _with(now, after, diagnosis, witnesses)
         now.book.put(after)
 

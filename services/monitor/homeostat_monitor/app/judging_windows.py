@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from homeostat_monitor.app.diagnosing import Past, with_reasons
+from homeostat_monitor.app.own_rules import at_window
 from homeostat_monitor.app.passing import Pass, accepted_key
 from homeostat_monitor.app.watches import estimate_of, labels_of
 from homeostat_monitor.domain.alerts import LONGEST_SPAN_ROWS, Calm, Moment, after_window
@@ -83,7 +84,8 @@ async def _judge_segment(
     for window, findings in zip(windows, found, strict=True):
         mark = marks[bisect_left(marks, window.end_us)]
         past.fresh.setdefault(segment, []).append(window)
-        await _tell(now, profile, segment, window, now.said(findings), mark)
+        own = await at_window(now, profile, segment, window, findings)
+        await _tell(now, profile, segment, window, now.said([*findings, *own]), mark)
         if not segment:
             now.standing = replace(
                 now.standing,

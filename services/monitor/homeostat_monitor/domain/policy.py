@@ -59,6 +59,10 @@ METRICS: Mapping[str, str] = MappingProxyType(
 )
 # These are measured per feature.
 FEATURE_METRICS = frozenset({"null_rate", "js_distance"})
+# These the reference does not show.
+WITHOUT_REFERENCE = frozenset({"js_distance", "arrival_rate"})
+# Of a segment there are: loss, mean score, rate of arrival, and what is measured per feature.
+OF_ALL_ROWS = frozenset(METRICS) - FEATURE_METRICS - {"loss", "mean_score", "arrival_rate"}
 
 # Fewer rows make no figure that one could rely on.
 LEAST_ROWS = 25

@@ -10,7 +10,15 @@ from difflib import get_close_matches
 
 from homeostat_monitor.domain.errors import MonitorError
 from homeostat_monitor.domain.hosts import AllowedHosts
-from homeostat_monitor.domain.policy import FEATURE_METRICS, METRICS, Policy, PolicyRule, Webhook
+from homeostat_monitor.domain.policy import (
+    FEATURE_METRICS,
+    METRICS,
+    OF_ALL_ROWS,
+    WITHOUT_REFERENCE,
+    Policy,
+    PolicyRule,
+    Webhook,
+)
 
 # More of them share the budget than it can feed, or more than a person looks after.
 _MOST = {"segments": 32, "rules": 100, "webhooks": 10, "ignored_features": 1_000}
@@ -162,7 +170,11 @@ def _rule(place: str, rule: PolicyRule, policy: Policy, known: Known) -> Iterato
         )
     elif rule.feature:
         yield from _known(f"{place}.feature", "feature", rule.feature, known.features)
-    if rule.segment:
+    if rule.segment and rule.metric in OF_ALL_ROWS:
+        yield Problem(
+            f"{place}.segment", f"{rule.metric} is measured over all rows; cure: leave it out"
+        )
+    elif rule.segment:
         names = {each.name for each in policy.segments}
         yield from _known(f"{place}.segment", "segment", rule.segment, names)
     yield from _thresholds(place, rule)
@@ -181,6 +193,11 @@ def _thresholds(place: str, rule: PolicyRule) -> Iterator[Problem]:
         yield Problem(
             f"{place}.comparison",
             "is missing; cure: above, below, relative_above or relative_below",
+        )
+    elif rule.comparison.is_relative and rule.metric in WITHOUT_REFERENCE:
+        yield Problem(
+            f"{place}.comparison",
+            f"{rule.metric} has no reference to compare with; cure: above or below",
         )
     levels = {"warning": rule.warning, "critical": rule.critical}
     if all(each is None for each in levels.values()):

@@ -1,7 +1,7 @@
 """A person's own thresholds: how a window's figures stand to them, and for how many in a row."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.policy import Policy, PolicyRule
 from homeostat_monitor.domain.state import pack, unpack
 
-_FORM = "policy-rules-1"
+_FORM = "policy-rules-2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,81 +29,113 @@ class Measured:
 
 
 class PolicyWatch:
-    """Counts, per rule, the windows in a row that broke it. A changed rule begins at none."""
+    """How each rule of one segment stands: its newest figure, and the windows in a row that broke
+    it. A changed rule begins at none."""
 
     name = "policy_rules"
 
-    def __init__(self, policy: Policy) -> None:
-        self._rules = {_key(each): each for each in policy.rules}
-        # Windows in a row at warning or worse, and at critical.
-        self._counts: dict[str, tuple[int, int]] = {}
+    def __init__(self, policy: Policy, segment: str | None = None) -> None:
+        """``segment`` keeps its rules alone; None: every rule."""
+        self._rules = {
+            _key(each): each for each in policy.rules if segment is None or each.segment == segment
+        }
+        # Windows in a row at warning or worse, and at critical; the figure, its reference.
+        self._stands: dict[str, tuple[int, int, float, float]] = {}
+        # The window in which truths were looked at last.
+        self._truths_window = -1
+
+    def is_new_window(self, window: int) -> bool:
+        """Whether truths were not looked at in this window yet; they are now."""
+        if window <= self._truths_window:
+            return False
+        self._truths_window = window
+        return True
 
     def feed(self, metrics: Iterable[Measured]) -> list[Finding]:
-        """What one window's figures say of every rule that they can be held against.
+        """How every rule stands after one window's figures.
 
-        A rule whose figure is missing, not a number or of too few rows is not judged: its count
-        stays. A finding breaks its rule once that many windows in a row did.
+        A rule whose figure is missing, not a number or of too few rows stands as it stood; one that
+        never had a figure is not told. A finding breaks its rule once that many windows in a row
+        did.
         """
         by_place = {(each.metric, each.feature, each.segment): each for each in metrics}
-        findings = []
         for key, rule in self._rules.items():
             measured = by_place.get((rule.metric, rule.feature, rule.segment))
-            if measured is not None and measured.rows >= rule.least_rows:
-                value = _compared(rule, measured)
-                if value is not None:
-                    findings.append(self._judge(key, rule, measured, value))
-        return findings
+            if measured is None or measured.rows < rule.least_rows:
+                continue
+            value = _compared(rule, measured)
+            if value is not None:
+                self._count(key, rule, measured, value)
+        return [
+            _finding(rule, *self._stands[key])
+            for key, rule in self._rules.items()
+            if key in self._stands
+        ]
 
-    def _judge(self, key: str, rule: PolicyRule, measured: Measured, value: float) -> Finding:
-        warned, alarmed = self._counts.get(key, (0, 0))
+    def _count(self, key: str, rule: PolicyRule, measured: Measured, value: float) -> None:
+        warned, alarmed, _, _ = self._stands.get(key, (0, 0, 0.0, 0.0))
         is_critical = _is_beyond(rule, value, rule.critical)
         is_warning = is_critical or _is_beyond(rule, value, rule.warning)
-        warned, alarmed = (warned + 1) * is_warning, (alarmed + 1) * is_critical
-        self._counts[key] = warned, alarmed
-        is_alarm = alarmed >= rule.windows
-        level = rule.critical if is_alarm or rule.warning is None else rule.warning
-        return Finding(
-            Rule.POLICY,
-            rule.feature,
-            rule.metric,
+        self._stands[key] = (
+            (warned + 1) * is_warning,
+            (alarmed + 1) * is_critical,
             measured.value,
             measured.reference,
-            _absolute(rule, level, measured.reference),
-            is_breach=is_alarm or (rule.warning is not None and warned >= rule.windows),
-            segment=rule.segment,
-            policy_rule=rule.name,
-            is_critical=is_alarm,
         )
 
     def to_bytes(self) -> bytes:
-        """The counts, each under what its rule says."""
-        keys = sorted(self._counts)
-        counts = np.array([self._counts[each] for each in keys], dtype=np.int64).reshape(-1, 2)
-        return pack(_FORM, {"rules": keys}, {"counts": counts})
+        """How rules stand, each under what it says."""
+        keys = sorted(self._stands)
+        stands = [self._stands[each] for each in keys]
+        return pack(
+            _FORM,
+            {"rules": keys, "truths_window": self._truths_window},
+            {
+                "counts": np.array([each[:2] for each in stands], dtype=np.int64).reshape(-1, 2),
+                "figures": np.array([each[2:] for each in stands], dtype=np.float64).reshape(-1, 2),
+            },
+        )
 
     def restore(self, state: bytes) -> None:
         """Goes on from a stored state; CorruptState where it cannot be trusted."""
         stored = unpack(_FORM, state)
         keys, counts = stored.values["rules"], stored.arrays["counts"]
-        if counts.shape != (len(keys), 2) or (counts < 0).any():
+        figures = stored.arrays["figures"]
+        shape = (len(keys), 2)
+        if counts.shape != shape or figures.shape != shape or (counts < 0).any():
             raise CorruptState("the counts of a policy's rules are none")
-        pairs = zip(keys, counts.tolist(), strict=True)
-        self._counts = {
-            key: (int(warned), int(alarmed))
-            for key, (warned, alarmed) in pairs
+        rows = zip(keys, counts.tolist(), figures.tolist(), strict=True)
+        self._truths_window = int(stored.values["truths_window"])
+        self._stands = {
+            key: (int(count[0]), int(count[1]), figure[0], figure[1])
+            for key, count, figure in rows
             if key in self._rules
         }
+
+
+def _finding(
+    rule: PolicyRule, warned: int, alarmed: int, value: float, reference: float
+) -> Finding:
+    is_alarm = rule.critical is not None and alarmed >= rule.windows
+    level = rule.critical if is_alarm or rule.warning is None else rule.warning
+    return Finding(
+        Rule.POLICY,
+        rule.feature,
+        rule.metric,
+        value,
+        reference,
+        _absolute(rule, level, reference),
+        is_breach=is_alarm or (rule.warning is not None and warned >= rule.windows),
+        segment=rule.segment,
+        policy_rule=rule.name,
+        is_critical=is_alarm,
+    )
 
 
 def policy_findings(policy: Policy, metrics: Sequence[Measured]) -> list[Finding]:
     """What the figures of one window alone say; a rule of several windows breaks only in a watch
     that remembers them."""
     return PolicyWatch(policy).feed(metrics)
-
-
-def severities(findings: Iterable[Finding]) -> Mapping[str, bool]:
-    """Rules that are broken, and whether critically."""
-    return {each.policy_rule: each.is_critical for each in findings if each.is_breach}
 
 
 def _key(rule: PolicyRule) -> str:

@@ -1,0 +1,58 @@
+"""A person's own thresholds, at every closed window and with truths once in its length."""
+
+from collections.abc import Iterable, Sequence
+
+from homeostat_monitor.app.passing import Pass
+from homeostat_monitor.app.watches import losses_of, rolling_of
+from homeostat_monitor.domain.judges import Finding
+from homeostat_monitor.domain.policy_figures import of_findings, of_metrics, of_window
+from homeostat_monitor.domain.policy_rules import Measured, PolicyWatch
+from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.ports import StateKey
+
+
+async def at_window(
+    now: Pass, profile: VersionProfile, segment: str, window: Window, findings: Iterable[Finding]
+) -> list[Finding]:
+    """How the segment's rules stand after a window; ``findings`` are the others' of it."""
+    if not _has_rules(now, segment):
+        return []
+    measured = [
+        *of_window(now.version.policy, profile.layout, profile.reference, window, segment),
+        *of_findings(findings, window.rows),
+    ]
+    return (await _watch(now, segment)).feed(measured)
+
+
+async def at_truths(
+    now: Pass, segment: str, mark: int, findings: Sequence[Finding] = ()
+) -> list[Finding]:
+    """How the segment's rules stand at a mark of the truths; nothing within the same window's
+    length, so that "windows in a row" means the same for every metric."""
+    if not _has_rules(now, segment):
+        return []
+    watch, profile = await _watch(now, segment), now.version.profile
+    if not watch.is_new_window(mark // profile.length_us if profile is not None else mark):
+        return []
+    losses = await losses_of(now.keeper, now.version, segment)
+    measured = [Measured("loss", losses.mean, losses.reference, losses.live, segment=segment)]
+    if not segment:
+        rolling = await rolling_of(now.keeper, now.version)
+        metrics = list(of_metrics(rolling.metrics()))
+        rows = max((each.rows for each in metrics), default=0)
+        measured += [*metrics, *of_findings(findings, rows)]
+    return watch.feed(measured)
+
+
+def _has_rules(now: Pass, segment: str) -> bool:
+    return any(each.segment == segment for each in now.version.policy.rules)
+
+
+async def _watch(now: Pass, segment: str) -> PolicyWatch:
+    policy = now.version.policy
+    return await now.keeper.get(
+        StateKey(segment, PolicyWatch.name),
+        lambda: PolicyWatch(policy, segment),
+        maker=now.version.profile or policy,
+    )
