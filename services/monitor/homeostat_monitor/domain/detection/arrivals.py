@@ -5,7 +5,7 @@ binomial, e.g. Cameron and Trivedi, "Regression Analysis of Count Data", NB2). T
 estimated by moments within the phases.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,32 +94,68 @@ class Tally:
         squares = (slots - rest) * each**2 + rest * (each + 1) ** 2
         self.sums[:, phase] += (slots, rows, squares)
 
-    def weekly(self) -> tuple[Floats, float]:
-        """Mean per phase of the week, NaN where it was not seen in two weeks, and dispersion."""
-        return _means(self.sums, _FEWEST_WEEKS * self._clock.slots_of_a_phase)
+    def weekly(self) -> "Habit":
+        """By phase of the week, seen in two weeks."""
+        return _habit(self.sums, _FEWEST_WEEKS, self._clock.slots_of_a_phase)
 
-    def daily(self) -> tuple[Floats, float]:
-        """The same by phase of the day, of days of a whole week at least."""
+    def daily(self) -> "Habit":
+        """By phase of the day, of days of a whole week at least."""
         if not self._clock.has_days:
-            return np.full(self._clock.phases, np.nan), np.nan
+            return _unknown(self._clock.phases)
         of_day = self.sums.reshape(3, _DAYS, -1).sum(axis=1)
-        means, dispersion = _means(of_day, _DAYS * self._clock.slots_of_a_phase)
-        return np.tile(means, _DAYS), dispersion
+        found = _habit(of_day, _DAYS, self._clock.slots_of_a_phase)
+        return Habit(
+            np.tile(found.means, _DAYS), found.dispersion, np.tile(found.uncertainty, _DAYS)
+        )
 
 
-def _means(sums: Ints, fewest: int) -> tuple[Floats, float]:
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """Rows of a slot by phase of the week."""
+
+    # NaN where it is not known.
+    means: Floats
+    # Of slots around the means.
+    dispersion: float
+    # Relative variance of the means themselves.
+    uncertainty: Floats
+
+    def of(self, spans: Sequence[tuple[int, int]]) -> Expected | None:
+        """Of (phase, slots); None where a phase is not known."""
+        phases = np.array([phase for phase, _ in spans], dtype=np.intp)
+        rows = self.means[phases] * np.array([slots for _, slots in spans])
+        total = float(rows.sum())
+        if not np.isfinite(total):
+            return None
+        shares = rows / total if total > 0 else np.zeros(len(rows))
+        # Means off the same way are the worse case: their errors add up, not their squares.
+        unsure = float((shares * np.sqrt(self.uncertainty[phases])).sum()) ** 2
+        slots = sum(count for _, count in spans)
+        no_burst = _NO_BURST * slots * float(np.nanmean(self.means))
+        return Expected(total, self.dispersion + unsure * (1 + self.dispersion), no_burst)
+
+
+def _unknown(phases: int) -> Habit:
+    return Habit(np.full(phases, np.nan), np.nan, np.full(phases, np.nan))
+
+
+def _habit(sums: Ints, times: int, slots_of_a_phase: int) -> Habit:
+    """Of phases that were seen so many times."""
     slots, rows, squares = sums.astype(np.float64)
-    known = slots >= max(fewest, 2)
+    known = slots >= times * slots_of_a_phase
     if not known.any() or (slots[known] - 1).sum() < _FEWEST_FREEDOM:
-        return np.full(len(slots), np.nan), np.nan
+        return _unknown(len(slots))
     slots, rows, squares = slots[known], rows[known], squares[known]
     mean = rows / slots
     variance = np.maximum(squares - slots * mean**2, 0.0) / (slots - 1)
     weight = float((mean**2).sum())
     raw = float((variance - mean).sum()) / weight if weight else 0.0
-    means = np.full(len(known), np.nan)
+    dispersion = max(_MARGIN * raw, _LEAST_DISPERSION)
+    means, uncertainty = np.full(len(known), np.nan), np.full(len(known), np.nan)
     means[known] = mean
-    return means, max(_MARGIN * raw, _LEAST_DISPERSION)
+    # Slots of one hour are one hour's luck: they count once.
+    uncertainty[known] = 1 / np.maximum(rows, 1) + dispersion * slots_of_a_phase / slots
+    return Habit(means, dispersion, uncertainty)
 
 
 class Arrivals:
@@ -138,13 +174,11 @@ class Arrivals:
 
     def expected(self, start_us: int, end_us: int) -> Expected | None:
         """Rows of a span of whole slots; None where nothing is known of part of it."""
-        for means, dispersion in self._sources():
-            total, count = 0.0, 0
-            for phase, slots in self.clock.spans(start_us, end_us):
-                total += slots * float(means[phase])
-                count += slots
-            if np.isfinite(total):
-                return Expected(total, dispersion, _NO_BURST * count * float(np.nanmean(means)))
+        spans = list(self.clock.spans(start_us, end_us))
+        for habit in self._habits():
+            expected = habit.of(spans)
+            if expected is not None:
+                return expected
         return None
 
     def learn(self, start_us: int, end_us: int, rows: int) -> None:
@@ -155,8 +189,8 @@ class Arrivals:
             part = rows_left * slots // slots_left
             self._live.add(phase, part, slots)
             slots_left, rows_left = slots_left - slots, rows_left - part
-            if self._shape is not None and np.isfinite(self._shape[0][phase]):
-                self._scale += (slots, part, slots * self._shape[0][phase])
+            if self._shape is not None:
+                self._scale += (slots, part, slots * self._shape.means[phase])
 
     def forget(self) -> None:
         """A new level: learned afresh."""
@@ -176,18 +210,18 @@ class Arrivals:
         self._live.sums[...] = arrays["live"]
         self._scale[...] = arrays["scale"]
 
-    def _sources(self) -> Iterator[tuple[Floats, float]]:
+    def _habits(self) -> Iterator[Habit]:
         """From what says most to what says least."""
         yield self._live.weekly()
         yield self._live.daily()
         slots, rows, shaped = self._scale.tolist()
         day = max(DAY_US // self.clock.length_us, _DAYS)
         if self._shape is not None and slots >= day and shaped > 0:
-            means, dispersion = self._shape
-            yield means * (rows / shaped), dispersion
+            unsure = self._shape.uncertainty + 1 / max(rows, 1)
+            yield Habit(self._shape.means * (rows / shaped), self._shape.dispersion, unsure)
 
 
-def _shape(clock: Clock, times_us: Ints) -> tuple[Floats, float] | None:
+def _shape(clock: Clock, times_us: Ints) -> Habit | None:
     """Of a reference of a week or more: slots without rows count. None of a shorter one: it does
     not know the days of a week."""
     if not len(times_us) or int(times_us.max() - times_us.min()) < WEEK_US:
@@ -202,9 +236,9 @@ def _shape(clock: Clock, times_us: Ints) -> tuple[Floats, float] | None:
         _add(whole, clock, start, start + 1, count)
         at = start
     _add(whole, clock, at + 1, last, 0)
-    for means, dispersion in (whole.weekly(), whole.daily()):
-        if np.isfinite(means).all():
-            return means, dispersion
+    for habit in (whole.weekly(), whole.daily()):
+        if np.isfinite(habit.means).all():
+            return habit
     return None
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.judges.distance import natural
 from homeostat_monitor.domain.layout import BUCKETS, Counts, Layout
 from homeostat_monitor.domain.reference import ReferenceCounts
 from homeostat_monitor.domain.windows import Window
@@ -23,6 +22,8 @@ _FEWEST_ROWS = 25
 # Where rows are that often alike by nature, one more copy is no news.
 _MOST_ALIKE = 0.02
 _FEWEST_BLOCKS = 4
+_MARGIN_OVER_WORST = 1.25
+_CALIBRATION_LEVEL = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +60,22 @@ def duplicates(counts: ReferenceCounts, level: float) -> Duplicates | None:
     layout = counts.layout
     if not layout.extras.has_sketch or not counts.rows:
         return None
-    alike = [
-        2 * extra_copies(layout.sketch(each.sums)) / (each.rows - 1) for each in counts.blocks()
-    ]
-    whole = (
-        2 * float(extra_copies(layout.sketch(counts.sums)[None, :])[0]) / max(counts.rows - 1, 1)
-    )
-    # Of the largest blocks: there chance says least.
-    known = [each for each in alike if len(each) >= _FEWEST_BLOCKS]
-    most = max(natural(known[-1]) if known else whole, whole, 0.0)
+    sketches = [(each.rows, layout.sketch(each.sums)) for each in counts.blocks()]
+    known = [_alike(rows, each) for rows, each in sketches if len(each) >= _FEWEST_BLOCKS]
+    whole = float(_alike(counts.rows, layout.sketch(counts.sums)[None, :])[0])
+    # Of the largest blocks: rows that repeat at once do so within any of them, others do not.
+    most = max(_MARGIN_OVER_WORST * float(known[-1].max()) if known else 0.0, whole)
     if most > _MOST_ALIKE:
         return None
-    return Duplicates(layout, max(whole, 0.0), most, level)
+    return Duplicates(layout, whole, most, level)
+
+
+def _alike(rows: int, sketches: Counts) -> Floats:
+    """How often two rows of a block are alike at least: what chance makes of different rows is
+    taken off, or it would be taken for their nature."""
+    beyond = np.maximum(extra_copies(sketches) - chance(rows, _CALIBRATION_LEVEL), 0.0)
+    alike: Floats = 2 * beyond / max(rows - 1, 1)
+    return alike
 
 
 def extra_copies(sketches: Counts) -> Floats:

@@ -19,6 +19,8 @@ from homeostat_monitor.domain.windows import Window
 _FORM = "quality-1"
 # Less than twice or half as many rows is no news, whatever its significance.
 _LEAST_FACTOR = 2.0
+# The most that chance explains is no breach by the last digit of a quotient.
+_NO_ROUNDING = 1 + 1e-9
 # After so many windows off the same way, and at least a day, a level is the new one.
 _FEWEST_OF_A_LEVEL = 7
 
@@ -100,7 +102,8 @@ class QualityDetector:
         p_value = _tail(rows, expected, is_fewer=is_fewer)
         ratio = (rows + 0.5) / (expected.rows + 0.5)
         factor = 1 / ratio if is_fewer else ratio
-        threshold = max(_LEAST_FACTOR, _explained(expected, self._level, is_fewer=is_fewer))
+        explained = _explained(expected, self._level, is_fewer=is_fewer)
+        threshold = max(_LEAST_FACTOR, explained * _NO_ROUNDING)
         return Finding(
             Rule.ARRIVAL_RATE,
             "",
