@@ -4,15 +4,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """One first truth."""
-
-    known_at_us: int
-    event_time_us: int
-    value: float
-
-
 class LossSignal(StrEnum):
     """What the losses say of an alert's life."""
 

@@ -5,29 +5,26 @@ ADWIN compares what it keeps with what came before, at any size of window; a tes
 hold-out (anchored.py) sees a rise above the hold-out whatever came before, under a budget.
 """
 
-import base64
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain import adwin
 from homeostat_monitor.domain.anchored import Anchored, Sample, sample_of
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.loss_changes import Loss, LossChange, LossSignal, Risen
+from homeostat_monitor.domain.loss_changes import LossChange, LossSignal, Risen
+from homeostat_monitor.domain.pace import Pace
+from homeostat_monitor.domain.recent import Recent
 from homeostat_monitor.domain.reference import Holdout
 from homeostat_monitor.domain.rise import Rise
 from homeostat_monitor.domain.scale import Scale
 from homeostat_monitor.domain.state import State, pack, unpack
-from homeostat_monitor.domain.timeline import Timeline
 from homeostat_monitor.domain.truths import Truths
 
-__all__ = ["Loss", "LossChange", "LossSignal", "LossWatch", "Risen"]
+__all__ = ["LossChange", "LossSignal", "LossWatch", "Risen"]
 
 Floats = NDArray[np.float64]
 
@@ -51,7 +48,7 @@ _CRITICAL_RISE = 0.5
 # 130,000 truths come in a day.
 ROWS_PER_FALSE_ALARM = 4_000_000
 # Of the stored state. To be changed with what its fields mean.
-_FORM = "losses-3"
+_FORM = "losses-4"
 
 
 @dataclass(slots=True)
@@ -62,14 +59,10 @@ class _Tally:
     # What is compared with, scaled; its rows are 0 while there is none.
     reference: float = math.nan
     reference_rows: int = 0
-    # Losses ever fed, seeds included, and losses fed live.
-    fed: int = 0
+    # Losses fed, the hold-out's not counted, and their sum.
     live: int = 0
     live_total: float = 0.0
     not_finite: int = 0
-    # Since ADWIN began anew.
-    window: int = 0
-    window_total: float = 0.0
 
 
 class LossWatch:
@@ -77,13 +70,16 @@ class LossWatch:
 
     name = "losses"
 
-    def __init__(self, is_binary: bool, rows_per_false_alarm: float) -> None:
+    def __init__(
+        self, is_binary: bool, rows_per_false_alarm: float, false_alarms_per_month: float
+    ) -> None:
         """See ``seeded``."""
-        self._budget = rows_per_false_alarm
+        self._least_rows = rows_per_false_alarm
+        self._budget = false_alarms_per_month
+        self._pace = Pace()
         self._tally = _Tally(is_binary)
         self._scale = Scale()
-        self._timeline = Timeline()
-        self._detector = adwin.fresh()
+        self._recent = Recent()
         self._anchored: Anchored | None = None
         # Anchored at the level of the rise that stands, once that is known.
         self._further: Anchored | None = None
@@ -97,14 +93,16 @@ class LossWatch:
         *,
         is_binary: bool,
         rows_per_false_alarm: float = ROWS_PER_FALSE_ALARM,
+        false_alarms_per_month: float = 1.0,
     ) -> Self:
         """A fresh watch that knows the hold-out; without one it learns from the first losses.
 
         ``is_binary``: losses are 0 or 1 and are taken as they are.
         ``rows_per_false_alarm``: losses between two false alarms of the anchored test, on average,
-        at the least.
+        at the least; more where so many come that a month would have more than
+        ``false_alarms_per_month``.
         """
-        watch = cls(is_binary, rows_per_false_alarm)
+        watch = cls(is_binary, rows_per_false_alarm, false_alarms_per_month)
         if holdout is None:
             return watch
         finite = np.isfinite(holdout.losses)
@@ -113,7 +111,7 @@ class LossWatch:
             values = watch._learn(losses)
             newest = slice(-_MOST_SEEDED, None)
             for value, at in zip(values[newest].tolist(), known_at[newest].tolist(), strict=True):
-                watch._adapt(value, at)
+                watch._recent.take(value, at)
         return watch
 
     @property
@@ -149,9 +147,9 @@ class LossWatch:
             return None
         return Risen(rise.since_us, self._scale.back(rise.mean), rise.rows)
 
-    def feed(self, truths: Truths | Iterable[Loss]) -> list[LossChange]:
+    def feed(self, truths: Truths) -> list[LossChange]:
         """What they say, in their order. The same losses in other portions say the same."""
-        known_at, losses = _columns(truths)
+        known_at, losses = truths.known_at_us, truths.losses
         finite = np.isfinite(losses)
         if not finite.all():
             self._tally.not_finite += int((~finite).sum())
@@ -176,12 +174,15 @@ class LossWatch:
             self._learning.extend(losses[:begin].tolist())
             if len(self._learning) == _LEARNED:
                 for value in self._learn(np.array(self._learning)).tolist():
-                    self._adapt(value, int(known_at[begin - 1]))
+                    self._recent.take(value, int(known_at[begin - 1]))
                 self._learning = []
         values = self._scale.forward(losses[begin:]).tolist()
         rows = zip(known_at[begin:].tolist(), losses[begin:].tolist(), values, strict=True)
         for at_us, loss, value in rows:
             self._count([loss])
+            self._pace.take(at_us)
+            if self._pace.fed % _LOOK_EVERY == 0:
+                self._allow()
             yield from self._take(value, at_us)
 
     def _count(self, losses: list[float]) -> None:
@@ -191,9 +192,9 @@ class LossWatch:
 
     def _take(self, value: float, at_us: int) -> Iterator[LossChange]:
         """One scaled loss."""
-        has_changed = self._adapt(value, at_us)
+        has_changed = self._recent.take(value, at_us)
         if has_changed and self._is_rise(self._rise):
-            yield self._rose(at_us, self._detector.width, self._detector.estimation)
+            yield self._rose(at_us, self._recent.rows, self._recent.mean)
         elif self._rise is not None:
             yield from self._go_on(self._rise, value, at_us)
         elif self._anchored is not None and self._anchored.update(value):
@@ -210,33 +211,19 @@ class LossWatch:
         if rise.rows == _LEARNED:
             self._further = self._at_level(self._level_of(rise))
 
-    def _adapt(self, value: float, known_at_us: int) -> bool:
-        """Feeds ADWIN one scaled loss; whether it tells of a change."""
-        tally, detector = self._tally, self._detector
-        if detector.drift_detected:
-            # river begins anew with the value after a detection.
-            tally.window, tally.window_total = 0, 0.0
-        self._timeline.mark(tally.fed, known_at_us)
-        tally.fed += 1
-        tally.window += 1
-        tally.window_total += value
-        detector.update(value)
-        return bool(detector.drift_detected)
-
     def _is_rise(self, told: Rise | None) -> bool:
         """ADWIN compares with what it kept: after a calm spell it tells of a change where the loss
         is back at the reference, and after the anchored test it tells of the same rise once more.
         A rise is what is surely above the reference as well; a further one is surely above what
         was told, where what came before was no longer at the reference."""
-        tally, detector = self._tally, self._detector
-        rows, mean = detector.width, detector.estimation
-        dropped = tally.window - rows
-        before = (tally.window_total - detector.total) / dropped if dropped > 0 else 0.0
-        if mean <= before or not self._is_above(mean, rows, tally.reference):
+        reference = self._tally.reference
+        rows, mean = self._recent.rows, self._recent.mean
+        dropped, before = self._recent.dropped
+        if mean <= before or not self._is_above(mean, rows, reference):
             return False
         if told is None:
             return True
-        was_risen = self._is_above(before, dropped, tally.reference)
+        was_risen = self._is_above(before, dropped, reference)
         return was_risen and self._is_above(mean, rows, told.told)
 
     def _is_above(self, mean: float, rows: int, level: float) -> bool:
@@ -254,7 +241,7 @@ class LossWatch:
 
     def _rose(self, at_us: int, rows: int, mean: float) -> LossChange:
         """Told by the newest so many losses and their (scaled) mean."""
-        since_us = self._timeline.at(max(self._tally.fed - rows, 0))
+        since_us = self._recent.since(rows)
         self._rise, self._further = Rise(since_us, mean), None
         if self._anchored is not None:
             self._anchored.clear()
@@ -262,13 +249,12 @@ class LossWatch:
 
     def _look(self, rise: Rise, at_us: int) -> Iterator[LossChange]:
         """Has the rise gone, or come to stay?"""
-        width, recent = int(self._detector.width), float(self._detector.estimation)
+        width, recent = self._recent.rows, self._recent.mean
         # The reference itself is known no better than this.
         level = self._tally.reference + self._chance(self._tally.reference_rows)
         if min(rise.rows, width) >= _RECOVERY_LOSSES and recent <= level:
             self._rise = self._further = None
-            since_us = self._timeline.at(self._tally.fed - width)
-            yield self._change(LossSignal.RECOVERED, at_us, since_us, recent)
+            yield self._change(LossSignal.RECOVERED, at_us, self._recent.since(width), recent)
         elif rise.has_persisted or rise.rows < _PERSISTENCE_LOSSES:
             return
         elif min(rise.mean, recent) > level:
@@ -294,20 +280,30 @@ class LossWatch:
         clumping = 1.0 if self._anchored is None else self._anchored.reference.clumping
         return Sample(rise.rows, rise.mean, rise.variance, clumping)
 
+    def _allowed(self) -> float:
+        return max(self._least_rows, self._pace.rows_per_false_alarm(self._budget))
+
+    def _allow(self) -> None:
+        for each in (self._anchored, self._further):
+            if each is not None:
+                each.allow(self._allowed())
+
     def _at_level(self, sample: Sample) -> Anchored:
-        return Anchored(sample, rows_per_false_alarm=self._budget)
+        return Anchored(sample, rows_per_false_alarm=self._allowed())
 
     def to_bytes(self) -> bytes:
         """The whole state (domain/state.py)."""
+        recent, timeline = self._recent.dump()
         values = {
             "tally": asdict(self._tally),
             "rise": None if self._rise is None else asdict(self._rise),
             "scale": asdict(self._scale),
-            "adwin": dict(adwin.dump(self._detector)),
+            "recent": recent,
+            "pace": asdict(self._pace),
         }
         arrays = {
             "learning": np.array(self._learning, dtype=np.float64),
-            "timeline": self._timeline.dump(),
+            "timeline": timeline,
             "anchored": _dump(self._anchored),
             "further": _dump(self._further),
         }
@@ -326,46 +322,17 @@ class LossWatch:
         values, arrays = stored.values, stored.arrays
         tally, scale = _Tally(**values["tally"]), Scale(**values["scale"])
         rise = None if values["rise"] is None else Rise(**values["rise"])
-        detector = adwin.load(values["adwin"])
+        pace, recent = Pace(**values["pace"]), Recent.loaded(values["recent"], arrays["timeline"])
         anchored, further = self._load(arrays["anchored"]), self._load(arrays["further"])
-        self._tally, self._scale, self._detector = tally, scale, detector
-        self._timeline = Timeline.loaded(arrays["timeline"])
+        self._tally, self._scale, self._pace, self._recent = tally, scale, pace, recent
         self._anchored, self._further, self._rise = anchored, further, rise
         self._learning = arrays["learning"].tolist()
 
     def _load(self, stored: Floats) -> Anchored | None:
         if not len(stored):
             return None
-        return Anchored.loaded(stored, rows_per_false_alarm=self._budget)
-
-    def to_json(self) -> str:
-        """The state as text, for a store that keeps text."""
-        state = self.to_bytes()
-        text = base64.b64encode(state).decode()
-        return json.dumps({"sha256": hashlib.sha256(state).hexdigest(), "state": text})
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The watch that was stored; CorruptState where it cannot be trusted."""
-        try:
-            parts = json.loads(text)
-            state = base64.b64decode(parts["state"], validate=True)
-            if hashlib.sha256(state).hexdigest() != parts["sha256"]:
-                raise CorruptState("the loss detector's bytes do not fit their checksum")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CorruptState(f"the loss detector's state is unreadable: {error}") from error
-        watch = cls(is_binary=False, rows_per_false_alarm=ROWS_PER_FALSE_ALARM)
-        watch.restore(state)
-        return watch
+        return Anchored.loaded(stored, rows_per_false_alarm=self._allowed())
 
 
 def _dump(test: Anchored | None) -> Floats:
     return np.empty(0) if test is None else test.dump()
-
-
-def _columns(truths: Truths | Iterable[Loss]) -> tuple[NDArray[np.int64], Floats]:
-    if isinstance(truths, Truths):
-        return truths.known_at_us, truths.losses
-    rows = list(truths)
-    known_at = np.array([each.known_at_us for each in rows], dtype=np.int64)
-    return known_at, np.array([each.value for each in rows], dtype=np.float64)
