@@ -150,27 +150,28 @@ class Looker:
             foremost=trend_p[:, :size].argmin(axis=1),
         )
 
-    def counts(self, span: Ints) -> tuple[Ints, Ints]:
-        """Of one span's row: rows of each cell, and the rows that each could have been of."""
-        nulls, cells = span[self._nulls], span[self._cells]
-        of = np.concatenate([(span[0] - nulls)[self._feature_of], np.full(len(nulls), span[0])])
-        return cells, of
+    def count(self, span: Ints, cell: int) -> tuple[int, int]:
+        """Of one span's row: rows of a cell, and the rows that could have been of it."""
+        of = int(span[0])
+        if cell < self.plan.cells.bins:
+            of -= int(span[self._nulls.start + self._feature_of[cell]])
+        return int(span[self._cells.start + cell]), of
 
     def pair(self, span: Ints, number: int) -> tuple[int, int]:
         """Of one span's row: rows where both of a pair are, and the sum of products."""
         both = span[self._pairs.start + number]
         return int(both), int(span[self._firsts.start + 2 * self._features + number])
 
-    def stands_still(self, span: Ints) -> NDArray[np.bool_]:
-        """Of one span's row: which number features had one and the same value all the time."""
-        present = (span[0] - span[self._nulls])[self.plan.numbers]
-        first, squares = span[self._moments][0::2], span[self._moments][1::2]
-        still = np.zeros(self._features, dtype=bool)
-        # Equal means of squares and squared means: whole numbers, no rounding.
-        mean = first // np.maximum(present, 1)
-        still[self.plan.numbers] = (mean * present == first) & (mean * first == squares)
-        still &= span[0] > span[self._nulls]
-        return still
+    def stands_still(self, span: Ints, number: int) -> bool:
+        """Of one span's row: whether a feature is a number and had one value all the time."""
+        place = np.flatnonzero(self.plan.numbers == number)
+        present = int(span[0] - span[self._nulls.start + number])
+        if not len(place) or not present:
+            return False
+        at = self._moments.start + 2 * int(place[0])
+        first, squares = int(span[at]), int(span[at + 1])
+        # No rounding: all are z where rows x squares = sum x sum.
+        return present * squares == first * first
 
     def _terms(self, counts: Floats, of: Floats, surplus: Floats) -> Floats:
         """The cells' terms of the two-sample statistic."""

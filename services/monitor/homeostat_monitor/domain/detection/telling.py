@@ -1,12 +1,14 @@
 """What a look found, as findings that a person understands."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from homeostat_monitor.domain.detection.looking import Cellwise, Looked, Looker
 from homeostat_monitor.domain.detection.spans import Looks
+from homeostat_monitor.domain.detection.tails import Floats
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.layout import SCORE
 
@@ -19,6 +21,8 @@ _RATES = {
     Rule.UNSEEN_VALUES: "unseen_rate",
     Rule.OUT_OF_RANGE: "out_of_range_rate",
 }
+# Features' kinds of cells, in one number with the pane.
+_MOST_KINDS = 2**20
 # One deviation of a score, squared: products of scores are told as correlations.
 _UNIT = 64.0**2
 
@@ -37,6 +41,7 @@ class Teller:
         self._rule_of = np.where(
             is_null, 0, np.where(cells.is_unseen, 1, np.where(cells.is_outside, 2, 3))
         )
+        self._kind_of = cells.feature * (len(_RATES) + 1) + self._rule_of
         self._quiet = [
             self._finding(rule, "", SURPRISE, (0.0, 0.0, -log_level / math.log(10)), False, None, 1)
             for rule in self._rules()
@@ -59,103 +64,80 @@ class Teller:
         """Per pane its findings; none where nothing was looked at."""
         judged = np.zeros(panes, dtype=bool)
         judged[looks.panes] = True
-        found = [list(self._quiet) if each else [] for each in judged.tolist()]
-        if not looked.is_quiet():
-            worst = np.maximum(looked.excess.max(axis=1), looked.joint_excess)
-            worst = np.maximum(worst, looked.pair_excess.max(axis=1, initial=-1.0))
-            np.maximum.at(worst, looked.cells.look, looked.cells.excess)
-            for pane in np.unique(looks.panes[worst > 0]):
-                found[pane] = self._pane(np.flatnonzero(looks.panes == pane), looks, looked)
+        if looked.is_quiet():
+            return [list(self._quiet) if each else [] for each in judged.tolist()]
+        found: list[list[Finding]] = [[] for _ in range(panes)]
+        self._tell_cells(found, looks, looked)
+        self._tell_moved(found, looks, looked)
+        for pane, number, look in _worst(looks.panes, looked.pair_excess):
+            found[pane].append(self._pair(number, look, looks, looked))
+        for pane, _, look in _worst(looks.panes, looked.joint_excess[:, None]):
+            if not found[pane]:
+                found[pane].append(self._together(look, looks, looked))
+        for pane, is_judged in enumerate(judged.tolist()):
+            told = {each.rule for each in found[pane]}
+            quiet = self._quiet if is_judged else []
+            found[pane] += [each for each in quiet if each.rule not in told]
         return found
 
-    def _pane(self, mine: Places, looks: Looks, looked: Looked) -> list[Finding]:
+    def _tell_cells(self, found: list[list[Finding]], looks: Looks, looked: Looked) -> None:
+        """Of each feature its nulls, unseen texts, numbers out of range, and a value it is stuck
+        at: the worst look of each pane."""
         cells = looked.cells
-        of_mine = np.flatnonzero(np.isin(cells.look, mine) & (cells.excess > 0))
-        features = self._plan.cells.feature[cells.cell[of_mine]]
-        moved = looked.excess[mine].max(axis=0) > 0
-        moved[features] = True
-        found: list[Finding] = []
-        for number in np.flatnonzero(moved).tolist():
-            at = of_mine[features == number]
-            found += self._rates(number, at, cells, looks)
-            found += self._moved(number, mine, at, looks, looked)
-        if looked.pair_excess.size:
-            broken = looked.pair_excess[mine]
-            for number in np.flatnonzero(broken.max(axis=0) > 0).tolist():
-                look = int(mine[np.argmax(broken[:, number])])
-                found.append(self._pair(number, look, looks, looked))
-        if not found:
-            found.append(
-                self._together(int(mine[np.argmax(looked.joint_excess[mine])]), looks, looked)
-            )
-        told = {each.rule for each in found}
-        return found + [each for each in self._quiet if each.rule not in told]
+        at = np.flatnonzero((cells.excess > 0) & cells.is_more)
+        at = at[np.argsort(cells.excess[at], kind="stable")]
+        look, cell = cells.look[at], cells.cell[at]
+        keys = looks.panes[look] * _MOST_KINDS + self._kind_of[cell]
+        # The last one of a key is the worst.
+        for place in dict(zip(keys.tolist(), at.tolist(), strict=True)).values():
+            one, kind = int(cells.look[place]), int(cells.cell[place])
+            rule = self._rule_of[kind]
+            number = int(self._plan.cells.feature[kind])
+            told = (self._still if rule == len(_RATES) else self._rate)(number, place, cells, looks)
+            if told is not None:
+                found[int(looks.panes[one])].append(told)
 
-    def _rates(self, number: int, at: Places, cells: Cellwise, looks: Looks) -> list[Finding]:
-        """Nulls, unseen texts and numbers out of range of one feature."""
-        found = []
-        kinds = self._rule_of[cells.cell[at]]
-        for kind, (rule, statistic) in enumerate(_RATES.items()):
-            of_kind = at[(kinds == kind) & cells.is_more[at]]
-            if not len(of_kind):
-                continue
-            worst = int(of_kind[np.argmax(cells.excess[of_kind])])
-            look, cell = int(cells.look[worst]), int(cells.cell[worst])
-            held, of = self._looker.counts(looks.sums[look])
-            k, m = int(held[cell]), int(of[cell])
-            r, n = self._plan.cells.reference[cell], self._plan.cells.rows[cell]
-            level = float(cells.log_p[worst] + cells.excess[worst])
-            least = _least(level, k, m, float(r), float(n)) / m
-            if rule is Rule.OUT_OF_RANGE and number == self._score:
-                rule = Rule.PREDICTION  # noqa: PLW2901
-            found.append(
-                self._finding(
-                    rule,
-                    self._name(number),
-                    statistic,
-                    (k / m, r / n, least),
-                    cells.excess[worst] > 0,
-                    int(looks.since_us[look]),
-                    math.exp(cells.log_p[worst]),
-                )
-            )
-        return found
+    def _rate(self, number: int, place: int, cells: Cellwise, looks: Looks) -> Finding:
+        look, cell = int(cells.look[place]), int(cells.cell[place])
+        rule, statistic = list(_RATES.items())[self._rule_of[cell]]
+        k, m = self._looker.count(looks.sums[look], cell)
+        r, n = float(self._plan.cells.reference[cell]), float(self._plan.cells.rows[cell])
+        log_p = float(cells.log_p[place])
+        least = _least(log_p + float(cells.excess[place]), m, r, n) / m
+        if rule is Rule.OUT_OF_RANGE and number == self._score:
+            rule = Rule.PREDICTION
+        figures, since = (k / m, r / n, least), int(looks.since_us[look])
+        return self._finding(
+            rule, self._name(number), statistic, figures, True, since, math.exp(log_p)
+        )
 
-    def _moved(
-        self, number: int, mine: Places, at: Places, looks: Looks, looked: Looked
-    ) -> list[Finding]:
-        """The histogram of one feature, and whether it stands still."""
-        if not self._plan.present[number]:
-            return []
-        cells = looked.cells
-        look = int(mine[np.argmax(looked.excess[mine, number])])
-        log_p, excess = looked.log_p[look, number], looked.excess[look, number]
-        plain = at[self._rule_of[cells.cell[at]] == len(_RATES)]
-        found = []
-        if len(plain):
-            worst = int(plain[np.argmax(cells.excess[plain])])
-            if cells.excess[worst] > excess:
-                log_p, excess = cells.log_p[worst], cells.excess[worst]
-                look = int(cells.look[worst])
-            found = self._still(number, worst, cells, looks)
-        rule = Rule.PREDICTION if number == self._score else Rule.COVARIATE
-        figures = (-log_p / math.log(10), 0.0, -(log_p + excess) / math.log(10))
-        since, p = int(looks.since_us[look]), math.exp(log_p)
-        name = self._name(number)
-        return [*found, self._finding(rule, name, SURPRISE, figures, excess > 0, since, p)]
-
-    def _still(self, number: int, worst: int, cells: Cellwise, looks: Looks) -> list[Finding]:
+    def _still(self, number: int, place: int, cells: Cellwise, looks: Looks) -> Finding | None:
         """Too many of one value: with no other beside it the feature is stuck."""
-        span = looks.sums[int(cells.look[worst])]
-        if cells.excess[worst] <= 0 or not self._looker.stands_still(span)[number]:
-            return []
-        cell = int(cells.cell[worst])
-        typical = self._plan.cells.reference[cell] / self._plan.cells.rows[cell]
-        since, p = int(looks.since_us[int(cells.look[worst])]), math.exp(cells.log_p[worst])
-        figures = (1.0, float(typical), float(typical))
-        return [
-            self._finding(Rule.STUCK, self._name(number), "still_share", figures, True, since, p)
-        ]
+        look, cell = int(cells.look[place]), int(cells.cell[place])
+        if not self._looker.stands_still(looks.sums[look], number):
+            return None
+        typical = float(self._plan.cells.reference[cell] / self._plan.cells.rows[cell])
+        since, p = int(looks.since_us[look]), math.exp(cells.log_p[place])
+        figures, name = (1.0, typical, typical), self._name(number)
+        return self._finding(Rule.STUCK, name, "still_share", figures, True, since, p)
+
+    def _tell_moved(self, found: list[list[Finding]], looks: Looks, looked: Looked) -> None:
+        """Of each feature that its histogram is another, by its worst test and look."""
+        excess, log_p, cells = looked.excess.copy(), looked.log_p.copy(), looked.cells
+        at = np.flatnonzero((self._rule_of[cells.cell] == len(_RATES)) & (cells.excess > 0))
+        at = at[np.argsort(cells.excess[at], kind="stable")]
+        features = self._plan.cells.feature[cells.cell[at]]
+        worse = cells.excess[at] > excess[cells.look[at], features]
+        at, features = at[worse], features[worse]
+        excess[cells.look[at], features] = cells.excess[at]
+        log_p[cells.look[at], features] = cells.log_p[at]
+        for pane, number, look in _worst(looks.panes, excess):
+            rule = Rule.PREDICTION if number == self._score else Rule.COVARIATE
+            p, over = float(log_p[look, number]), float(excess[look, number])
+            figures = (-p / math.log(10), 0.0, -(p + over) / math.log(10))
+            since, name = int(looks.since_us[look]), self._name(number)
+            told = self._finding(rule, name, SURPRISE, figures, True, since, math.exp(p))
+            found[pane].append(told)
 
     def _pair(self, number: int, look: int, looks: Looks, looked: Looked) -> Finding:
         (a, b), place = self._plan.pairs[number], 2 * len(self._plan.names) + number
@@ -209,9 +191,21 @@ class Teller:
         )
 
 
-def _least(log_level: float, most: int, m: int, r: float, n: float) -> int:
-    """The fewest of m rows that would have been told, where ``most`` were."""
-    low, high = min(math.ceil(m * r / n), most), most
+def _worst(panes: Places, excess: Floats) -> list[tuple[int, int, int]]:
+    """Of looks ([looks, things]) that breach the worst per pane and thing: pane, thing, look."""
+    look, thing = np.nonzero(excess > 0)
+    order = np.argsort(excess[look, thing], kind="stable")
+    look, thing = look[order], thing[order]
+    keys = zip(panes[look].tolist(), thing.tolist(), strict=True)
+    # The last one of a key is the worst.
+    worst = dict(zip(keys, look.tolist(), strict=True))
+    return sorted((pane, number, at) for (pane, number), at in worst.items())
+
+
+@lru_cache(maxsize=4096)
+def _least(log_level: float, m: int, r: float, n: float) -> int:
+    """The fewest of m rows that would have been told."""
+    low, high = min(math.ceil(m * r / n), m), m
     while low < high:
         middle = (low + high) // 2
         if _log_more(middle, m, r, n) < log_level:
