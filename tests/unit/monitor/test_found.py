@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.diagnosis.found import found_segments
@@ -83,6 +84,27 @@ def test_in_noise_a_segment_is_found_in_one_of_twenty_cases_at_most() -> None:
         for seed in range(60)
     ]
     assert sum(map(bool, found)) <= 3
+
+
+def wandering(seed: int, rows: int = 4_000) -> PastRows:
+    """Columns and a loss that each wander by themselves, for some 200 rows in one direction."""
+    random = np.random.default_rng([seed, 7])
+
+    def wander() -> np.ndarray:
+        return lfilter([0.1], [1, -0.995], random.normal(size=rows))
+
+    columns: dict[str, ColumnValues] = {
+        f"x{each}": NumberColumn(0.7 * wander() + 0.7 * random.normal(size=rows))
+        for each in range(4)
+    }
+    rate = 1 / (1 + np.exp(1.4 - 0.8 * wander()))
+    losses = (random.random(rows) < rate).astype(float)
+    return PastRows(columns, losses, losses, losses)
+
+
+def test_where_everything_wanders_the_loss_is_seldom_blamed_on_a_segment() -> None:
+    found = [found_segments(wandering(seed), wandering(900 + seed)) for seed in range(30)]
+    assert sum(any(each.statistic == "loss" for each in some) for some in found) <= 3
 
 
 def test_a_segment_that_was_as_bad_before_and_a_rise_everywhere_are_no_hotspots() -> None:

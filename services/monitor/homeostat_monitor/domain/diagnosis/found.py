@@ -2,7 +2,7 @@
 
 One tree on the loss (now against before), one on the traffic. A segment is told if the half of the
 rows that did not choose it shows it too, at a level that is shared by all branches of both trees.
-Rows are taken as independent; where neighbours resemble each other the level is but a guide.
+Where neighbouring rows resemble each other, a segment that rests on few stretches of time is none.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from homeostat_monitor.domain.bins import ColumnValues
 from homeostat_monitor.domain.diagnosis import SegmentShare
+from homeostat_monitor.domain.diagnosis.jackknife import runs_of, z_of
 from homeostat_monitor.domain.diagnosis.rows import Codes, Cut, Mask, PastRows, cut_of
 from homeostat_monitor.domain.diagnosis.trees import (
     Branch,
@@ -34,7 +35,6 @@ _LEAST_SHARE = 0.01
 # What is sure but smaller is no news for a person: deviations of the loss, times as dense.
 _LEAST_RISE = 0.1
 _LEAST_DENSER = 1.25
-_SEED = 20_130_101
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,10 @@ class LossRise:
             (rise, error), (of_rest, error_of_rest) = (self._rise(part) for part in parts)
             z = (rise - of_rest) / np.sqrt(error + error_of_rest)
         return np.where(enough & np.isfinite(z), z, 0.0)
+
+    def contrast(self, inside: Floats, rest: Floats) -> Floats:
+        """[..., 2]: by how much the mean loss is higher inside."""
+        return inside[..., 1] / inside[..., 0] - rest[..., 1] / rest[..., 0]
 
     def _rise(self, part: Floats) -> tuple[Floats, Floats]:
         rows, mean = part[..., 0], part[..., 1] / part[..., 0]
@@ -77,6 +81,10 @@ class Denser:
             z = (share[..., 1] - share[..., 0]) / error
         return np.where(enough & np.isfinite(z), z, 0.0)
 
+    def contrast(self, inside: Floats, rest: Floats) -> Floats:
+        """[..., 2]: the share of the rows that lies inside."""
+        return inside[..., 0] / (inside[..., 0] + rest[..., 0])
+
 
 def found_segments(now: PastRows, before: PastRows, *, most: int = 5) -> list[SegmentShare]:
     """The hotspots, heaviest first; the same rows give the same.
@@ -93,13 +101,13 @@ def _by_loss(now: PastRows, before: PastRows) -> Iterator[SegmentShare]:
     known = [np.isfinite(each.losses) for each in (before, now)]
     if min(int(each.sum()) for each in known) < 4 * _LEAST_ROWS:
         return
-    coded, half = _coded(now, before, known)
+    coded = _coded(now, before, known)
     variance = float(coded.values[~coded.is_now].var())
     if variance <= 0:
         variance = float(coded.values.var())
     measure = LossRise(variance, _least(coded))
     deviation = max(float(np.sqrt(variance)), 1e-12)
-    for branch in _sure(coded, half, measure):
+    for branch in _sure(coded, measure):
         inside, rest = sums(coded, branch.rows), sums(coded, ~branch.rows)
         mean, of_rest = inside[:, 1] / inside[:, 0], rest[:, 1] / rest[:, 0]
         rise = float((mean[1] - mean[0]) - (of_rest[1] - of_rest[0])) / deviation
@@ -112,9 +120,9 @@ def _by_traffic(now: PastRows, before: PastRows) -> Iterator[SegmentShare]:
     if min(len(now), len(before)) < 4 * _LEAST_ROWS:
         return
     everything = [np.ones(len(each), dtype=bool) for each in (before, now)]
-    coded, half = _coded(now, before, everything)
+    coded = _coded(now, before, everything)
     measure = Denser(_least(coded))
-    for branch in _sure(coded, half, measure):
+    for branch in _sure(coded, measure):
         inside = sums(coded, branch.rows)[:, 0]
         before_share, share = (inside / [len(before), len(now)]).tolist()
         # A region that was empty before: as if it had held half a row.
@@ -133,12 +141,13 @@ def _rise_of(coded: Coded, branch: Branch) -> float:
     return max(0.0, float((now.mean() - before.mean()) / before.std()))
 
 
-def _sure(coded: Coded, half: Mask, measure: Measure) -> list[Branch]:
+def _sure(coded: Coded, measure: Measure) -> list[Branch]:
     """Branches that the half shows too that did not choose them, surest first, none within
     another. Each half chooses once and judges once."""
+    runs = runs_of(coded)
     judged = [
-        (float(measure.z(sums(coded, branch.rows & ~half), sums(coded, ~half))), branch)
-        for half in (half, ~half)
+        (z_of(coded, branch.rows, ~half, runs, measure), branch)
+        for half in (runs % 2 == 0, runs % 2 == 1)
         for branch in grown(coded, half, measure)
     ]
     # Of each pair of sides one at most is the worse one.
@@ -161,8 +170,8 @@ def _least(coded: Coded) -> int:
     return max(_LEAST_ROWS, int(_LEAST_SHARE * min(coded.is_now.sum(), (~coded.is_now).sum()) / 2))
 
 
-def _coded(now: PastRows, before: PastRows, known: Sequence[Mask]) -> tuple[Coded, Mask]:
-    """Both samples, before first, and which rows the tree is grown on."""
+def _coded(now: PastRows, before: PastRows, known: Sequence[Mask]) -> Coded:
+    """Both samples, before first."""
     cuts: dict[str, Cut] = {}
     codes: dict[str, Codes] = {}
     for name in now.columns:
@@ -176,8 +185,7 @@ def _coded(now: PastRows, before: PastRows, known: Sequence[Mask]) -> tuple[Code
         [each.losses[rows] for each, rows in zip((before, now), known, strict=True)]
     )
     is_now = np.repeat([False, True], [int(each.sum()) for each in known])
-    half = np.random.default_rng(_SEED).random(len(values)) < 0.5
-    return coded_columns(cuts, codes, is_now, values), half
+    return coded_columns(cuts, codes, is_now, values)
 
 
 def _both(cut: Cut, columns: Sequence[ColumnValues], known: Sequence[Mask]) -> Codes:

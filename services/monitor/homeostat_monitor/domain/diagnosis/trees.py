@@ -47,6 +47,10 @@ class Measure(Protocol):
         """In standard errors, above 0 where the inside is worse; 0 where there are too few rows."""
         ...
 
+    def contrast(self, inside: Floats, rest: Floats) -> Floats:
+        """[..., 2]: what is compared between the samples."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:
