@@ -83,7 +83,7 @@ def due_windows(
     merged: Counts | None = None
     for start in sorted(sums_by_start):
         end = start + length_us
-        if start < from_us or end > until_us:
+        if start < from_us or end > until_us or not sums_by_start[start][0]:
             continue
         if merged is not None and end - begin > _MOST_MERGED * length_us:
             yield Skipped(begin, start, int(merged[0]))
