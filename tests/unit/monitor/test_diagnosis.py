@@ -322,6 +322,27 @@ def test_windows_that_vary_by_nature_are_believed_less() -> None:
     assert weight <= sum(each.weight for each in calm.evidence if each.cause is Cause.COVARIATE)
 
 
+def with_seasons(columns: Columns, first: int, rng: np.random.Generator) -> None:
+    """Warmth comes and goes over days, and grows; the twin goes with it."""
+    days = np.arange(len(columns["heat"])) / PANE
+    season = 4 * np.sin(days / 4) + 0.1 * days
+    for name in ("heat", "twin"):
+        columns[name] = columns[name] + season
+
+
+def test_in_seasons_a_unit_that_switches_is_still_the_units() -> None:
+    def change(columns: Columns, first: int, rng: np.random.Generator) -> None:
+        with_seasons(columns, first, rng)
+        last = (PANES - 1) * PANE
+        FAHRENHEIT(columns, last, rng)
+
+    found = diagnose(a_case(change, mode=Mode.TIME_ORDERED))
+    assert found.cause is Cause.DATA_BREAK
+    assert found.features[0].feature == "heat"
+    assert found.since_from_us <= (PANES - 1) * PANE_US <= found.since_to_us
+    assert kinds(found)[0] is StepKind.FIX_UPSTREAM
+
+
 def test_the_class_shares_that_explain_a_mixture_are_found() -> None:
     case = a_case()
     by_class = [np.array([[80.0, 20.0, 0.0], [20.0, 80.0, 0.0]]) * 10] * 3

@@ -1,5 +1,7 @@
 """From a case to its diagnosis: evidence for each class of causes, weighed."""
 
+from dataclasses import replace
+
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.diagnosis import Case, Diagnosis, Evidence
 from homeostat_monitor.domain.diagnosis.likelihoods import Suspect
@@ -7,8 +9,9 @@ from homeostat_monitor.domain.diagnosis.mechanisms import Mechanism, mechanisms
 from homeostat_monitor.domain.diagnosis.mixture import Mixture, mixture
 from homeostat_monitor.domain.diagnosis.picture import Picture, picture_of
 from homeostat_monitor.domain.diagnosis.steps import steps_of
-from homeostat_monitor.domain.diagnosis.views import extended
+from homeostat_monitor.domain.diagnosis.views import View, extended
 from homeostat_monitor.domain.diagnosis.weighing import LOOKED_AT, evidence_of, posterior
+from homeostat_monitor.domain.layout import SCORE
 
 # A column swap is looked for among so many other features, those that moved most first.
 _MOST_PARTNERS = 12
@@ -47,13 +50,19 @@ def _explained(picture: Picture) -> dict[str, list[Mechanism]]:
 def _mixture(case: Case, picture: Picture) -> Mixture | None:
     if case.reference_by_class is None or not picture.rows:
         return None
-    views = [each.view for each in picture.suspects.values()]
-    views += [] if picture.score is None else [picture.score]
+    views = [_alone(each.view, picture) for each in picture.suspects.values()]
+    views += [] if picture.score is None else [_alone(picture.score, picture)]
     by_class = [extended(case.layout, each.name, case.reference_by_class) for each in views]
     if picture.score is not None:
         # Rows that the model was trained on have no honest score: that is no null.
         by_class[-1][..., -1] = 0
     return mixture(views, by_class)
+
+
+def _alone(view: View, picture: Picture) -> View:
+    """Features that depend on each other say the same twice; scores say what features do."""
+    shared = sum(each.before**2 for each in picture.pairs if view.name in each.features)
+    return replace(view, dispersion=view.dispersion * (1 + (shared or view.name == SCORE)))
 
 
 def _looks(evidence: list[Evidence]) -> list[str]:

@@ -1,10 +1,11 @@
 """A case put in order: since when, which features moved and by how much, what still fits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, FeatureShare
 from homeostat_monitor.domain.diagnosis.dependence import Dependence, dependences, products_of
 from homeostat_monitor.domain.diagnosis.likelihoods import Measured, Suspect
@@ -14,7 +15,7 @@ from homeostat_monitor.domain.diagnosis.since import (
     change_in,
     change_of_loss,
 )
-from homeostat_monitor.domain.diagnosis.views import View, dispersion, extended
+from homeostat_monitor.domain.diagnosis.views import Floats, View, dispersion, extended
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.layout import SCORE, Counts
 from homeostat_monitor.domain.windows import Window
@@ -28,6 +29,14 @@ _WITNESSES = 3
 _WEIGHTY = 0.2
 # Where the first window after the change may hold older rows, it is left out if so many rest.
 _ENOUGH_AFTER = 0.75
+# In time order: spans before the change that are compared with it, a week at the least; rows of
+# them that are enough; and rows that the reference is worth beside them.
+_SPANS = 4
+_WEEK_US = 7 * 86_400_000_000
+_FEWEST_RECENT = 500
+_HINT = 50.0
+# Log-odds that a window after the change was found natural, and how many ever are.
+_CALM, _MISSED = 3.0, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ def _picture(
     case: Case, windows: Sequence[Window], spreads: Mapping[str, float], change: Change
 ) -> Picture:
     rest = windows[_first_after(windows, change) :]
+    case = replace(case, reference=_base(case, windows, change, rest))
     after, blur = _sums(case, rest), _blur(rest, change)
     suspects = {
         name: suspect_of(case, name, after, spreads.get(name, 1.0), blur)
@@ -101,10 +111,9 @@ def _dispersions(case: Case, windows: Sequence[Window]) -> dict[str, float]:
     if not older:
         return {}
     stacked = np.stack([each.sums for each in older])
+    whole = case.reference if case.mode is Mode.IID else stacked.sum(axis=0)
     return {
-        name: dispersion(
-            extended(case.layout, name, case.reference), extended(case.layout, name, stacked)
-        )
+        name: dispersion(extended(case.layout, name, whole), extended(case.layout, name, stacked))
         for name in case.layout.names
     }
 
@@ -113,6 +122,18 @@ def _view(case: Case, name: str, after: Counts, spread: float) -> View:
     at = case.layout.names.index(name)
     before = extended(case.layout, name, case.reference)
     return View(name, case.layout.bins[at], before, extended(case.layout, name, after), spread)
+
+
+def _base(case: Case, windows: Sequence[Window], change: Change, rest: Sequence[Window]) -> Counts:
+    """What is compared with: the reference; in time order the days before the change, as what
+    moves with the season is neither a fault nor a population of its own."""
+    if case.mode is Mode.IID or not rest:
+        return case.reference
+    span = max(_SPANS * (rest[-1].end_us - rest[0].start_us), _WEEK_US)
+    begin = rest[0].start_us - span
+    recent = [each for each in windows if each.end_us <= change.at_us and each.start_us >= begin]
+    sums = _sums(case, recent)
+    return sums if int(sums[0]) >= _FEWEST_RECENT else case.reference
 
 
 def _blur(rest: Sequence[Window], change: Change) -> float:
@@ -168,8 +189,10 @@ def _change(
     strongest = sorted(views, key=lambda each: -each.distance.excess)
     witnesses = _witnesses(strongest if not told else ranked)
     stacked = np.stack([each.sums for each in windows])
+    # In time order the reference is a hint only of what the windows before were like.
+    doubt = 1.0 if case.mode is Mode.IID else max(float(case.reference[0]) / _HINT, 1.0)
     histories = [
-        History(each.before, extended(case.layout, each.name, stacked), each.dispersion)
+        History(each.before / doubt, extended(case.layout, each.name, stacked), each.dispersion)
         for each in witnesses
     ]
     pairs = dependences(case.layout, case.reference, after, 1.0)
@@ -178,7 +201,17 @@ def _change(
         if worst.excess > max(each.distance.excess for each in witnesses):
             history = products_of(case.layout, worst, case.reference, list(windows))
             return change_in(windows, [], [history])
-    return change_in(windows, histories)
+    return change_in(windows, histories, log_prior=_log_prior(case, windows))
+
+
+def _log_prior(case: Case, windows: Sequence[Window]) -> Floats | None:
+    """In time order every window before was judged and found natural: seasons that one change
+    would explain best are not what the alert is about."""
+    if case.mode is Mode.IID:
+        return None
+    away = np.arange(len(windows)) - _first_guess(case, windows)
+    prior: Floats = np.where(np.abs(away) <= _MISSED, -_CALM * np.abs(away), -np.inf)
+    return prior
 
 
 def _witnesses(ranked: Sequence[View]) -> list[View]:
