@@ -201,7 +201,7 @@ def test_what_is_no_state_is_refused_and_changes_nothing() -> None:
     before = watch.to_bytes()
     damaged = bytearray(before)
     damaged[len(before) // 2] ^= 1
-    for state in (bytes(damaged), b"", pack("labels-0", {}, {}), pack("labels-1", {}, {})):
+    for state in (bytes(damaged), b"", pack("labels-0", {}, {}), pack("labels-2", {}, {})):
         with pytest.raises(CorruptState):
             watch.restore(state)
     assert watch.to_bytes() == before

@@ -147,20 +147,21 @@ class Anchored:
     def dump(self) -> Floats:
         """Reference and all that was fed, as one row of numbers."""
         known = [float(each) for each in astuple(self.reference)]
-        return np.concatenate([known, self._seen, [float(self._kept)], self._state.ravel()])
+        counts = [self._threshold, float(self._kept)]
+        return np.concatenate([known, self._seen, counts, self._state.ravel()])
 
     @classmethod
-    def loaded(cls, stored: Floats, *, rows_per_false_alarm: float) -> Self:
-        """The opposite of dump; CorruptState where it can't have been written."""
-        if stored.shape != (_KNOWN + 3 + 3 * len(_STEPS),) or not np.isfinite(stored).all():
+    def loaded(cls, stored: Floats) -> Self:
+        """The opposite of dump, with the budget that it had; CorruptState where it can't have been
+        written."""
+        if stored.shape != (_KNOWN + 4 + 3 * len(_STEPS),) or not np.isfinite(stored).all():
             raise CorruptState("the state of an anchored test has another form")
         rows, mean, variance, clumping = stored[:_KNOWN].tolist()
         if rows < 0 or not 0.0 <= mean <= 1.0 or variance <= 0.0:
             raise CorruptState("the reference of an anchored test is none")
-        test = cls(
-            Sample(int(rows), mean, variance, clumping), rows_per_false_alarm=rows_per_false_alarm
-        )
+        test = cls(Sample(int(rows), mean, variance, clumping), rows_per_false_alarm=1.0)
         test._seen = stored[_KNOWN : _KNOWN + 2].tolist()
-        test._kept = int(stored[_KNOWN + 2])
-        test._state = stored[_KNOWN + 3 :].reshape(test._state.shape).astype(np.float64)
+        test._threshold, kept = stored[_KNOWN + 2 : _KNOWN + 4].tolist()
+        test._kept = int(kept)
+        test._state = stored[_KNOWN + 4 :].reshape(test._state.shape).astype(np.float64)
         return test

@@ -26,7 +26,7 @@ from homeostat_monitor.domain.two_sided import TwoSided
 
 Floats = NDArray[np.float64]
 
-_FORM = "concept-1"
+_FORM = "concept-2"
 # Without a hold-out so many live truths make the reference.
 _LEARNED = 1000
 # Findings are given after every so many truths, however they were delivered.
@@ -207,9 +207,8 @@ class ConceptWatch:
             mean, deviation = values["scale"]
             edges, means = arrays["edges"], arrays["means"]
             again._residuals = Residuals(self._task, mean, deviation, edges, means)
-        allowed = again._rows_per_false_alarm()
         again._tests = [
-            TwoSided.loaded(each, arrays[f"tests_{at}"], arrays[f"timeline_{at}"], allowed)
+            TwoSided.loaded(each, arrays[f"tests_{at}"], arrays[f"timeline_{at}"])
             for at, each in enumerate(values["tests"])
         ]
         again._adwin = adwin.load(values["adwin"])

@@ -152,8 +152,7 @@ class Delays:
         delays._pace = Pace(**values["pace"])
         if values["usual"] is not None:
             delays.usual = Usual(**values["usual"])
-            allowed = delays._allowed()
-            delays._test = Anchored.loaded(arrays["test"], rows_per_false_alarm=allowed)
+            delays._test = Anchored.loaded(arrays["test"])
         delays._first_event_us = values["first_event_us"]
         delays._is_told, delays._since = bool(values["is_told"]), int(values["since"])
         delays._learning = arrays["learning"].tolist()

@@ -16,7 +16,7 @@ from homeostat_monitor.domain.judges import Finding
 from homeostat_monitor.domain.state import pack, unpack
 from homeostat_monitor.domain.truths import Truths
 
-_FORM = "labels-1"
+_FORM = "labels-2"
 # Without a known delay predictions are counted in spans of about this.
 _SPAN_US = 3_600_000_000
 # With one: the delay is about so many spans.

@@ -19,7 +19,7 @@ from homeostat_monitor.domain.loss_changes import LossChange, LossSignal, Risen
 from homeostat_monitor.domain.pace import Pace
 from homeostat_monitor.domain.recent import Recent
 from homeostat_monitor.domain.reference import Holdout
-from homeostat_monitor.domain.rise import Rise
+from homeostat_monitor.domain.rise import Level, Rise
 from homeostat_monitor.domain.scale import Scale
 from homeostat_monitor.domain.state import State, pack, unpack
 from homeostat_monitor.domain.truths import Truths
@@ -37,9 +37,6 @@ _LOOK_EVERY = 100
 # So many losses at a level not above the reference end a rise. On a year of flights 1,000
 # give one alert per bad week; 2,000 leave an alert open for months, and no further one is told.
 _RECOVERY_LOSSES = 1000
-# ADWIN's rise is told when its mean is so many deviations of chance above the reference (or, of
-# a further rise, above the level of the last).
-_CERTAIN = 2.0
 # A rise that stands for so many losses is here to stay.
 _PERSISTENCE_LOSSES = 4000
 # Relative rise that is critical at once.
@@ -48,7 +45,7 @@ _CRITICAL_RISE = 0.5
 # 130,000 truths come in a day.
 ROWS_PER_FALSE_ALARM = 4_000_000
 # Of the stored state. To be changed with what its fields mean.
-_FORM = "losses-4"
+_FORM = "losses-5"
 
 
 @dataclass(slots=True)
@@ -56,9 +53,6 @@ class _Tally:
     """Counts that go with the detectors."""
 
     is_binary: bool
-    # What is compared with, scaled; its rows are 0 while there is none.
-    reference: float = math.nan
-    reference_rows: int = 0
     # Losses fed, the hold-out's not counted, and their sum.
     live: int = 0
     live_total: float = 0.0
@@ -84,6 +78,7 @@ class LossWatch:
         # Anchored at the level of the rise that stands, once that is known.
         self._further: Anchored | None = None
         self._learning: list[float] = []
+        self._level: Level | None = None
         self._rise: Rise | None = None
 
     @classmethod
@@ -122,7 +117,7 @@ class LossWatch:
     @property
     def reference(self) -> float:
         """Mean loss to compare with (of a regression: of clipped losses); NaN while learning."""
-        return self._scale.back(self._tally.reference)
+        return math.nan if self._level is None else self._scale.back(self._level.mean)
 
     @property
     def mean(self) -> float:
@@ -160,8 +155,7 @@ class LossWatch:
         """The present level is the new normal."""
         rise = self._rise
         if rise is not None and rise.rows:
-            self._anchored = self._at_level(self._level_of(rise))
-            self._tally.reference, self._tally.reference_rows = rise.mean, rise.rows
+            self._refer_to(self._sample_of(rise), rise.mean)
         elif self._anchored is not None:
             self._anchored.clear()
         self._rise = self._further = None
@@ -209,35 +203,24 @@ class LossWatch:
         if rise.rows % _LOOK_EVERY == 0:
             yield from self._look(rise, at_us)
         if rise.rows == _LEARNED:
-            self._further = self._at_level(self._level_of(rise))
+            self._further = self._at_level(self._sample_of(rise))
 
     def _is_rise(self, told: Rise | None) -> bool:
         """ADWIN compares with what it kept: after a calm spell it tells of a change where the loss
         is back at the reference, and after the anchored test it tells of the same rise once more.
         A rise is what is surely above the reference as well; a further one is surely above what
         was told, where what came before was no longer at the reference."""
-        reference = self._tally.reference
+        if self._level is None:
+            return False
         rows, mean = self._recent.rows, self._recent.mean
         dropped, before = self._recent.dropped
-        if mean <= before or not self._is_above(mean, rows, reference):
+        if mean <= before or not self._level.is_below(mean, rows):
             return False
         if told is None:
             return True
-        was_risen = self._is_above(before, dropped, reference)
-        return was_risen and self._is_above(mean, rows, told.told)
-
-    def _is_above(self, mean: float, rows: int, level: float) -> bool:
-        """Whether so many losses of this (scaled) mean exceed the level by more than chance."""
-        chance = math.hypot(self._chance(rows), self._chance(self._tally.reference_rows))
-        return mean - level > _CERTAIN * chance
-
-    def _chance(self, rows: int) -> float:
-        """Deviation of the mean of so many losses at the reference's level."""
-        if self._anchored is None:
-            return math.inf
-        level, past = self._tally.reference, self._anchored.reference
-        variance = level * (1 - level) if self._tally.is_binary else past.variance
-        return math.sqrt(variance * past.clumping / max(rows, 1))
+        return self._level.is_below(before, dropped) and self._level.is_below(
+            mean, rows, above=told.told
+        )
 
     def _rose(self, at_us: int, rows: int, mean: float) -> LossChange:
         """Told by the newest so many losses and their (scaled) mean."""
@@ -250,8 +233,7 @@ class LossWatch:
     def _look(self, rise: Rise, at_us: int) -> Iterator[LossChange]:
         """Has the rise gone, or come to stay?"""
         width, recent = self._recent.rows, self._recent.mean
-        # The reference itself is known no better than this.
-        level = self._tally.reference + self._chance(self._tally.reference_rows)
+        level = self._level.highest if self._level is not None else math.inf
         if min(rise.rows, width) >= _RECOVERY_LOSSES and recent <= level:
             self._rise = self._further = None
             yield self._change(LossSignal.RECOVERED, at_us, self._recent.since(width), recent)
@@ -272,11 +254,16 @@ class LossWatch:
         if not self._tally.is_binary:
             self._scale = Scale.of(losses)
         values = self._scale.forward(losses)
-        self._anchored = self._at_level(sample_of(values))
-        self._tally.reference, self._tally.reference_rows = float(values.mean()), len(values)
+        self._refer_to(sample_of(values), float(values.mean()))
         return values
 
-    def _level_of(self, rise: Rise) -> Sample:
+    def _refer_to(self, sample: Sample, mean: float) -> None:
+        self._anchored = self._at_level(sample)
+        # Half a loss more is for the test's caution only.
+        spread = mean * (1 - mean) if self._tally.is_binary else sample.variance
+        self._level = Level(mean, sample.rows, spread * sample.clumping)
+
+    def _sample_of(self, rise: Rise) -> Sample:
         clumping = 1.0 if self._anchored is None else self._anchored.reference.clumping
         return Sample(rise.rows, rise.mean, rise.variance, clumping)
 
@@ -296,6 +283,7 @@ class LossWatch:
         recent, timeline = self._recent.dump()
         values = {
             "tally": asdict(self._tally),
+            "level": None if self._level is None else asdict(self._level),
             "rise": None if self._rise is None else asdict(self._rise),
             "scale": asdict(self._scale),
             "recent": recent,
@@ -310,8 +298,7 @@ class LossWatch:
         return pack(_FORM, values, arrays)
 
     def restore(self, state: bytes) -> None:
-        """Goes on from a stored state; CorruptState where it cannot be trusted. The budget stays
-        as it is."""
+        """Goes on from a stored state; CorruptState where it cannot be trusted."""
         stored = unpack(_FORM, state)
         try:
             self._restore(stored)
@@ -322,17 +309,18 @@ class LossWatch:
         values, arrays = stored.values, stored.arrays
         tally, scale = _Tally(**values["tally"]), Scale(**values["scale"])
         rise = None if values["rise"] is None else Rise(**values["rise"])
+        level = None if values["level"] is None else Level(**values["level"])
         pace, recent = Pace(**values["pace"]), Recent.loaded(values["recent"], arrays["timeline"])
-        anchored, further = self._load(arrays["anchored"]), self._load(arrays["further"])
+        anchored, further = _loaded(arrays["anchored"]), _loaded(arrays["further"])
         self._tally, self._scale, self._pace, self._recent = tally, scale, pace, recent
-        self._anchored, self._further, self._rise = anchored, further, rise
+        self._anchored, self._further = anchored, further
+        self._level, self._rise = level, rise
         self._learning = arrays["learning"].tolist()
-
-    def _load(self, stored: Floats) -> Anchored | None:
-        if not len(stored):
-            return None
-        return Anchored.loaded(stored, rows_per_false_alarm=self._allowed())
 
 
 def _dump(test: Anchored | None) -> Floats:
     return np.empty(0) if test is None else test.dump()
+
+
+def _loaded(stored: Floats) -> Anchored | None:
+    return Anchored.loaded(stored) if len(stored) else None

@@ -1,14 +1,42 @@
-"""A rise of the loss that has been told and not been answered."""
+"""The level that a loss is compared with, and a rise above it that was told."""
 
+import math
 from dataclasses import dataclass
 
+# ADWIN's rise is told when its mean is so many deviations of chance above the reference (or, of
+# a further rise, above what was told last).
+_CERTAIN = 2.0
 # A level that is accepted may show no deviation at all.
 _LEAST_VARIANCE = 1e-6
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What the mean loss is compared with, scaled."""
+
+    mean: float
+    rows: int
+    # Of one loss, as far as one says something new.
+    variance: float
+
+    @property
+    def highest(self) -> float:
+        """The level is known no better than this."""
+        return self.mean + self._chance(self.rows)
+
+    def is_below(self, mean: float, rows: int, *, above: float | None = None) -> bool:
+        """Whether so many losses of this mean exceed the level, or what they are said to be
+        ``above``, by more than chance."""
+        chance = math.hypot(self._chance(rows), self._chance(self.rows))
+        return mean - (self.mean if above is None else above) > _CERTAIN * chance
+
+    def _chance(self, rows: int) -> float:
+        return math.sqrt(self.variance / max(rows, 1))
+
+
 @dataclass(slots=True)
 class Rise:
-    """Scaled losses since it was told."""
+    """Not answered yet: scaled losses since it was told."""
 
     since_us: int
     # Mean of the losses that told it.

@@ -120,12 +120,10 @@ class TwoSided:
         return {"fed": self.fed, "standing": standing}, tests, self._timeline.dump()
 
     @classmethod
-    def loaded(
-        cls, values: dict[str, Any], tests: Floats, timeline: NDArray[np.int64], budget: float
-    ) -> Self:
-        """The opposite of dump; ``budget``: rows per false alarm of both directions together."""
-        up, down = (Anchored.loaded(each, rows_per_false_alarm=2.0 * budget) for each in tests)
-        watch = cls(up.reference, budget)
+    def loaded(cls, values: dict[str, Any], tests: Floats, timeline: NDArray[np.int64]) -> Self:
+        """The opposite of dump, with the budget that it had."""
+        up, down = (Anchored.loaded(each) for each in tests)
+        watch = cls(up.reference, 1.0)
         watch._tests = [up, down]
         watch.fed = int(values["fed"])
         if values["standing"] is not None:
