@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from homeostat.monitor.v1 import policy_pb2 as pb
@@ -21,6 +22,7 @@ from homeostat_monitor.domain.policy import (
 )
 from homeostat_monitor.domain.policy_checks import BadPolicy, Known, problems_of
 from homeostat_monitor.domain.policy_rules import Measured, PolicyWatch, policy_findings
+from homeostat_monitor.domain.windows import Window
 from homeostat_monitor.policy_messages import policy_message, policy_of
 
 KNOWN = Known(
@@ -246,6 +248,20 @@ def test_a_watch_of_one_segment_has_its_rules_alone() -> None:
     rules = (a_rule(), a_rule(name="whole", segment=""))
     watch = PolicyWatch(a_policy(rules=rules), "")
     assert watch.feed([measured(0.9)]) == []
+
+
+def test_windows_with_too_few_rows_are_taken_together() -> None:
+    watch = PolicyWatch(a_policy(rules=(a_rule(least_rows=30),)))
+    windows = [Window(at, at + 1, np.array([12, at + 1])) for at in range(6)]
+    assert watch.gathered(windows[0]) is None
+    again = PolicyWatch(a_policy(rules=(a_rule(least_rows=30),)))
+    again.restore(watch.to_bytes())
+    assert again.to_bytes() == watch.to_bytes()
+    assert again.gathered(windows[1]) is None
+    whole = again.gathered(windows[2])
+    assert whole is not None
+    assert (whole.start_us, whole.end_us, whole.sums.tolist()) == (0, 3, [36, 6])
+    assert again.gathered(windows[3]) is None
 
 
 def test_truths_are_looked_at_once_a_window() -> None:

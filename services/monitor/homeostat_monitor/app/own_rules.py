@@ -15,14 +15,19 @@ from homeostat_monitor.ports import StateKey
 async def at_window(
     now: Pass, profile: VersionProfile, segment: str, window: Window, findings: Iterable[Finding]
 ) -> list[Finding]:
-    """How the segment's rules stand after a window; ``findings`` are the others' of it."""
+    """How the segment's rules stand after a window; ``findings`` are the others' of it.
+
+    Windows of fewer rows than the segment's rules want are taken together.
+    """
     if not _has_rules(now, segment):
         return []
-    measured = [
-        *of_window(now.version.policy, profile.layout, profile.reference, window, segment),
-        *of_findings(findings, window.rows),
-    ]
-    return (await _watch(now, segment)).feed(measured)
+    watch = await _watch(now, segment)
+    measured = list(of_findings(findings, window.rows))
+    gathered = watch.gathered(window)
+    if gathered is not None:
+        policy, layout = now.version.policy, profile.layout
+        measured += of_window(policy, layout, profile.reference, gathered, segment)
+    return watch.feed(measured)
 
 
 async def at_truths(

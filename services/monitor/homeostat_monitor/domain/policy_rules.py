@@ -10,8 +10,9 @@ from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.policy import Policy, PolicyRule
 from homeostat_monitor.domain.state import pack, unpack
+from homeostat_monitor.domain.windows import Window
 
-_FORM = "policy-rules-2"
+_FORM = "policy-rules-3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,20 @@ class PolicyWatch:
         self._stands: dict[str, tuple[int, int, float, float]] = {}
         # The window in which truths were looked at last.
         self._truths_window = -1
+        # Windows with too few rows for these rules, added up until there are enough.
+        self._waiting: Window | None = None
+        self._least_rows = max((each.least_rows for each in self._rules.values()), default=0)
+
+    def gathered(self, window: Window) -> Window | None:
+        """The window with those before it that had too few rows; None while they are too few."""
+        before = self._waiting
+        if before is not None and before.sums.shape == window.sums.shape:
+            window = Window(before.start_us, window.end_us, before.sums + window.sums)
+        if window.rows < self._least_rows:
+            self._waiting = window
+            return None
+        self._waiting = None
+        return window
 
     def is_new_window(self, window: int) -> bool:
         """Whether truths were not looked at in this window yet; they are now."""
@@ -87,10 +102,16 @@ class PolicyWatch:
         """How rules stand, each under what it says."""
         keys = sorted(self._stands)
         stands = [self._stands[each] for each in keys]
+        waiting = self._waiting
         return pack(
             _FORM,
-            {"rules": keys, "truths_window": self._truths_window},
             {
+                "rules": keys,
+                "truths_window": self._truths_window,
+                "waiting": None if waiting is None else [waiting.start_us, waiting.end_us],
+            },
+            {
+                "sums": np.empty(0, dtype=np.int64) if waiting is None else waiting.sums,
                 "counts": np.array([each[:2] for each in stands], dtype=np.int64).reshape(-1, 2),
                 "figures": np.array([each[2:] for each in stands], dtype=np.float64).reshape(-1, 2),
             },
@@ -104,6 +125,8 @@ class PolicyWatch:
         shape = (len(keys), 2)
         if counts.shape != shape or figures.shape != shape or (counts < 0).any():
             raise CorruptState("the counts of a policy's rules are none")
+        span = stored.values["waiting"]
+        self._waiting = None if span is None else Window(*map(int, span), stored.arrays["sums"])
         rows = zip(keys, counts.tolist(), figures.tolist(), strict=True)
         self._truths_window = int(stored.values["truths_window"])
         self._stands = {
