@@ -263,6 +263,8 @@ class Stream:
 
     bus: Bus
     produced: dict[tuple[str, int], int] = field(default_factory=dict)
+    # What was played, and how: the truth of its last hours becomes known in later days.
+    played: list[tuple[Days, dict[str, Any]]] = field(default_factory=list)
 
     async def predict(self, what: Days, **how: Any) -> None:
         """Predictions of all rows."""
@@ -303,8 +305,12 @@ class Stream:
         for number in range(what.first_day, what.end_us // DAY_US):
             start, end = number * DAY_US, (number + 1) * DAY_US
             await self.predict(between(what, start, end), **how)
-            await self.learn(between(what, start - DAY_US, end, known=True), **how)
+            for each, its_how in (*self.played, (what, how)):
+                known = between(each, start - DAY_US, end, known=True)
+                if known.rows:
+                    await self.learn(known, **its_how)
             await self.mark(end)
+        self.played.append((what, how))
 
     async def garbage(self, topic: Topic) -> None:
         """Records that are none."""

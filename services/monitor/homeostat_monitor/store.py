@@ -59,9 +59,16 @@ class StoreTransaction(AlertsStore, SumsStore):
         await self._on.execute(_SQL["drop_losses_of_others"], model_name, version)
 
     async def standing(self, subject: Subject) -> Standing:
-        await self._on.execute(_SQL["add_version"], subject.model_name, subject.version)
-        row = await self._on.fetchrow(_SQL["read_version"], subject.model_name, subject.version)
-        return standing_of(row)
+        return (await self.standings([subject]))[subject]
+
+    async def standings(self, subjects: Sequence[Subject]) -> dict[Subject, Standing]:
+        """Those that were not known are by now."""
+        names = [each.model_name for each in subjects]
+        numbers = [each.version for each in subjects]
+        await self._on.execute(_SQL["add_versions"], names, numbers)
+        rows = await self._on.fetch(_SQL["read_versions"], names, numbers)
+        found = [standing_of(row) for row in rows]
+        return {each.subject: each for each in found}
 
     async def watched(self, model_name: str) -> list[Standing]:
         return [
@@ -212,15 +219,19 @@ class StoreTransaction(AlertsStore, SumsStore):
     # Counts and remarks
 
     async def tally(self, subject: Subject, counts: Mapping[str, int]) -> None:
-        named = {name: total for name, total in counts.items() if total}
-        if named:
-            await self._on.execute(
-                _SQL["add_tallies"],
-                [subject.model_name] * len(named),
-                [subject.version] * len(named),
-                list(named),
-                list(named.values()),
-            )
+        await self.tally_many({subject: counts})
+
+    async def tally_many(self, counts: Mapping[Subject, Mapping[str, int]]) -> None:
+        """Adds to the totals; in one order, so that two who do so do not wait for one another."""
+        rows = [
+            (subject.model_name, subject.version, name, total)
+            for subject in sorted(counts)
+            for name, total in sorted(counts[subject].items())
+            if total
+        ]
+        if rows:
+            columns = (list(each) for each in zip(*rows, strict=True))
+            await self._on.execute(_SQL["add_tallies"], *columns)
 
     async def remark(self, subject: Subject, texts: Sequence[str]) -> None:
         distinct = list(dict.fromkeys(texts))

@@ -140,9 +140,10 @@ class SumsStore:
 
     # Losses
 
-    async def losses_until(self, model_name: str) -> int | None:
-        row = await self._on.fetchrow(_SQL["read_model"], model_name)
-        return row["losses_until_us"] if row is not None else None
+    async def losses_until(self, names: Sequence[str]) -> dict[str, int | None]:
+        """Up to which marks the models' losses were judged."""
+        rows = await self._on.fetch(_SQL["read_models"], list(names))
+        return {row["model_name"]: row["losses_until_us"] for row in rows}
 
     async def add_losses(self, blocks: Sequence[BlockOfLosses]) -> None:
         """They wait until the watermark has passed them."""

@@ -40,6 +40,8 @@ async def judge_losses(now: Pass, marks: Sequence[int], since_us: int | None) ->
     blocks = await now.tx.losses_before(now.standing.subject, marks[-1])
     truths, ids = _in_order([each.after(since_us) for each in blocks], marks[-1])
     if not len(truths):
+        for mark in marks:
+            await _miss_truths(now, mark)
         return
     segments = await _segments(now, ids)
     await _begin(now)
@@ -52,6 +54,8 @@ async def judge_losses(now: Pass, marks: Sequence[int], since_us: int | None) ->
                 chosen = _part(truths, np.flatnonzero(mask[part]) + begin)
                 await _feed_losses(now, name, chosen, mark)
                 await _tell_findings(now, await at_truths(now, name, mark), mark, mark, name)
+        else:
+            await _miss_truths(now, mark)
         begin = end
     now.judged.losses += len(truths)
     await now.tx.drop_losses(now.standing.subject, marks[-1])
@@ -83,6 +87,13 @@ async def _feed_all(now: Pass, truths: Truths, mark: int) -> None:
     labels.feed(truths)
     found = list(labels.judge(mark))
     await _tell_findings(now, [*found, *await at_truths(now, "", mark, found)], mark, mark)
+
+
+async def _miss_truths(now: Pass, mark: int) -> None:
+    """A mark that brought none: then above all some may be missing."""
+    if now.version.profile is not None:
+        labels = await labels_of(now.keeper, now.version, now.version.profile)
+        await _tell_findings(now, list(labels.judge(mark)), mark, mark)
 
 
 async def _feed_losses(now: Pass, segment: str, truths: Truths, mark: int) -> None:

@@ -11,7 +11,14 @@ from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.sums import Rows
-from homeostat_monitor.ports import BlockOfLosses, BlockSegments, Sum, SumKey, Transaction
+from homeostat_monitor.ports import (
+    BlockOfLosses,
+    BlockSegments,
+    Standing,
+    Sum,
+    SumKey,
+    Transaction,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -47,57 +54,67 @@ async def take_predictions(taken: Sequence[TakenRows], *, tx: Transaction) -> in
     """Adds rows to their windows' sums, each block once in its life; how many rows were new."""
     await tx.share_models(sorted({each.subject.model_name for each in taken}))
     reached = await tx.current_us(PREDICTIONS.name)
+    standings = await tx.standings(sorted({each.subject for each in taken}))
+    fresh = await _fresh_blocks(taken, tx)
+    tallies: dict[Subject, Counter[str]] = {}
     sums: dict[SumKey, Sum] = {}
+    remembered: list[tuple[BlockSegments, int]] = []
     total = 0
     for each in taken:
-        new = await _new_blocks(each, tx)
-        is_new = np.isin(each.block_of, new)
+        is_new = np.isin(each.block_of, _first_copies(each, fresh))
         rows = int(is_new.sum())
-        await _tally_rows(each, rows, tx)
+        counts = tallies.setdefault(each.subject, Counter())
+        counts.update({"predictions": rows, "repeated_rows": len(each.block_of) - rows})
         total += rows
-        if rows and each.profile is not None:
-            sums.update(await _window_sums(each, each.profile, is_new, reached, tx))
+        if not rows or each.profile is None:
+            continue
+        standing = standings[each.subject]
+        if not standing.is_watched:
+            counts["superseded_rows"] += rows
+            continue
+        starts, kept = _in_time(each, each.profile, is_new, standing, reached)
+        counts["late_rows"] += rows - int(kept.sum())
+        sums.update(_sums_of(each, each.profile, starts, kept))
+        remembered += _rows_of_segments(each)
+    await tx.tally_many(tallies)
+    await tx.add_block_segments(
+        [each for each, _ in remembered], [until for _, until in remembered]
+    )
     await tx.add_sums(sums)
     return total
 
 
-async def _new_blocks(taken: TakenRows, tx: Transaction) -> NDArray[np.intp]:
-    forget_after = [last + _REMEMBER_US for last in taken.last_event_us()]
-    fresh = await tx.hear(taken.block_ids, forget_after)
-    # A block that came twice in one poll is counted by its first copy.
-    places = {each: i for i, each in reversed(list(enumerate(taken.block_ids)))}
-    return np.array(sorted(places[each] for each in fresh), dtype=np.intp)
+async def _fresh_blocks(taken: Sequence[TakenRows], tx: Transaction) -> set[bytes]:
+    ids = [block_id for each in taken for block_id in each.block_ids]
+    forget_after = [last + _REMEMBER_US for each in taken for last in each.last_event_us()]
+    return set(await tx.hear(ids, forget_after))
 
 
-async def _tally_rows(taken: TakenRows, rows: int, tx: Transaction) -> None:
-    repeated = len(taken.block_of) - rows
-    await tx.tally(taken.subject, {"predictions": rows, "repeated_rows": repeated})
+def _first_copies(taken: TakenRows, fresh: set[bytes]) -> NDArray[np.intp]:
+    """A block that came twice in one poll is counted by its first copy."""
+    places = []
+    for place, block_id in enumerate(taken.block_ids):
+        if block_id in fresh:
+            fresh.discard(block_id)
+            places.append(place)
+    return np.array(places, dtype=np.intp)
 
 
-async def _window_sums(
+def _in_time(
     taken: TakenRows,
     profile: VersionProfile,
-    keep: Mask,
+    is_new: Mask,
+    standing: Standing,
     reached_us: int | None,
-    tx: Transaction,
-) -> Mapping[SumKey, Sum]:
-    standing = await tx.standing(taken.subject)
-    if not standing.is_watched:
-        await tx.tally(taken.subject, {"superseded_rows": int(taken.rows.groups.size)})
-        return {}
+) -> tuple[NDArray[np.int64], Mask]:
+    """Each row's window, and which rows are new and not late."""
     length = profile.length_us
     starts = taken.event_times_us - taken.event_times_us % length
     # What the mark has passed is closed, whether or not it was judged by now.
     closed = [standing.closed_until_us] if standing.closed_until_us is not None else []
     if reached_us is not None:
         closed.append(reached_us - reached_us % length)
-    if closed:
-        late = keep & (starts < max(closed))
-        if late.any():
-            await tx.tally(taken.subject, {"late_rows": int(late.sum())})
-            keep = keep & ~late
-    await _remember_segments(taken, tx)
-    return dict(_sums_of(taken, profile, starts, keep))
+    return starts, is_new & (starts >= max(closed)) if closed else is_new
 
 
 def _sums_of(
@@ -118,23 +135,19 @@ def _sums_of(
             yield key, Sum(start + profile.length_us, layout, counted[place])
 
 
-async def _remember_segments(taken: TakenRows, tx: Transaction) -> None:
-    """Which rows are in which segments, for when their truth comes."""
+def _rows_of_segments(taken: TakenRows) -> list[tuple[BlockSegments, int]]:
+    """Which rows are in which segments, for when their truth comes, and until when to know it."""
     if not taken.segments:
-        return
+        return []
     names = tuple(taken.segments)
     masks = np.array([taken.segments[name] for name in names])
     ends = np.searchsorted(taken.block_of, np.arange(len(taken.block_ids)), side="right")
     parts = np.split(masks, ends[:-1], axis=1)
-    remembered = [
-        BlockSegments(block_id, names, part)
-        for block_id, part in zip(taken.block_ids, parts, strict=True)
+    return [
+        (BlockSegments(block_id, names, part), last + _REMEMBER_TRUTH_US)
+        for block_id, part, last in zip(taken.block_ids, parts, taken.last_event_us(), strict=True)
         if part.any()
     ]
-    last = dict(zip(taken.block_ids, taken.last_event_us(), strict=True))
-    await tx.add_block_segments(
-        remembered, [last[each.block_id] + _REMEMBER_TRUTH_US for each in remembered]
-    )
 
 
 def _groups(
@@ -161,12 +174,14 @@ async def _known_until(
 ) -> Mapping[Subject, int | None]:
     """What became known before this is late: judged already, or passed by the mark."""
     reached = await tx.current_us(JOINED.name)
-    until: dict[Subject, int | None] = {}
-    for each in subjects:
-        judged = await tx.losses_until(each.model_name)
-        marks = [mark for mark in (judged, reached) if mark is not None]
-        until[each] = max(marks, default=None)
-    return until
+    judged = await tx.losses_until(sorted({each.model_name for each in subjects}))
+    return {
+        each: max(
+            (mark for mark in (judged.get(each.model_name), reached) if mark is not None),
+            default=None,
+        )
+        for each in subjects
+    }
 
 
 async def take_losses(blocks: Sequence[BlockOfLosses], *, tx: Transaction) -> int:
@@ -175,7 +190,7 @@ async def take_losses(blocks: Sequence[BlockOfLosses], *, tx: Transaction) -> in
     forget_after = [int(each.known_at_us.max()) + _REMEMBER_US for each in blocks]
     fresh = set(await tx.hear([each.event_id for each in blocks], forget_after))
     subjects = sorted({each.subject for each in blocks})
-    watched = {each: (await tx.standing(each)).is_watched for each in subjects}
+    standings = await tx.standings(subjects)
     until = await _known_until(subjects, tx)
     tallies: dict[Subject, Counter[str]] = {each: Counter() for each in subjects}
     kept: list[BlockOfLosses] = []
@@ -185,7 +200,7 @@ async def take_losses(blocks: Sequence[BlockOfLosses], *, tx: Transaction) -> in
             counts["repeated_losses"] += rows
             continue
         fresh.discard(each.event_id)
-        if not watched[each.subject]:
+        if not standings[each.subject].is_watched:
             counts["superseded_losses"] += rows
             continue
         in_time = each.after(until[each.subject])
@@ -193,7 +208,6 @@ async def take_losses(blocks: Sequence[BlockOfLosses], *, tx: Transaction) -> in
         counts["late_losses"] += rows - len(in_time.losses)
         if len(in_time.losses):
             kept.append(in_time)
-    for subject, counts in tallies.items():
-        await tx.tally(subject, counts)
+    await tx.tally_many(tallies)
     await tx.add_losses(kept)
     return sum(len(each.losses) for each in kept)

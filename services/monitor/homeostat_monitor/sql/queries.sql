@@ -8,11 +8,23 @@ SELECT model_name FROM model WHERE model_name = ANY($1) ORDER BY model_name FOR 
 -- name: lock_model
 SELECT * FROM model WHERE model_name = $1 FOR UPDATE;
 
--- name: add_version
+-- name: add_versions
 -- An unknown version is watched unless it is older than the champion.
 INSERT INTO version (model_name, version, is_watched)
-SELECT $1, $2, coalesce($2 >= (SELECT champion_version FROM model WHERE model_name = $1), true)
+SELECT g.model_name, g.version, coalesce(
+    g.version >= (SELECT champion_version FROM model AS m WHERE m.model_name = g.model_name), true)
+FROM unnest($1::text[], $2::int[]) AS g (model_name, version)
+WHERE NOT EXISTS (
+    SELECT FROM version AS v WHERE v.model_name = g.model_name AND v.version = g.version)
+ORDER BY 1, 2
 ON CONFLICT DO NOTHING;
+
+-- name: read_versions
+SELECT v.* FROM version AS v
+JOIN unnest($1::text[], $2::int[]) AS g (model_name, version) USING (model_name, version);
+
+-- name: read_models
+SELECT model_name, losses_until_us FROM model WHERE model_name = ANY($1::text[]);
 
 -- name: read_version
 SELECT * FROM version WHERE model_name = $1 AND version = $2;
