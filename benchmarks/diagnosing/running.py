@@ -21,8 +21,8 @@ from homeostat_monitor.domain.windows import Window
 PANE_ROWS = 25
 # Panes that a diagnosis looks back on.
 _HISTORY = 240
-# One false alarm in 100,000 rows.
-_LEVEL_PER_LOOK = PANE_ROWS / 100_000
+# One false alarm in 200,000 rows, as under the referee.
+_LEVEL_PER_LOOK = PANE_ROWS / 200_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, FeatureShare
 from homeostat_monitor.domain.diagnosis.dependence import Dependence, dependences, products_of
 from homeostat_monitor.domain.diagnosis.likelihoods import Measured, Suspect
+from homeostat_monitor.domain.diagnosis.shares import breaches, broken_pairs, shares_of
 from homeostat_monitor.domain.diagnosis.since import (
     Change,
     History,
@@ -16,13 +17,11 @@ from homeostat_monitor.domain.diagnosis.since import (
     change_of_loss,
 )
 from homeostat_monitor.domain.diagnosis.views import Floats, View, dispersion, extended
-from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.layout import SCORE, Counts
 from homeostat_monitor.domain.windows import Window
 
 LOSS_RULES = frozenset({Rule.PERFORMANCE, Rule.CONCEPT})
-# Chance of naming a feature that did not move, over all of them.
-_LEVEL = 1e-3
 # So many features tell together since when.
 _WITNESSES = 3
 # Of them those that moved at least so much of what the first moved.
@@ -81,7 +80,7 @@ def _picture(
         if name != SCORE
     }
     pairs = dependences(case.layout, case.reference, after, max([1.0, *_values(spreads)]))
-    broken = _broken(suspects, pairs)
+    broken = broken_pairs(suspects, pairs)
     return Picture(
         change=change,
         rows=int(after[0]),
@@ -89,7 +88,7 @@ def _picture(
         score=_view(case, SCORE, after, spreads.get(SCORE, 1.0)),
         pairs=pairs,
         broken=broken,
-        shares=_shares(case, suspects, broken),
+        shares=shares_of(case, suspects, broken),
         after=after,
     )
 
@@ -105,13 +104,18 @@ def _sums(case: Case, windows: Sequence[Window]) -> Counts:
     return sums
 
 
+def _is_like_reference(case: Case) -> bool:
+    """Rows before a change are drawn like the reference's: of all rows in i.i.d. mode."""
+    return case.mode is Mode.IID and not case.segment
+
+
 def _dispersions(case: Case, windows: Sequence[Window]) -> dict[str, float]:
     """From the windows of the older half: the newer may hold the change."""
     older = windows[: len(windows) // 2]
     if not older:
         return {}
     stacked = np.stack([each.sums for each in older])
-    whole = case.reference if case.mode is Mode.IID else stacked.sum(axis=0)
+    whole = case.reference if _is_like_reference(case) else stacked.sum(axis=0)
     return {
         name: dispersion(extended(case.layout, name, whole), extended(case.layout, name, stacked))
         for name in case.layout.names
@@ -127,7 +131,7 @@ def _view(case: Case, name: str, after: Counts, spread: float) -> View:
 def _base(case: Case, windows: Sequence[Window], change: Change, rest: Sequence[Window]) -> Counts:
     """What is compared with: the reference; in time order the days before the change, as what
     moves with the season is neither a fault nor a population of its own."""
-    if case.mode is Mode.IID or not rest:
+    if _is_like_reference(case) or not rest:
         return case.reference
     span = max(_SPANS * (rest[-1].end_us - rest[0].start_us), _WEEK_US)
     begin = rest[0].start_us - span
@@ -157,22 +161,13 @@ def suspect_of(
 
 def _first_guess(case: Case, windows: Sequence[Window]) -> int:
     """The window from which on the strongest breach was measured."""
-    since = [each.since_us for each in _breaches(case) if each.since_us is not None][:1]
+    since = [each.since_us for each in breaches(case) if each.since_us is not None][:1]
     if case.rule in LOSS_RULES and case.loss is not None and case.loss.since_us is not None:
         since = [case.loss.since_us]
     last = len(windows) - 1
     if not since:
         return max(last, 0)
     return min(next((at for at, each in enumerate(windows) if each.end_us > since[0]), last), last)
-
-
-def _breaches(case: Case) -> list[Finding]:
-    return sorted((each for each in case.findings if each.is_breach), key=_rank)
-
-
-def _rank(finding: Finding) -> tuple[float, float, str]:
-    chance = 1.0 if finding.p_value is None else finding.p_value
-    return chance, -finding.excess, finding.feature
 
 
 def _change(
@@ -184,13 +179,13 @@ def _change(
         return Change(case.at_us, case.at_us, case.at_us, 0)
     after = _sums(case, windows[first:])
     views = [_view(case, each, after, spreads.get(each, 1.0)) for each in case.layout.names]
-    told = {each.feature or SCORE for each in _breaches(case)}
+    told = {each.feature or SCORE for each in breaches(case)}
     ranked = sorted(views, key=lambda each: (each.name not in told, -each.distance.excess))
     strongest = sorted(views, key=lambda each: -each.distance.excess)
     witnesses = _witnesses(strongest if not told else ranked)
     stacked = np.stack([each.sums for each in windows])
     # In time order the reference is a hint only of what the windows before were like.
-    doubt = 1.0 if case.mode is Mode.IID else max(float(case.reference[0]) / _HINT, 1.0)
+    doubt = 1.0 if _is_like_reference(case) else max(float(case.reference[0]) / _HINT, 1.0)
     histories = [
         History(each.before / doubt, extended(case.layout, each.name, stacked), each.dispersion)
         for each in witnesses
@@ -231,66 +226,3 @@ def _first_after(windows: Sequence[Window], change: Change) -> int:
         return max(at, 0)
     rest = sum(each.rows for each in windows[at + 1 :])
     return at + 1 if rest >= _ENOUGH_AFTER * (rest + windows[at].rows) else at
-
-
-def _broken(suspects: Mapping[str, Suspect], pairs: Sequence[Dependence]) -> list[Dependence]:
-    """Pairs that are not as before though neither feature's own move explains it."""
-    return [
-        each
-        for each in pairs
-        if each.is_weaker
-        and each.p_value < _LEVEL / max(len(pairs), 1)
-        and each.excess > max(suspects[name].view.distance.excess for name in each.features)
-    ]
-
-
-def _shares(
-    case: Case, suspects: Mapping[str, Suspect], broken: Sequence[Dependence]
-) -> list[FeatureShare]:
-    """By what chance does not explain. A dependence is the doing of the feature that the most
-    broken ones have in common; predictions follow from inputs and have no share."""
-    told = {each.feature for each in _breaches(case) if each.rule is not Rule.CORRELATION}
-    tests = max(len(suspects), 1)
-    excess = {
-        name: each.view.distance.excess
-        for name, each in suspects.items()
-        if each.view.distance.p_value < _LEVEL / tests or name in told
-    }
-    left = list(broken)
-    for each in broken:
-        movers = [name for name in each.features if name in excess]
-        if movers:
-            excess[max(movers, key=lambda name: excess[name])] += each.excess
-            left.remove(each)
-    while left:
-        worst = max(sorted(_named(left)), key=lambda name: _blame(name, left))
-        excess[worst] = excess.get(worst, 0.0) + sum(
-            each.excess for each in left if worst in each.features
-        )
-        left = [each for each in left if worst not in each.features]
-    total = sum(excess.values())
-    ranked = sorted(excess, key=lambda name: (-excess[name], name))
-    return [
-        FeatureShare(name, excess[name] / total, _finding(case, suspects[name]))
-        for name in ranked
-        if total > 0 and excess[name] > 0
-    ]
-
-
-def _named(pairs: Sequence[Dependence]) -> set[str]:
-    return {name for each in pairs for name in each.features}
-
-
-def _blame(name: str, left: Sequence[Dependence]) -> float:
-    return sum(each.excess for each in left if name in each.features)
-
-
-def _finding(case: Case, suspect: Suspect) -> Finding:
-    """What was measured of the feature; its distance where no judge spoke of it."""
-    about = [each for each in case.findings if suspect.name in (each.feature, each.other_feature)]
-    if about:
-        return min(about, key=lambda each: (not each.is_breach, *_rank(each)))
-    far = suspect.view.distance
-    return Finding(
-        Rule.COVARIATE, suspect.name, "g_excess", far.excess, 0.0, 0.0, False, p_value=far.p_value
-    )
