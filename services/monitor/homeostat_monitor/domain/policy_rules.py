@@ -126,7 +126,9 @@ class PolicyWatch:
         if counts.shape != shape or figures.shape != shape or (counts < 0).any():
             raise CorruptState("the counts of a policy's rules are none")
         span = stored.values["waiting"]
-        self._waiting = None if span is None else Window(*map(int, span), stored.arrays["sums"])
+        self._waiting = (
+            None if span is None else Window(int(span[0]), int(span[1]), stored.arrays["sums"])
+        )
         rows = zip(keys, counts.tolist(), figures.tolist(), strict=True)
         self._truths_window = int(stored.values["truths_window"])
         self._stands = {
