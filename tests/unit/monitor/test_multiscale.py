@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.detection.budget import MONTH_US, Budget
 from homeostat_monitor.domain.detection.multiscale import multiscale
-from homeostat_monitor.domain.detection.plan import plan_of
+from homeostat_monitor.domain.detection.plan import SCALES, plan_of
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
@@ -223,7 +223,7 @@ def test_trap_a_constant_that_starts_to_move_is_seen(rng: np.random.Generator) -
     assert not breaches(reference, live)
     moving = replaced(live, x=numbers(3.0 + 1e-6 * rng.normal(size=500)))
     found = breaches(reference, moving)
-    assert found[Rule.OUT_OF_RANGE, "x"] == 0
+    assert found[Rule.OUT_OF_RANGE, "x"] <= 1
     assert {feature for _, feature in found} == {"x"}
 
 
@@ -357,7 +357,7 @@ def test_the_shares_of_all_tests_are_no_more_than_the_budget(rng: np.random.Gene
     shares = np.concatenate(
         [plan.cells.share_more, plan.cells.share_fewer, plan.share_shape, plan.trends.share]
     )
-    assert 8 * (np.exp(shares).sum() + np.exp(plan.joint.share)) <= 1.0
+    assert len(SCALES) * (np.exp(shares).sum() + np.exp(plan.joint.share)) <= 1.0
     assert plan.tests > 100
 
 

@@ -2,7 +2,7 @@
 
 Every test gives the logarithm of a p-value, compared with what the test may spend. What is tested,
 per feature: each bin, nulls, unseen texts and numbers out of range exactly (Fisher); the histogram
-as a whole (Pearson's chi-squared of two samples, thin bins pooled); mean and spread of mid-ranks
+as a whole (Pearson's chi-squared of two samples, but for thin bins); mean and spread of mid-ranks
 (Wilcoxon's and Mood's statistics on binned values, which see a shift or a change of spread in the
 fewest rows); and per pair of dependent features the mean product of mid-ranks.
 """
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Places = NDArray[np.intp]
 
-# Bins that the span should hold fewer rows of are pooled: the approximation fails on them.
+# Bins that the span should hold fewer rows of are left out: the approximation fails on them.
 _THIN = 8.0
 # And those that the reference hardly has: that it has them may be luck.
 _FEWEST_OF_SHAPE = 20
@@ -90,8 +90,9 @@ class Looker:
         is_other = cells.is_rare | cells.is_unseen
         self._shaped = (~is_other & (cells.reference >= _FEWEST_OF_SHAPE))[: cells.bins]
         self._is_text = np.bincount(cells.feature, is_other, minlength=features) > 0
-        shares = np.concatenate([cells.share_more, cells.share_fewer])
-        self._greatest_share = float(shares.max())
+        # What is not tested is never remarkable.
+        share = np.maximum(cells.share_more, cells.share_fewer)
+        self._least = np.minimum(-_MARGIN - share, 1e9)
 
     def row_of(self, sums: Ints) -> Ints:
         """Rows of a layout ([panes, layout]) to rows of spans ([panes, width]); additive."""
@@ -132,7 +133,7 @@ class Looker:
         )
         long = np.flatnonzero(sums[:, 0] >= _SHAPELESS)
         if len(long):
-            shape = self._shape(present[long], counts[long], terms[long], of[long])
+            shape = self._shape(present[long], terms[long], of[long])
             both = (shape, plan.share_shape + levels[long] - shape)
             log_p[long], excess[long] = _worse((log_p[long], excess[long]), both)
         joint_p = np.zeros(len(sums))
@@ -188,11 +189,10 @@ class Looker:
         self, counts: Floats, of: Floats, surplus: Floats, terms: Floats, log_level: Floats
     ) -> Cellwise:
         cells = self.plan.cells
-        least = np.maximum(-_MARGIN - self._greatest_share - log_level, 1.0)
         whole = of + cells.rows
         rest = whole - counts
         rest -= cells.reference
-        rest *= least[:, None]
+        rest *= np.maximum(self._least - log_level[:, None], 1.0)
         whole *= terms
         look, cell = np.nonzero(whole > rest)
         if not len(look):
@@ -236,7 +236,8 @@ class Looker:
         heavier += joint.kurt * squared / (12 * effective)
         return log_chi2(squared / heavier, np.full(len(rows), float(freedom)))
 
-    def _shape(self, present: Floats, counts: Floats, terms: Floats, of: Floats) -> Floats:
+    def _shape(self, present: Floats, terms: Floats, of: Floats) -> Floats:
+        """Pearson's statistic over the bins that are not thin; these are tested one by one."""
         cells = self.plan.cells
         bins, starts = slice(cells.bins), cells.starts
         reference, rows = cells.reference[bins], cells.rows[bins]
@@ -244,18 +245,9 @@ class Looker:
         thick &= self._shaped
         statistic = np.add.reduceat(terms[:, bins] * thick, starts, axis=1)
         freedom = np.add.reduceat(thick, starts, axis=1, dtype=np.float64)
-        held = np.add.reduceat(counts[:, bins] * thick, starts, axis=1)
-        base = np.add.reduceat(reference * thick, starts, axis=1)
-        # The thin ones as one bin, where they are enough together; else the others have one
-        # degree of freedom less than they are given.
-        total = self.plan.present
-        k, r = present - held, np.maximum(total - base, 0.0)
-        scale = np.maximum((k + r) * present * total, 1e-300)
-        rest = (k * total - r * present) ** 2 / scale
-        is_enough = (r * present >= _THIN * total) & ~self._is_text
-        statistic += np.where(is_enough, rest, 0.0)
         # Of texts those were taken that the reference had often, some of them by luck. That adds
         # to the statistic what spans of more rows see, at most as much as chance does.
+        total = self.plan.present
         statistic *= np.where(self._is_text, total / np.maximum(present + total, 1.0), 1.0)
         return log_chi2(statistic, freedom)
 

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 
 # Spans looked at, in rows; a half longer each time would see little sooner.
-SCALES = (25, 50, 100, 200, 400, 800, 1600, 4000)
+SCALES = (50, 100, 200, 400, 800, 1600, 4000)
 # How the budget is shared between kinds of tests. Broken data is what is most often wrong.
 _QUALITY, _BINS, _SHAPE, _SHIFT, _SPREAD, _PAIRS = 0.3, 0.15, 0.1, 0.15, 0.1, 0.15
 _JOINT = 0.05

@@ -22,9 +22,9 @@ Floats = NDArray[np.float64]
 
 # The normal quantile of 0.9, and a little for what is not quite normal.
 _SHORTFALL = 1.45
-# A span that is full of changed rows ends up to this part of it later: looks come in steps of an
-# eighth, a span is up to a sixteenth longer than wanted.
-_LATE = 1 + 1 / 8 + 1 / 16
+# A span that is full of changed rows ends up to this part of it later: looks come in steps of a
+# quarter, a span is up to a sixteenth longer than wanted.
+_LATE = 1 + 1 / 4 + 1 / 16
 # One deviation of a normal feature moves its mean mid-rank by this much per deviation of shift, in
 # mid-rank deviations: sqrt(3 / pi), Wilcoxon's efficiency; ten bins keep the most of it.
 _RANKS_PER_SHIFT = math.sqrt(3 / math.pi) * 0.98

@@ -40,8 +40,8 @@ class Spans:
 
     def __init__(self, scales: tuple[int, ...], width: int) -> None:
         self._scales = np.array(scales, dtype=np.int64)
-        # A scale is looked at again when an eighth of it has passed.
-        self._strides = np.maximum(self._scales // 8, 1)
+        # A scale is looked at again when a quarter of it has passed.
+        self._strides = np.maximum(self._scales // 4, 1)
         self._reach = 4 * int(self._scales[-1])
         self._at = np.zeros(_ROOM, dtype=np.int64)
         self._ends_us = np.zeros(_ROOM, dtype=np.int64)
