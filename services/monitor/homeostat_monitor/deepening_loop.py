@@ -29,6 +29,8 @@ _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 15.0
 
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+# What columns of another kind than their names promise lead to.
+_UNFIT = (ArithmeticError, LookupError, TypeError, ValueError)
 
 _log = logs.get_logger("homeostat_monitor.deepening")
 
@@ -72,9 +74,16 @@ class DeepeningLoop:
         except LedgerAway as error:
             await self._wait(due, error)
             return
-        looked = await asyncio.to_thread(look, samples, _within(due))
-        del samples
-        await asyncio.to_thread(memory.give_back)
+        try:
+            looked = await asyncio.to_thread(look, samples, _within(due))
+        except _UNFIT as error:
+            # The alert is told already; rows of another kind than expected end nothing else.
+            _log.exception("rows_not_judged", alert_id=alert.alert_id)
+            self._note(await self._store.finish(alert, partial(_unread, repr(error))), due)
+            return
+        finally:
+            del samples
+            await asyncio.to_thread(memory.give_back)
         self._note(await self._store.finish(alert, partial(_completed, looked)), due)
 
     async def _wait(self, due: Due, error: LedgerAway) -> None:
