@@ -1,11 +1,14 @@
 """Policies: checked as a whole, kept whole, and thresholds that remember."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from homeostat import policy_files
 from homeostat.monitor.v1 import policy_pb2 as pb
 from homeostat_monitor.domain.alerts import Severity
 from homeostat_monitor.domain.detection import Mode
@@ -25,6 +28,7 @@ from homeostat_monitor.domain.policy_rules import Measured, PolicyWatch, policy_
 from homeostat_monitor.domain.windows import Window
 from homeostat_monitor.policy_messages import policy_message, policy_of
 
+ROOT = Path(__file__).parents[3]
 KNOWN = Known(
     features=frozenset({"carrier", "wind_speed"}),
     hosts=AllowedHosts.parse("127.0.0.1,hooks.example.com,*.example.org"),
@@ -280,3 +284,13 @@ def test_a_state_that_was_damaged_is_refused() -> None:
         damaged = state[:at] + bytes([state[at] ^ 1]) + state[at + 1 :]
         with pytest.raises(CorruptState):
             watch.restore(damaged)
+
+
+@pytest.mark.parametrize("page", ["set-a-policy.md", "get-alerts-by-webhook.md"])
+def test_the_policies_that_the_pages_show_are_valid(page: str) -> None:
+    text = (ROOT / "docs" / "how-to" / page).read_text()
+    [shown] = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    policy = policy_of(policy_files.read(shown, name=page, model_name="delays"))
+    columns = frozenset({"carrier", "dep_minute", "tail_number"})
+    hosts = AllowedHosts.parse("localhost,127.0.0.1")
+    assert list(map(str, problems_of(policy, Known(columns, hosts)))) == []
