@@ -165,3 +165,13 @@ class Anchored:
         test._kept = int(kept)
         test._state = stored[_KNOWN + 4 :].reshape(test._state.shape).astype(np.float64)
         return test
+
+
+def dumped(test: Anchored | None) -> Floats:
+    """As ``loaded`` takes it."""
+    return np.empty(0) if test is None else test.dump()
+
+
+def loaded(stored: Floats) -> Anchored | None:
+    """None where there was none."""
+    return Anchored.loaded(stored) if len(stored) else None

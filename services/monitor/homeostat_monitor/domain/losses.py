@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.anchored import Anchored, Sample, sample_of
+from homeostat_monitor.domain.anchored import Anchored, Sample, dumped, loaded, sample_of
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.loss_changes import LossChange, LossSignal, Risen
 from homeostat_monitor.domain.pace import Pace
@@ -187,7 +187,8 @@ class LossWatch:
     def _take(self, value: float, at_us: int) -> Iterator[LossChange]:
         """One scaled loss."""
         has_changed = self._recent.take(value, at_us)
-        if has_changed and self._is_rise(self._rise):
+        level = self._level
+        if has_changed and level is not None and level.is_left(self._recent, self._rise):
             yield self._rose(at_us, self._recent.rows, self._recent.mean)
         elif self._rise is not None:
             yield from self._go_on(self._rise, value, at_us)
@@ -204,23 +205,6 @@ class LossWatch:
             yield from self._look(rise, at_us)
         if rise.rows == _LEARNED:
             self._further = self._at_level(self._sample_of(rise))
-
-    def _is_rise(self, told: Rise | None) -> bool:
-        """ADWIN compares with what it kept: after a calm spell it tells of a change where the loss
-        is back at the reference, and after the anchored test it tells of the same rise once more.
-        A rise is what is surely above the reference as well; a further one is surely above what
-        was told, where what came before was no longer at the reference."""
-        if self._level is None:
-            return False
-        rows, mean = self._recent.rows, self._recent.mean
-        dropped, before = self._recent.dropped
-        if mean <= before or not self._level.is_below(mean, rows):
-            return False
-        if told is None:
-            return True
-        return self._level.is_below(before, dropped) and self._level.is_below(
-            mean, rows, above=told.told
-        )
 
     def _rose(self, at_us: int, rows: int, mean: float) -> LossChange:
         """Told by the newest so many losses and their (scaled) mean."""
@@ -292,8 +276,8 @@ class LossWatch:
         arrays = {
             "learning": np.array(self._learning, dtype=np.float64),
             "timeline": timeline,
-            "anchored": _dump(self._anchored),
-            "further": _dump(self._further),
+            "anchored": dumped(self._anchored),
+            "further": dumped(self._further),
         }
         return pack(_FORM, values, arrays)
 
@@ -311,16 +295,8 @@ class LossWatch:
         rise = None if values["rise"] is None else Rise(**values["rise"])
         level = None if values["level"] is None else Level(**values["level"])
         pace, recent = Pace(**values["pace"]), Recent.loaded(values["recent"], arrays["timeline"])
-        anchored, further = _loaded(arrays["anchored"]), _loaded(arrays["further"])
+        anchored, further = loaded(arrays["anchored"]), loaded(arrays["further"])
         self._tally, self._scale, self._pace, self._recent = tally, scale, pace, recent
         self._anchored, self._further = anchored, further
         self._level, self._rise = level, rise
         self._learning = arrays["learning"].tolist()
-
-
-def _dump(test: Anchored | None) -> Floats:
-    return np.empty(0) if test is None else test.dump()
-
-
-def _loaded(stored: Floats) -> Anchored | None:
-    return Anchored.loaded(stored) if len(stored) else None

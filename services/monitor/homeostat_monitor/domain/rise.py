@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from homeostat_monitor.domain.recent import Recent
+
 # ADWIN's rise is told when its mean is so many deviations of chance above the reference (or, of
 # a further rise, above what was told last).
 _CERTAIN = 2.0
@@ -29,6 +31,20 @@ class Level:
         ``above``, by more than chance."""
         chance = math.hypot(self._chance(rows), self._chance(self.rows))
         return mean - (self.mean if above is None else above) > _CERTAIN * chance
+
+    def is_left(self, recent: Recent, told: "Rise | None") -> bool:
+        """Whether the change that ADWIN has just told of is a rise. It compares with what it kept:
+        after a calm spell it tells of a change where the loss is back at the level, and after the
+        anchored test it tells of the same rise once more. A rise is what is surely above the level
+        as well; a further one is surely above what was told, where what came before was no longer
+        at the level."""
+        rows, mean = recent.rows, recent.mean
+        dropped, before = recent.dropped
+        if mean <= before or not self.is_below(mean, rows):
+            return False
+        if told is None:
+            return True
+        return self.is_below(before, dropped) and self.is_below(mean, rows, above=told.told)
 
     def _chance(self, rows: int) -> float:
         return math.sqrt(self.variance / max(rows, 1))
