@@ -1,14 +1,11 @@
 """The ledger's gRPC: message in, one use case, message out."""
 
 import asyncio
-import io
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import grpc
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from homeostat.events.v1.column_pb2 import Arm
 from homeostat.ids import client_key, parse_prediction_id, prediction_id
@@ -43,6 +40,7 @@ from homeostat_ledger.app.import_history import History, history_block_id, impor
 from homeostat_ledger.app.look_up import LookedUp, Value, look_up_client, look_up_prediction
 from homeostat_ledger.app.ports import Archive, Index, Question
 from homeostat_ledger.app.read import Past, PastQuestion, read
+from homeostat_ledger.archive.answers import portions, to_parquet
 from homeostat_ledger.bus.messages import read_history
 from homeostat_ledger.domain.blocks import Block
 from homeostat_ledger.domain.errors import (
@@ -81,8 +79,6 @@ _MAX_IDS = 100_000
 # Rows of history were answered by nobody.
 _SERVED_ARMS = tuple(arm for arm in _ANSWERED_ARMS if arm != Arm.ARM_HISTORY)
 _PORTION_ROWS, _MAX_PORTION_ROWS = 20_000, 100_000
-# A client with a message limit of 4 MiB can read every portion.
-_PORTION_BYTES = 3 * 1024 * 1024
 
 
 class LedgerApi(LedgerServiceServicer):
@@ -172,7 +168,7 @@ class LedgerApi(LedgerServiceServicer):
         """The header, then the Parquet file in pieces."""
         begun = time.perf_counter()
         data_set = await cut(_question(request), index=self._index, archive=self._archive)
-        content = await asyncio.to_thread(_parquet, data_set.table)
+        content = await asyncio.to_thread(to_parquet, data_set.table)
         self._metrics.cut(time.perf_counter() - begun)
         header = CutDataSetHeader(
             content_sha256=data_set.content_sha256,
@@ -199,7 +195,7 @@ class LedgerApi(LedgerServiceServicer):
             )
         )
         async for table in reading.portions():
-            for portion in await asyncio.to_thread(_portions, table):
+            for portion in await asyncio.to_thread(portions, table):
                 yield ReadPredictionsResponse(parquet=portion)
         await asyncio.to_thread(memory.give_back)
 
@@ -260,29 +256,6 @@ def _past_question(request: ReadPredictionsRequest) -> PastQuestion:
         labelled_only=request.labelled_only,
         portion_rows=request.portion_rows or _PORTION_ROWS,
     )
-
-
-def _portions(table: pa.Table) -> list[bytes]:
-    """One Parquet file, or several where it would be too large for a message."""
-    content = _parquet(table)
-    if len(content) <= _PORTION_BYTES or table.num_rows == 1:
-        return [content]
-    half = table.num_rows // 2
-    return _portions(table.slice(0, half)) + _portions(table.slice(half))
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    strings = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=strings,
-        write_statistics=False,
-    )
-    return sink.getvalue()
 
 
 def _prediction(each: LookedUp) -> Prediction:
