@@ -80,7 +80,7 @@ def _picture(
         if name != SCORE
     }
     pairs = dependences(case.layout, case.reference, after, max([1.0, *_values(spreads)]))
-    broken = broken_pairs(suspects, pairs)
+    broken = broken_pairs(case, suspects, pairs)
     return Picture(
         change=change,
         rows=int(after[0]),

@@ -21,8 +21,14 @@ def _rank(finding: Finding) -> tuple[float, float, str]:
     return chance, -finding.excess, finding.feature
 
 
-def broken_pairs(suspects: Mapping[str, Suspect], pairs: Sequence[Dependence]) -> list[Dependence]:
-    """Pairs that are not as before though neither feature's own move explains it."""
+def broken_pairs(
+    case: Case, suspects: Mapping[str, Suspect], pairs: Sequence[Dependence]
+) -> list[Dependence]:
+    """Pairs that go together less than before though neither feature's own move explains it; none
+    where a judge of correlations, who knows their spread, is silent."""
+    judged = [each for each in case.findings if each.rule is Rule.CORRELATION]
+    if judged and not any(each.is_breach for each in judged):
+        return []
     return [
         each
         for each in pairs

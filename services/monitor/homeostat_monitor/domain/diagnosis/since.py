@@ -29,6 +29,8 @@ _BAI = 7.0
 # Of the losses since then, the largest share that may be from before: what is left then rose to
 # three times as much.
 _DILUTED = 2 / 3
+# Of an interval's half, in spans since the best guess.
+_WIDEST = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ def change_of_loss(loss: LossEvidence, at_us: int) -> Change:
     level = max(loss.observed, loss.reference)
     variance = max(level * (1 - level), 0.0) if is_share else 2 * level * level
     rows = _BAI * variance / rise**2 if rise else float(loss.rows)
-    spread = round((at_us - since) * min(rows / max(loss.rows, 1), 1.0))
+    spread = round((at_us - since) * min(rows / max(loss.rows, 1), _WIDEST))
     # The watch's window may hold rows from before: the rise is then larger, and later.
     latest = since + max(spread, round((at_us - since) * _DILUTED))
     return Change(since, since - spread, min(latest, at_us), 0)
