@@ -1,9 +1,14 @@
 """The order of the past does not depend on how blocks come, and little of it is held."""
 
+import io
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
+from homeostat_ledger.archive.answers import portions
 from homeostat_ledger.domain.past import HEAD, ROW, Sweep, chunks, in_order
 
 BLOCKS = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=6), min_size=1, max_size=8)
@@ -33,3 +38,13 @@ def test_portions_are_the_sorted_rows(
     expected = in_order(np.concatenate(rows))[skip:]
     assert np.concatenate([np.empty(0, ROW), *found]).tolist() == expected.tolist()
     assert [len(each) for each in found[:-1]] == [portion_rows] * (len(found) - 1)
+
+
+def test_a_portion_that_no_message_holds_comes_in_several_files() -> None:
+    random = np.random.default_rng(1)
+    table = pa.table({f"x{each}": random.random(20_000) for each in range(40)})
+    files = portions(table)
+    assert len(files) > 1
+    assert max(map(len, files)) < 4 * 1024 * 1024
+    read = [pq.read_table(io.BytesIO(each)) for each in files]
+    assert pa.concat_tables(read).combine_chunks().equals(table)
