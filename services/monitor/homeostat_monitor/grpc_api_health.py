@@ -10,7 +10,7 @@ from homeostat.events.v1 import alert_pb2
 from homeostat.monitor.v1 import monitor_pb2 as pb
 from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceServicer
 from homeostat_monitor.domain.errors import CorruptState, UnusableReference
-from homeostat_monitor.health import losses_of, metrics_of
+from homeostat_monitor.health import estimate_of, labels_of, losses_of, metrics_of
 from homeostat_monitor.ports import KnownVersion, Standing, StateKey
 from homeostat_monitor.powers import power_of
 from homeostat_monitor.store import Reader
@@ -123,6 +123,7 @@ def _fill_known(
                 reference_value=each.reference,
                 row_count=each.rows,
             )
+    _fill_estimate(response, known, states)
     for segment in known.policy.segments:
         message = response.segments.add(name=segment.name, expression=segment.expression)
         try:
@@ -134,3 +135,32 @@ def _fill_known(
             message.losses = losses.losses
             message.mean_loss = losses.mean
             message.reference_loss = losses.reference
+
+
+def _fill_estimate(
+    response: pb.GetModelHealthResponse,
+    known: KnownVersion,
+    states: Mapping[StateKey, bytes],
+) -> None:
+    estimate = estimate_of(states, known)
+    if estimate is not None and estimate.absent_because is not None:
+        response.remarks.append(estimate.absent_because)
+    found = estimate.latest if estimate is not None else None
+    if found is not None:
+        response.estimated_loss.CopyFrom(
+            pb.Metric(
+                name="estimated_loss",
+                value=found.loss,
+                low=found.low,
+                high=found.high,
+                reference_value=found.reference,
+                row_count=found.rows,
+            )
+        )
+    labels = labels_of(states, known)
+    if labels is None:
+        return
+    if labels.covered is not None:
+        response.label_coverage = labels.covered
+    if labels.delays is not None:
+        response.label_delay_seconds, response.label_delay_reference_seconds = labels.delays

@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from homeostat_monitor.app.watches import LOSSES
+from homeostat_monitor.app.watches import LOSSES, fresh_estimate, fresh_labels
 from homeostat_monitor.domain.errors import CorruptState
+from homeostat_monitor.domain.estimate import Estimate
+from homeostat_monitor.domain.labels import LabelWatch
 from homeostat_monitor.domain.losses import LossWatch
 from homeostat_monitor.domain.performance import Metric, Rolling
 from homeostat_monitor.domain.truths import Task
-from homeostat_monitor.ports import StateKey
+from homeostat_monitor.ports import KnownVersion, StateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +50,30 @@ def metrics_of(states: Mapping[StateKey, bytes], task: Task) -> Sequence[Metric]
         # The next truths rebuild it, and say so.
         return ()
     return rolling.metrics()
+
+
+def estimate_of(states: Mapping[StateKey, bytes], known: KnownVersion) -> Estimate | None:
+    """The estimated loss as it stands; None where there is none, or its state is damaged."""
+    state, profile = states.get(StateKey("", Estimate.name)), known.profile
+    if state is None or profile is None:
+        return None
+    watch = fresh_estimate(known, profile)
+    return watch if _restored(watch, state) else None
+
+
+def labels_of(states: Mapping[StateKey, bytes], known: KnownVersion) -> LabelWatch | None:
+    """Delay and coverage of truths as they stand; None where there is none."""
+    state, profile = states.get(StateKey("", LabelWatch.name)), known.profile
+    if state is None or profile is None:
+        return None
+    watch = fresh_labels(known, profile)
+    return watch if _restored(watch, state) else None
+
+
+def _restored(watch: Estimate | LabelWatch, state: bytes) -> bool:
+    try:
+        watch.restore(state)
+    except CorruptState:
+        # The next truths rebuild it, and say so.
+        return False
+    return True

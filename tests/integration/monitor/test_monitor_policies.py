@@ -163,7 +163,11 @@ async def test_a_policy_from_the_command_line_to_the_pager(
         assert "policy" in await say(monitor, "alerts", "mutes", MODEL)
         assert "hear again" in await say(monitor, "alerts", "unmute", MODEL, "--rule", "policy")
 
-        assert "policy revision 1" in await say(monitor, "monitor", "health", MODEL)
+        health = await say(monitor, "monitor", "health", MODEL)
+        assert "policy revision 1" in health
+        assert "mode: iid" in health
+        assert "label delay: " in health
+        assert "accuracy" in health
         power = json.loads(await say(monitor, "monitor", "power", MODEL, "--json"))
         assert {each["feature"] for each in power["lines"]} >= {"speed", "carrier"}
         assert {each["segment"] for each in power["lines"]} == {"", "aa"}

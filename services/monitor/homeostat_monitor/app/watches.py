@@ -49,31 +49,35 @@ async def rolling_of(keeper: Keeper, version: KnownVersion) -> Rolling:
     )
 
 
+def fresh_labels(version: KnownVersion, profile: VersionProfile) -> LabelWatch:
+    """Before the first truth."""
+    return LabelWatch.seeded(
+        _rows(version), length_us=profile.length_us, false_alarms_per_month=_budget(version)
+    )
+
+
 async def labels_of(keeper: Keeper, version: KnownVersion, profile: VersionProfile) -> LabelWatch:
     """Delay and coverage of truths."""
     return await keeper.get(
-        StateKey("", LabelWatch.name),
-        lambda: LabelWatch.seeded(
-            _rows(version),
-            length_us=profile.length_us,
-            false_alarms_per_month=_budget(version),
-        ),
-        maker=profile,
+        StateKey("", LabelWatch.name), lambda: fresh_labels(version, profile), maker=profile
+    )
+
+
+def fresh_estimate(version: KnownVersion, profile: VersionProfile) -> Estimate:
+    """Before the first window."""
+    return Estimate.seeded(
+        _rows(version),
+        profile.score_bins,
+        task=version.task,
+        length_us=profile.length_us,
+        false_alarms_per_month=_budget(version),
     )
 
 
 async def estimate_of(keeper: Keeper, version: KnownVersion, profile: VersionProfile) -> Estimate:
     """The loss that the scores alone lead to expect."""
     return await keeper.get(
-        StateKey("", Estimate.name),
-        lambda: Estimate.seeded(
-            _rows(version),
-            profile.score_bins,
-            task=version.task,
-            length_us=profile.length_us,
-            false_alarms_per_month=_budget(version),
-        ),
-        maker=profile,
+        StateKey("", Estimate.name), lambda: fresh_estimate(version, profile), maker=profile
     )
 
 

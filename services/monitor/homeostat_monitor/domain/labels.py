@@ -63,6 +63,19 @@ class LabelWatch:
         """Truths that were known before their event, and were left out."""
         return self._not_usable
 
+    @property
+    def covered(self) -> float | None:
+        """Share of the newest predictions that are old enough that have a truth; None before."""
+        looks = self._coverage.newest or self._coverage.learned
+        predictions = sum(each[0] for each in looks)
+        return sum(each[1] for each in looks) / predictions if predictions else None
+
+    @property
+    def delays(self) -> tuple[float, float] | None:
+        """Median delay of the newest truths and the usual one, seconds; None while learning."""
+        found = self._delays.findings()
+        return (found[-1].observed, found[-1].reference) if found else None
+
     def feed(self, truths: Truths) -> None:
         """First truths as they became known; portions do not matter."""
         delays = truths.known_at_us - truths.event_times_us
