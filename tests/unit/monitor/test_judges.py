@@ -1,22 +1,48 @@
 """What a judge may say of a window: calibration, and the traps of drift detection."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
-from homeostat_monitor.domain.calibration import profile_of
-from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.judges import Finding, Judge, Rule
+from homeostat_monitor.domain.judges.covariate import covariate_judge
 from homeostat_monitor.domain.judges.distance import FLOOR, STRICT_FLOOR, distances
+from homeostat_monitor.domain.judges.missing import missing_values_judge
+from homeostat_monitor.domain.judges.prediction import prediction_judge
 from homeostat_monitor.domain.judges.rates import chance_of_at_least, critical_count
-from homeostat_monitor.domain.judges.unseen import good_turing, unseen_elsewhere
-from homeostat_monitor.domain.profile import VersionProfile
-from homeostat_monitor.domain.reference import Holdout, ReferenceRows
+from homeostat_monitor.domain.judges.unseen import (
+    good_turing,
+    unseen_elsewhere,
+    unseen_values_judge,
+)
+from homeostat_monitor.domain.layout import Layout
+from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
 from homeostat_monitor.domain.sums import Rows, count
 from homeostat_monitor.domain.windows import Window
 
 NO_HOLDOUT = Holdout(np.empty(0), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The judges of one reference, without a calendar."""
+
+    layout: Layout
+    judges: tuple[Judge, ...]
+
+    @property
+    def remarks(self) -> list[str]:
+        return [remark for judge in self.judges for remark in judge.remarks]
+
+
+def calibrated(reference: ReferenceRows) -> Calibrated:
+    counts = ReferenceCounts(reference)
+    makers = (missing_values_judge, unseen_values_judge, covariate_judge, prediction_judge)
+    return Calibrated(counts.layout, tuple(make(counts) for make in makers))
 
 
 def a_reference(
@@ -43,7 +69,7 @@ def numbers(values: np.ndarray) -> NumberColumn:
 
 
 def judged(
-    profile: VersionProfile, scores: np.ndarray | None = None, **features: ColumnValues
+    profile: Calibrated, scores: np.ndarray | None = None, **features: ColumnValues
 ) -> list[Finding]:
     first = next(iter(features.values()))
     rows = len(first.values if isinstance(first, NumberColumn) else first.codes)
@@ -64,7 +90,7 @@ def rng() -> np.random.Generator:
 
 
 def test_a_window_like_the_reference_is_silent(rng: np.random.Generator) -> None:
-    profile = profile_of(
+    profile = calibrated(
         a_reference(x=numbers(rng.normal(size=8000)), c=texts(rng.choice(list("abcd"), 8000)))
     )
     for rows in (100, 150, 700, 3000):
@@ -75,7 +101,7 @@ def test_a_window_like_the_reference_is_silent(rng: np.random.Generator) -> None
 
 
 def test_a_shift_of_one_deviation_is_seen_in_500_rows(rng: np.random.Generator) -> None:
-    profile = profile_of(a_reference(x=numbers(rng.normal(size=8000))))
+    profile = calibrated(a_reference(x=numbers(rng.normal(size=8000))))
     found = judged(profile, x=numbers(rng.normal(1.0, size=500)))
     assert (Rule.COVARIATE, "x") in breaches(found)
 
@@ -84,7 +110,7 @@ def test_a_stream_that_moves_by_itself_stays_silent_until_it_moves_further() -> 
     """Contiguous blocks of the reference say how far it moves: here by a daily wave."""
     rng = np.random.default_rng(3)
     wave = 2 * np.sin(np.arange(24_000) / 24_000 * 2 * np.pi * 6)
-    profile = profile_of(a_reference(x=numbers(wave + rng.normal(size=24_000))))
+    profile = calibrated(a_reference(x=numbers(wave + rng.normal(size=24_000))))
     crest = numbers(2 + rng.normal(size=800))
     assert breaches(judged(profile, x=crest)) == set()
     assert (Rule.COVARIATE, "x") in breaches(judged(profile, x=numbers(7 + rng.normal(size=800))))
@@ -92,7 +118,7 @@ def test_a_stream_that_moves_by_itself_stays_silent_until_it_moves_further() -> 
 
 def test_a_short_reference_is_said_to_be_short_and_judged_more_strictly() -> None:
     rng = np.random.default_rng(3)
-    profile = profile_of(a_reference(x=numbers(rng.normal(size=350))))
+    profile = calibrated(a_reference(x=numbers(rng.normal(size=350))))
     assert any("too short" in each for each in profile.remarks)
     (finding,) = (
         each
@@ -108,7 +134,7 @@ def test_a_category_that_keeps_bringing_new_values_is_expected_to_go_on() -> Non
     """Good-Turing: with 1/n as the expected rate, every window of an id column would alarm."""
     rng = np.random.default_rng(3)
     names = np.array([f"id-{each}" for each in rng.zipf(1.3, 9000)])
-    profile = profile_of(a_reference(c=texts(names[:6000])))
+    profile = calibrated(a_reference(c=texts(names[:6000])))
     found = judged(profile, c=texts(names[6000:]))
     (unseen,) = (each for each in found if each.rule is Rule.UNSEEN_VALUES)
     assert unseen.observed > 20 / 6000
@@ -117,7 +143,7 @@ def test_a_category_that_keeps_bringing_new_values_is_expected_to_go_on() -> Non
 
 def test_a_few_never_seen_values_in_a_closed_set_are_a_breach() -> None:
     rng = np.random.default_rng(3)
-    profile = profile_of(a_reference(c=texts(rng.choice(list("abcd"), 6000))))
+    profile = calibrated(a_reference(c=texts(rng.choice(list("abcd"), 6000))))
     window = rng.choice(list("abcd"), 1000)
     window[:12] = "z"
     assert (Rule.UNSEEN_VALUES, "c") in breaches(judged(profile, c=texts(window)))
@@ -130,7 +156,7 @@ def test_values_that_look_like_markers_are_values() -> None:
     rng = np.random.default_rng(3)
     odd = np.array([-1.0, -2.0, 0.0, 3.4e38])
     words = ["null", "nan", "None", "-1", "unseen", "other", " "]
-    profile = profile_of(
+    profile = calibrated(
         a_reference(x=numbers(rng.choice(odd, 4000)), c=texts(rng.choice(words, 4000)))
     )
     found = judged(profile, x=numbers(rng.choice(odd, 900)), c=texts(rng.choice(words, 900)))
@@ -141,7 +167,7 @@ def test_values_that_look_like_markers_are_values() -> None:
 
 def test_a_flood_of_one_default_number_is_seen() -> None:
     rng = np.random.default_rng(3)
-    profile = profile_of(a_reference(x=numbers(rng.normal(size=8000))))
+    profile = calibrated(a_reference(x=numbers(rng.normal(size=8000))))
     window = rng.normal(size=600)
     window[:120] = -999
     found = judged(profile, x=numbers(window))
@@ -156,14 +182,14 @@ def test_thin_bins_are_pooled() -> None:
     weights = 1 / np.arange(1, 201)
     kinds = np.array([f"k{each}" for each in range(200)])
     draw = lambda rows: texts(rng.choice(kinds, rows, p=weights / weights.sum()))  # noqa: E731
-    profile = profile_of(a_reference(c=draw(20_000)))
+    profile = calibrated(a_reference(c=draw(20_000)))
     for _ in range(40):
         assert (Rule.COVARIATE, "c") not in breaches(judged(profile, c=draw(200)))
 
 
 def test_a_column_of_about_a_hundred_even_values_does_not_alarm_for_ever() -> None:
     rng = np.random.default_rng(3)
-    profile = profile_of(
+    profile = calibrated(
         a_reference(
             c=texts(rng.integers(0, 100, 3000).astype(str)), x=numbers(rng.integers(0, 100, 3000))
         )
@@ -175,7 +201,7 @@ def test_a_column_of_about_a_hundred_even_values_does_not_alarm_for_ever() -> No
 
 def test_a_constant_that_starts_to_move_is_seen() -> None:
     rng = np.random.default_rng(3)
-    profile = profile_of(a_reference(x=numbers(np.full(5000, 7.0))))
+    profile = calibrated(a_reference(x=numbers(np.full(5000, 7.0))))
     assert breaches(judged(profile, x=numbers(np.full(500, 7.0)))) == set()
     moved = np.where(rng.random(500) < 0.2, 7.001, 7.0)
     assert (Rule.COVARIATE, "x") in breaches(judged(profile, x=numbers(moved)))
@@ -189,7 +215,7 @@ def test_an_almost_empty_column_is_not_judged_by_its_few_values() -> None:
         values[rng.random(rows) < 0.99] = np.nan
         return numbers(values)
 
-    profile = profile_of(a_reference(x=sparse(20_000)))
+    profile = calibrated(a_reference(x=sparse(20_000)))
     for _ in range(40):
         assert breaches(judged(profile, x=sparse(900))) == set()
 
@@ -200,7 +226,7 @@ def test_nulls_where_there_were_none_are_a_breach_and_more_of_many_too() -> None
     def with_nulls(rows: int, rate: float) -> NumberColumn:
         return NumberColumn(np.zeros(rows, np.float32), rng.random(rows) < rate)
 
-    profile = profile_of(a_reference(a=with_nulls(8000, 0.0), b=with_nulls(8000, 0.1)))
+    profile = calibrated(a_reference(a=with_nulls(8000, 0.0), b=with_nulls(8000, 0.1)))
     one = NumberColumn(np.zeros(1000, np.float32), np.arange(1000) < 1)
     assert breaches(judged(profile, a=one, b=with_nulls(1000, 0.1))) == set()
     found = breaches(judged(profile, a=with_nulls(1000, 0.03), b=with_nulls(1000, 0.25)))
@@ -211,7 +237,7 @@ def test_nulls_that_come_in_bursts_stay_silent() -> None:
     """Autocorrelation: the sensor was off for days in the reference too."""
     rng = np.random.default_rng(3)
     off = np.repeat(rng.random(40) < 0.2, 500)
-    profile = profile_of(a_reference(x=NumberColumn(np.zeros(20_000, np.float32), off)))
+    profile = calibrated(a_reference(x=NumberColumn(np.zeros(20_000, np.float32), off)))
     window = NumberColumn(np.zeros(500, np.float32), np.full(500, True))
     assert (Rule.MISSING_VALUES, "x") not in breaches(judged(profile, x=window))
 
@@ -224,7 +250,7 @@ def test_scores_are_compared_with_honest_ones_where_there_are_enough() -> None:
     reference = ReferenceRows(
         reference.event_times_us, reference.features, scores, is_holdout, NO_HOLDOUT
     )
-    profile = profile_of(reference)
+    profile = calibrated(reference)
     window = numbers(rng.normal(size=500))
     assert breaches(judged(profile, rng.beta(4, 4, 500), x=window)) == set()
     assert breaches(judged(profile, rng.beta(0.5, 0.5, 500), x=window)) == {(Rule.PREDICTION, "")}
@@ -233,7 +259,7 @@ def test_scores_are_compared_with_honest_ones_where_there_are_enough() -> None:
 def test_a_feature_of_another_precision_is_the_same_feature() -> None:
     """A reference written as float64 and traffic in float32 meet in the signature's type."""
     values = np.array([0.1, 0.2, 0.3] * 2000)
-    profile = profile_of(a_reference(x=numbers(values)))
+    profile = calibrated(a_reference(x=numbers(values)))
     assert breaches(judged(profile, x=NumberColumn(values[:900].astype(np.float32)))) == set()
 
 
