@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from homeostat_monitor.domain.alerts import Alert
 from homeostat_monitor.domain.deliveries import (
     Answer,
     Outcome,
@@ -12,8 +11,7 @@ from homeostat_monitor.domain.deliveries import (
     signed_headers,
 )
 from homeostat_monitor.domain.hosts import AllowedHosts
-from homeostat_monitor.domain.notices import listeners
-from homeostat_monitor.domain.policy import Policy, Webhook
+from homeostat_monitor.domain.policy import Policy
 
 
 class Post(Protocol):
@@ -24,11 +22,6 @@ class Post(Protocol):
 
 # The keys of a secret by its name; UnusableSecret.
 Keys = Callable[[str], Sequence[bytes]]
-
-
-def notifications_for(policy: Policy, alerts: Sequence[Alert]) -> list[tuple[Webhook, Alert]]:
-    """Who hears of what."""
-    return [(each, alert) for alert in alerts for each in listeners(policy, alert)]
 
 
 async def attempt(

@@ -32,7 +32,7 @@ def quieted(alerts: Sequence[Alert], silence: Silence) -> tuple[list[Alert], dic
     heard, told = set(silence.heard), dict[Place, int]()
     said: list[Alert] = []
     for each in alerts:
-        place = (str(each.rule), _segment(each))
+        place = (str(each.rule), each.segment)
         last_us = told.get(place, silence.last_told_us.get(place))
         is_new = each.alert_id not in heard
         is_muted = _is_muted(each, silence.mutes) or (
@@ -49,15 +49,14 @@ def listeners(policy: Policy, alert: Alert) -> list[Webhook]:
     """The webhooks that hear of an alert."""
     if alert.is_muted:
         return []
-    segment = _segment(alert)
-    return [each for each in policy.webhooks if each.wants(alert.severity, segment)]
+    return [each for each in policy.webhooks if each.wants(alert.severity, alert.segment)]
 
 
 def _is_muted(alert: Alert, mutes: Sequence[Mute]) -> bool:
     features = [each.feature for each in alert.shares if each.feature] or [
         each for each in (alert.feature,) if each
     ]
-    return any(each.covers(alert.rule, features, _segment(alert)) for each in mutes)
+    return any(each.covers(alert.rule, features, alert.segment) for each in mutes)
 
 
 def _is_kept_back(alert: Alert, last_us: int | None, throttle_us: int) -> bool:
@@ -67,7 +66,3 @@ def _is_kept_back(alert: Alert, last_us: int | None, throttle_us: int) -> bool:
     if alert.revision > 1:
         return throttle_us > 0 and alert.severity is not Severity.CRITICAL
     return last_us is not None and alert.moment.occurred_us - last_us < throttle_us
-
-
-def _segment(alert: Alert) -> str:
-    return str(getattr(alert, "segment", ""))
