@@ -214,7 +214,8 @@ class Looker:
         first = sums[:, self._firsts]
         mean = (first + trends.mean * trends.rows) / whole
         # Of one feature the variance of both samples together, of a pair the reference's.
-        variance = np.broadcast_to(trends.variance, m.shape).copy()
+        variance = np.empty_like(m)
+        variance[:, size:] = trends.variance[size:]
         squares = ((trends.variance + trends.mean**2) * trends.rows)[:size]
         both = (sums[:, self._seconds] + squares) / whole[:, :size]
         variance[:, :size] = both - mean[:, :size] ** 2

@@ -13,7 +13,7 @@ from homeostat_monitor.domain.reference import ReferenceCounts
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 
-# Spans looked at, in rows; a half longer each time would see little sooner.
+# Spans looked at, in rows.
 SCALES = (50, 100, 200, 400, 800, 1600, 4000)
 # How the budget is shared between kinds of tests. Broken data is what is most often wrong.
 _QUALITY, _BINS, _SHAPE, _SHIFT, _SPREAD, _PAIRS = 0.3, 0.15, 0.1, 0.15, 0.1, 0.15
@@ -97,8 +97,7 @@ class Plan:
     def tests(self) -> int:
         """How many tests share the budget of one look."""
         cells = self.cells
-        each = (cells.share_more, cells.share_fewer, self.share_shape)
-        shares = (*each, self.trends.share)
+        shares = (cells.share_more, cells.share_fewer, self.share_shape, self.trends.share)
         tests = sum(int(np.isfinite(each).sum()) for each in shares)
         return len(SCALES) * (tests + int(np.isfinite(self.joint.share)))
 
