@@ -83,7 +83,10 @@ async def hear_run(news: RunNews, *, runs_until_accepted: int, tx: Transaction) 
             moment=_moment(alert, model, news.occurred_us),
         )
         for alert in await tx.open_alerts(news.subject)
-        if alert.cause is not Cause.DATA_BREAK and alert.opened_at <= news.cut_us
+        # What a person set as a threshold stays one.
+        if alert.cause is not Cause.DATA_BREAK
+        and alert.rule is not Rule.POLICY
+        and alert.opened_at <= news.cut_us
     ]
     await tx.save_alerts(tried)
     accepted = [each for each in tried if each.resolution is Resolution.ACCEPTED]
