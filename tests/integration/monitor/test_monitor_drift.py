@@ -30,6 +30,7 @@ from homeostat.events.v1 import alert_pb2 as pb
 from homeostat.events.v1.retraining_run_pb2 import RUN_OUTCOME_NO_CANDIDATE, RUN_STATE_ENDED
 
 PAST = days(20, first_day=70, seed=7)
+HOUR_US = DAY_US // 24
 CALM = days(3, first_day=100, seed=11)
 
 
@@ -108,6 +109,23 @@ async def test_broken_data_and_a_risen_loss_are_told_apart(world: dict) -> None:
         assert performance.cause == pb.CAUSE_CLASS_DATA_BREAK
         assert performance.observed_value > performance.reference_value
         assert performance.since_at.ToMicroseconds() > 101 * DAY_US
+
+
+async def test_a_stream_that_stops_is_told_of_while_nothing_comes(world: dict) -> None:
+    async with (
+        a_registry(PAST) as registry,
+        a_stream(world["broker"]) as stream,
+        a_monitor(registry=registry.address, **world) as monitor,
+    ):
+        await stream.play(CALM)
+        for hour in range(1, 13):
+            await stream.mark(CALM.end_us + hour * HOUR_US)
+        await monitor.until_judged(stream)
+        (alert,) = await monitor.alerts()
+        assert alert.rule == pb.ALERT_RULE_ARRIVAL_RATE
+        assert alert.state == pb.ALERT_STATE_OPENED
+        assert alert.since_at.ToMicroseconds() == CALM.end_us
+        assert CALM.end_us < alert.watermark_us <= CALM.end_us + 8 * HOUR_US
 
 
 async def test_a_loss_that_rises_while_inputs_stay_is_a_changed_concept(world: dict) -> None:

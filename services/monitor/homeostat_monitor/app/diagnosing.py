@@ -1,7 +1,7 @@
 """Cases for the diagnosis: what is known at the moment an alert is told."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from homeostat_monitor.domain.alerts import Alert, diagnosed
 from homeostat_monitor.domain.diagnosis import Case, Diagnosis, Infrastructure, LossEvidence
@@ -76,7 +76,16 @@ async def with_reasons(
 ) -> Alert:
     """An alert on the inputs that is about to be told."""
     case = case_of_window(past, alert, findings, await past.until(alert.segment, window))
-    return diagnosed(alert, diagnose(case))
+    diagnosis = diagnose(case)
+    if not window.rows:
+        # A silence begins where the last row was: no window shows it.
+        diagnosis = replace(
+            diagnosis,
+            since_us=window.start_us,
+            since_from_us=window.start_us,
+            since_to_us=window.end_us,
+        )
+    return diagnosed(alert, diagnosis)
 
 
 async def diagnosis_of_loss(

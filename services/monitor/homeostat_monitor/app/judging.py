@@ -15,6 +15,7 @@ from homeostat_monitor.app.keeping import InHand, Keeper
 from homeostat_monitor.app.passing import Judged, Pass
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.errors import MonitorError
+from homeostat_monitor.domain.looks import next_look
 from homeostat_monitor.ports import KnownVersion, Standing, Transaction
 
 __all__ = ["Judged", "VersionNotKnown", "judge_model"]
@@ -43,11 +44,13 @@ async def judge_model(
     judged = Judged(is_full=len(window_marks) == _MOST_MARKS or len(loss_marks) == _MOST_MARKS)
     if not window_marks and not loss_marks:
         return judged
+    looks: list[int] = []
     for standing in await tx.watched(model_name):
         version = known.get(standing.subject)
         if version is None:
             raise VersionNotKnown(f"{model_name} version {standing.subject.version}")
         now = await _pass(standing, version, judged, tx, in_hand)
+        now.judged_until_us = model.windows_until_us
         if version.profile is not None and window_marks:
             await judge_windows(now, version.profile, window_marks)
             await now.book.save(tx)
@@ -61,15 +64,25 @@ async def judge_model(
         if now.standing is not standing:
             await tx.save_standing(now.standing)
         judged.alerts.extend(now.book.told)
+        reached = window_marks[-1] if window_marks else model.windows_until_us
+        looks += _next_look(now.standing, version, reached)
     model = replace(
         model,
         windows_until_us=window_marks[-1] if window_marks else model.windows_until_us,
         losses_until_us=loss_marks[-1] if loss_marks else model.losses_until_us,
     )
     await tx.save_model(model)
-    await tx.settle_due(model, None, None)
+    await tx.settle_due(model, min(looks, default=None), None)
     await tx.tell(judged.alerts)
     return judged
+
+
+def _next_look(standing: Standing, version: KnownVersion, reached_us: int | None) -> list[int]:
+    since = standing.judge_from_us
+    if version.profile is None or since is None or reached_us is None:
+        return []
+    look = next_look(since, reached_us, version.profile.length_us)
+    return [] if look is None else [look]
 
 
 async def _pass(

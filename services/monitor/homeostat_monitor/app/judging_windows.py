@@ -9,10 +9,11 @@ from homeostat_monitor.app.own_rules import at_window
 from homeostat_monitor.app.passing import Pass, accepted_key
 from homeostat_monitor.app.watches import estimate_of, labels_of
 from homeostat_monitor.domain.alerts import LONGEST_SPAN_ROWS, Calm, Moment, after_window
-from homeostat_monitor.domain.detection import Mode
+from homeostat_monitor.domain.detection import Detector, Mode
 from homeostat_monitor.domain.history import kept
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.domain.looks import Look, Patient, Quiet, parts
+from homeostat_monitor.domain.profile import Pristine, VersionProfile
 from homeostat_monitor.domain.sums import SCORE, Counts
 from homeostat_monitor.domain.windows import (
     FEWEST_ROWS,
@@ -76,9 +77,24 @@ async def _judge_segment(
             fewest_rows=1 if profile.mode is Mode.IID else FEWEST_ROWS,
         )
     )
-    if not due:
-        return
     windows = [each for each in due if isinstance(each, Window)]
+    quiet = Quiet(profile.length_us, sorted(sums), judge_from, now.judged_until_us)
+    # That a segment has no rows is looked at where all rows are.
+    for part, looks in [(windows, [])] if segment else parts(windows, marks, quiet):
+        await _judge_part(now, profile, segment, part, marks)
+        for look in looks:
+            await _look(now, profile, look)
+    if due:
+        await _note(now, profile, segment, due, windows)
+
+
+async def _judge_part(
+    now: Pass,
+    profile: VersionProfile,
+    segment: str,
+    windows: Sequence[Window],
+    marks: Sequence[int],
+) -> None:
     past = _past(now)
     found = await _fed(now, profile, segment, windows)
     for window, findings in zip(windows, found, strict=True):
@@ -92,7 +108,16 @@ async def _judge_segment(
                 windows_judged=now.standing.windows_judged + 1,
                 first_judged_us=now.standing.first_judged_us or mark,
             )
-    await _note(now, profile, segment, due, windows)
+
+
+async def _look(now: Pass, profile: VersionProfile, look: Look) -> None:
+    """Nothing came since the last window: is that as it should be?"""
+    for detector in profile.detectors[""]:
+        part = await _detector(now, "", detector)
+        finding = part.overdue(look.at_us) if isinstance(part, Patient) else None
+        if finding is not None:
+            nothing = Window(look.since_us, look.at_us, profile.layout.empty())
+            await _tell(now, profile, "", nothing, now.said([finding]), look.mark_us)
 
 
 async def _note(
@@ -141,18 +166,19 @@ async def _fed(
     found: list[list[Finding]] = [[] for _ in windows]
     if not windows:
         return found
-    for detector, state in profile.detectors[segment]:
-        part = await now.keeper.get(
-            StateKey(segment, detector.name),
-            lambda each=detector: each,  # type: ignore[misc]
-            maker=detector,
-            pristine=state,
-        )
+    for each in profile.detectors[segment]:
+        part = await _detector(now, segment, each)
         for into, findings in zip(found, part.feed(windows), strict=True):
             into.extend(findings)
     if not segment:
         await _estimated(now, profile, windows, found)
     return found
+
+
+async def _detector(now: Pass, segment: str, pristine: Pristine) -> Detector:
+    detector, state = pristine
+    key = StateKey(segment, detector.name)
+    return await now.keeper.get(key, lambda: detector, maker=detector, pristine=state)
 
 
 async def _estimated(

@@ -35,6 +35,8 @@ class Pass:
     past: Past | None
     tx: Transaction
     judged: Judged
+    # The mark up to which the model's windows were judged before.
+    judged_until_us: int | None = None
 
     def said(self, findings: list[Finding]) -> list[Finding]:
         """What the policy wants to hear, and a level that was accepted as normal is no breach."""
