@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 from homeostat.monitor.v1 import monitor_pb2 as pb
 from homeostat_monitor.domain.detection import Mode
-from homeostat_monitor.domain.detection.budget import MONTH_US, Budget
+from homeostat_monitor.domain.detection.budget import MONTH_US, Budget, Part, level_per_look
 from homeostat_monitor.domain.detection.power import PowerLine
 from homeostat_monitor.domain.errors import UnusableReference
-from homeostat_monitor.domain.profile import INPUTS_SHARE
 from homeostat_monitor.domain.reference import ReferenceRows
 from homeostat_monitor.ports import KnownVersion
 
@@ -38,9 +37,8 @@ def power_of(
         looks_per_month=MONTH_US / profile.length_us,
     )
     segments = {"": None, **profile.expressions}
-    level = Budget(INPUTS_SHARE * policy.false_alarms_per_month).level_per_look(
-        profile.length_us, len(policy.segments) + 1
-    )
+    budget = Budget(policy.false_alarms_per_month, len(policy.segments))
+    level = level_per_look(budget.of(Part.INPUTS), profile.length_us)
     whole = ReferenceCounts(reference)
     for name, expression in segments.items():
         counts = whole
@@ -56,11 +54,14 @@ def power_of(
         response.tests += len(counts.layout.names)
     if profile.mode is Mode.TIME_ORDERED:
         response.remarks.append(_ORDERED)
-    response.remarks.append(
-        f"{INPUTS_SHARE:.0%} of the budget are for the inputs and scores; the rest is for rates, "
-        "labels and losses"
-    )
+    response.remarks.extend(_ledger(budget))
     return response
+
+
+def _ledger(budget: Budget) -> Iterator[str]:
+    for line in budget.lines():
+        of = "" if line.of_each_segment is None else ", for all rows and for each segment"
+        yield f"the budget for {line.part}: {line.of_all_rows:.3g} a month{of} ({line.spent_by})"
 
 
 def _lines(line: PowerLine, segment: str) -> Iterator[pb.PowerLine]:

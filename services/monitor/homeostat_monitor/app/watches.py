@@ -2,11 +2,12 @@
 
 from homeostat_monitor.app.keeping import Keeper
 from homeostat_monitor.domain.concept import ConceptWatch
+from homeostat_monitor.domain.detection.budget import Budget, Part
 from homeostat_monitor.domain.estimate import Estimate
 from homeostat_monitor.domain.labels import LabelWatch
 from homeostat_monitor.domain.losses import LossWatch
 from homeostat_monitor.domain.performance import Rolling
-from homeostat_monitor.domain.profile import WATCH_SHARE, VersionProfile
+from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.reference import Holdout
 from homeostat_monitor.domain.truths import Truths
 from homeostat_monitor.ports import KnownVersion, StateKey
@@ -17,7 +18,11 @@ LOSSES = "losses"
 def fresh_losses(version: KnownVersion, segment: str) -> LossWatch:
     """A segment has no hold-out of its own: its watch learns from its first losses."""
     holdout = _holdout(version) if not segment else None
-    return LossWatch.seeded(holdout, is_binary=version.is_classification)
+    return LossWatch.seeded(
+        holdout,
+        is_binary=version.is_classification,
+        false_alarms_per_month=_budget(version, Part.LOSSES),
+    )
 
 
 def fresh_rolling(version: KnownVersion) -> Rolling:
@@ -36,7 +41,7 @@ async def concept_of(keeper: Keeper, version: KnownVersion) -> ConceptWatch:
     return await keeper.get(
         StateKey("", ConceptWatch.name),
         lambda: ConceptWatch.seeded(
-            _rows(version), task=version.task, false_alarms_per_month=_budget(version)
+            _rows(version), task=version.task, false_alarms_per_month=_budget(version, Part.CONCEPT)
         ),
         maker=version.profile,
     )
@@ -52,7 +57,9 @@ async def rolling_of(keeper: Keeper, version: KnownVersion) -> Rolling:
 def fresh_labels(version: KnownVersion, profile: VersionProfile) -> LabelWatch:
     """Before the first truth."""
     return LabelWatch.seeded(
-        _rows(version), length_us=profile.length_us, false_alarms_per_month=_budget(version)
+        _rows(version),
+        length_us=profile.length_us,
+        false_alarms_per_month=_budget(version, Part.LABELS),
     )
 
 
@@ -70,7 +77,7 @@ def fresh_estimate(version: KnownVersion, profile: VersionProfile) -> Estimate:
         profile.score_bins,
         task=version.task,
         length_us=profile.length_us,
-        false_alarms_per_month=_budget(version),
+        false_alarms_per_month=_budget(version, Part.ESTIMATE),
     )
 
 
@@ -90,5 +97,7 @@ def _rows(version: KnownVersion) -> Truths | None:
     return holdout.rows if holdout is not None and len(holdout.losses) else None
 
 
-def _budget(version: KnownVersion) -> float:
-    return WATCH_SHARE * version.policy.false_alarms_per_month
+def _budget(version: KnownVersion, part: Part) -> float:
+    """Of all rows or of one of the policy's segments."""
+    policy = version.policy
+    return Budget(policy.false_alarms_per_month, len(policy.segments)).of(part)

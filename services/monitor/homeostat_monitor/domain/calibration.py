@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from homeostat_monitor.domain.bins import NumberBins
 from homeostat_monitor.domain.detection import Detector, Mode
-from homeostat_monitor.domain.detection.budget import Budget
+from homeostat_monitor.domain.detection.budget import Budget, Part, level_per_look
 from homeostat_monitor.domain.detection.mode import ModeChoice, choose_mode
 from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.detection.ordered import ordered
@@ -16,8 +16,6 @@ from homeostat_monitor.domain.errors import UnusableReference
 from homeostat_monitor.domain.history import levels_of
 from homeostat_monitor.domain.policy import DEFAULT, Policy
 from homeostat_monitor.domain.profile import (
-    INPUTS_SHARE,
-    QUALITY_SHARE,
     Pristine,
     VersionProfile,
 )
@@ -115,9 +113,9 @@ def _counts_of(
 def _detectors(
     counts: ReferenceCounts, mode: Mode, length_us: int, policy: Policy, segment: str
 ) -> Iterator[Detector]:
-    budget, segments = policy.false_alarms_per_month, len(policy.segments) + 1
-    inputs = Budget(INPUTS_SHARE * budget).level_per_look(length_us, segments)
-    other = Budget(QUALITY_SHARE * budget).level_per_look(length_us, segments)
+    budget = Budget(policy.false_alarms_per_month, len(policy.segments))
+    inputs = level_per_look(budget.of(Part.INPUTS), length_us)
+    other = level_per_look(budget.of(Part.QUALITY), length_us)
     if mode is Mode.IID:
         yield multiscale(counts, level_per_look=inputs, segment=segment)
     else:

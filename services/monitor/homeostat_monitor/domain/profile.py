@@ -10,12 +10,6 @@ from homeostat_monitor.domain.reference import Holdout
 from homeostat_monitor.domain.segments.expressions import Expression
 from homeostat_monitor.domain.sums import Counter, Counts, Layout
 
-# How the budget of false alarms is shared out: to the inputs' detectors, to data quality, and to
-# each of three watches of truths and scores.
-INPUTS_SHARE = 0.6
-QUALITY_SHARE = 0.1
-WATCH_SHARE = 0.1
-
 
 class Pristine(NamedTuple):
     """A detector and its state before the first window."""
