@@ -19,6 +19,7 @@ from tests.support.monitor import (
     a_registry,
     a_stream,
     alert_events,
+    between,
     blocks,
     days,
     joined,
@@ -126,6 +127,24 @@ async def test_a_stream_that_stops_is_told_of_while_nothing_comes(world: dict) -
         assert alert.state == pb.ALERT_STATE_OPENED
         assert alert.since_at.ToMicroseconds() == CALM.end_us
         assert CALM.end_us < alert.watermark_us <= CALM.end_us + 8 * HOUR_US
+
+
+async def test_truths_that_stop_are_missed_while_none_comes(world: dict) -> None:
+    known = days(6, first_day=100, seed=11)
+    unknown = days(2, first_day=106, seed=12)
+    async with (
+        a_registry(PAST) as registry,
+        a_stream(world["broker"]) as stream,
+        a_monitor(registry=registry.address, **world) as monitor,
+    ):
+        await stream.play(known)
+        for midnight in (known.end_us + DAY_US, known.end_us + 2 * DAY_US):
+            await stream.predict(between(unknown, midnight - DAY_US, midnight))
+            await stream.mark(midnight)
+        await monitor.until_judged(stream)
+        (alert,) = await monitor.alerts()
+        assert alert.rule == pb.ALERT_RULE_LABEL_COVERAGE
+        assert alert.watermark_us == known.end_us + DAY_US
 
 
 async def test_a_loss_that_rises_while_inputs_stay_is_a_changed_concept(world: dict) -> None:

@@ -15,8 +15,8 @@ from homeostat_monitor.app.keeping import InHand, Keeper
 from homeostat_monitor.app.passing import Judged, Pass
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.errors import MonitorError
-from homeostat_monitor.domain.looks import next_look
-from homeostat_monitor.ports import KnownVersion, Standing, Transaction
+from homeostat_monitor.domain.looks import DAY_US, next_look
+from homeostat_monitor.ports import KnownVersion, ModelStanding, Standing, Transaction
 
 __all__ = ["Judged", "VersionNotKnown", "judge_model"]
 
@@ -45,6 +45,7 @@ async def judge_model(
     if not window_marks and not loss_marks:
         return judged
     looks: list[int] = []
+    has_profile = False
     for standing in await tx.watched(model_name):
         version = known.get(standing.subject)
         if version is None:
@@ -66,13 +67,14 @@ async def judge_model(
         judged.alerts.extend(now.book.told)
         reached = window_marks[-1] if window_marks else model.windows_until_us
         looks += _next_look(now.standing, version, reached)
+        has_profile |= version.profile is not None
     model = replace(
         model,
         windows_until_us=window_marks[-1] if window_marks else model.windows_until_us,
         losses_until_us=loss_marks[-1] if loss_marks else model.losses_until_us,
     )
     await tx.save_model(model)
-    await tx.settle_due(model, min(looks, default=None), None)
+    await tx.settle_due(model, min(looks, default=None), _next_day(model) if has_profile else None)
     await tx.tell(judged.alerts)
     return judged
 
@@ -83,6 +85,12 @@ def _next_look(standing: Standing, version: KnownVersion, reached_us: int | None
         return []
     look = next_look(since, reached_us, version.profile.length_us)
     return [] if look is None else [look]
+
+
+def _next_day(model: ModelStanding) -> int | None:
+    """Truths that do not come are looked for at each day's first mark, once there were any."""
+    until = model.losses_until_us
+    return None if until is None else (until // DAY_US + 1) * DAY_US - 1
 
 
 async def _pass(

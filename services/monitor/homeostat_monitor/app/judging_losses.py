@@ -26,6 +26,7 @@ from homeostat_monitor.domain.alerts import (
 from homeostat_monitor.domain.causes import Cause, cause_of_loss
 from homeostat_monitor.domain.diagnosis import Diagnosis, LossEvidence
 from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.looks import DAY_US
 from homeostat_monitor.domain.loss_alerts import after_losses, after_new_cause
 from homeostat_monitor.domain.losses import LossChange, LossWatch
 from homeostat_monitor.domain.performance import Rolling
@@ -39,13 +40,11 @@ async def judge_losses(now: Pass, marks: Sequence[int], since_us: int | None) ->
     """Every truth that the marks have passed."""
     blocks = await now.tx.losses_before(now.standing.subject, marks[-1])
     truths, ids = _in_order([each.after(since_us) for each in blocks], marks[-1])
-    if not len(truths):
-        for mark in marks:
-            await _miss_truths(now, mark)
-        return
     segments = await _segments(now, ids)
-    await _begin(now)
+    if len(truths):
+        await _begin(now)
     begin = 0
+    before = since_us
     for mark, end in zip(marks, np.searchsorted(truths.known_at_us, marks).tolist(), strict=True):
         if end > begin:
             part = slice(begin, end)
@@ -54,9 +53,9 @@ async def judge_losses(now: Pass, marks: Sequence[int], since_us: int | None) ->
                 chosen = _part(truths, np.flatnonzero(mask[part]) + begin)
                 await _feed_losses(now, name, chosen, mark)
                 await _tell_findings(now, await at_truths(now, name, mark), mark, mark, name)
-        else:
+        elif before is not None and mark // DAY_US > before // DAY_US:
             await _miss_truths(now, mark)
-        begin = end
+        begin, before = end, mark
     now.judged.losses += len(truths)
     await now.tx.drop_losses(now.standing.subject, marks[-1])
 
@@ -90,7 +89,7 @@ async def _feed_all(now: Pass, truths: Truths, mark: int) -> None:
 
 
 async def _miss_truths(now: Pass, mark: int) -> None:
-    """A mark that brought none: then above all some may be missing."""
+    """A new day's first mark that brought none: then above all some may be missing."""
     if now.version.profile is not None:
         labels = await labels_of(now.keeper, now.version, now.version.profile)
         await _tell_findings(now, list(labels.judge(mark)), mark, mark)

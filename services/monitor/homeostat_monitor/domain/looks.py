@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from homeostat_monitor.domain.judges import Finding
 from homeostat_monitor.domain.windows import Window
 
+DAY_US = 86_400_000_000
 _MOST_LOOKS = 10
 
 
