@@ -3,6 +3,9 @@
 The calendar waits: at each midnight (UTC) the player promises that the day is complete, and goes on
 when every service has taken it in and every retraining that came of it has ended. So the models
 that answer on a given day do not depend on the machine's speed, and a run can be repeated.
+
+The calendar stops with the hour of the last departure. Of what departs later nothing is known, not
+even that nothing does: a promise beyond would be a false one, and rightly be taken for silence.
 """
 
 import asyncio
@@ -68,7 +71,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Midnight:
-    """The end of a simulated day, after the loop came to rest."""
+    """The end of a simulated day, or of the last one's last hour, after the loop came to rest."""
 
     at_us: int
     day: int
@@ -93,25 +96,29 @@ class Player:
         self._known_sorted = flights.known_us[self._known_order]
 
     async def play(self, at_midnight: Callable[[Midnight], Awaitable[None]]) -> None:
-        """Plays from the first departure to the last truth; NotQuiet where the loop does not come
-        to rest after a day."""
+        """Plays from the first departure to the last; NotQuiet where the loop does not come to rest
+        after a day. Truths that become known later are told in the end, with no promise."""
         first = int(self._flights.departs_us[0]) // DAY_US
-        last = int(self._known_sorted[-1]) // DAY_US
+        ends = (int(self._flights.departs_us[-1]) // HOUR_US + 1) * HOUR_US
+        last = (ends - 1) // DAY_US
         for day in range(first, last + 1):
-            waited = await self._play_day(day * DAY_US)
-            await at_midnight(
-                Midnight((day + 1) * DAY_US, day - first + 1, last - first + 1, waited)
-            )
+            until = min((day + 1) * DAY_US, ends)
+            await self._play_hours(day * DAY_US, until)
+            if until == ends:
+                await self._arrive(ends, int(self._known_sorted[-1]) + 1)
+            waited = await self._come_to_rest(until)
+            await at_midnight(Midnight(until, day - first + 1, last - first + 1, waited))
 
-    async def _play_day(self, start: int) -> float:
-        for hour in range(start, start + DAY_US, HOUR_US):
+    async def _play_hours(self, start: int, until: int) -> None:
+        for hour in range(start, until, HOUR_US):
             await self._depart(hour)
-            await self._arrive(hour)
+            await self._arrive(hour, hour + HOUR_US)
+
+    async def _come_to_rest(self, until: int) -> float:
+        """After the promise that everything until then was told; seconds that it took."""
         began = time.monotonic()
-        await _patiently(partial(self._client.advance_watermark, start + DAY_US))
-        await self._loop.wait_until_quiet(
-            timeout_seconds=_QUIET_SECONDS, watermark_us=start + DAY_US
-        )
+        await _patiently(partial(self._client.advance_watermark, until))
+        await self._loop.wait_until_quiet(timeout_seconds=_QUIET_SECONDS, watermark_us=until)
         return time.monotonic() - began
 
     async def _depart(self, hour: int) -> None:
@@ -145,8 +152,8 @@ class Player:
             event_times_us=self._flights.departs_us[rows],
         )
 
-    async def _arrive(self, hour: int) -> None:
-        start, stop = np.searchsorted(self._known_sorted, [hour, hour + HOUR_US])
+    async def _arrive(self, since: int, until: int) -> None:
+        start, stop = np.searchsorted(self._known_sorted, [since, until])
         rows = self._known_order[start:stop]
         for part in np.array_split(rows, max(1, -(-len(rows) // _OUTCOMES_PER_CALL))):
             if len(part):
