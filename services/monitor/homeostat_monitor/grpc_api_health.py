@@ -112,7 +112,7 @@ def _fill_known(
     if known.profile is not None:
         response.mode = alert_pb2.DetectionMode.Value(f"DETECTION_MODE_{known.profile.mode.name}")
         response.mode_reason = known.profile.mode_reason
-    for each in metrics_of(states, known.task):
+    for each in metrics_of(states, known):
         # The others are of all truths since the version began, under the same names.
         if each.span == "newest":
             response.metrics.add(

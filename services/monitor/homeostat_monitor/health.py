@@ -4,13 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from homeostat_monitor.app.watches import LOSSES, fresh_estimate, fresh_labels
+from homeostat_monitor.app.watches import (
+    LOSSES,
+    fresh_estimate,
+    fresh_labels,
+    fresh_rolling,
+)
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.estimate import Estimate
 from homeostat_monitor.domain.labels import LabelWatch
 from homeostat_monitor.domain.losses import LossWatch
 from homeostat_monitor.domain.performance import Metric, Rolling
-from homeostat_monitor.domain.truths import Task
 from homeostat_monitor.ports import KnownVersion, StateKey
 
 
@@ -38,12 +42,12 @@ def losses_of(states: Mapping[StateKey, bytes], segment: str = "") -> LossHealth
     )
 
 
-def metrics_of(states: Mapping[StateKey, bytes], task: Task) -> Sequence[Metric]:
-    """Rolling metrics with their intervals; none before the first truth."""
+def metrics_of(states: Mapping[StateKey, bytes], known: KnownVersion) -> Sequence[Metric]:
+    """Rolling metrics with their intervals beside the hold-out's; none before the first truth."""
     state = states.get(StateKey("", Rolling.name))
     if state is None:
         return ()
-    rolling = Rolling.seeded(None, task=task)
+    rolling = fresh_rolling(known)
     try:
         rolling.restore(state)
     except CorruptState:
