@@ -13,7 +13,7 @@ from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.diagnosis import Case, Evidence, FeatureShare
 from homeostat_monitor.domain.diagnosis.mechanisms import Mechanism, log_odds_of_fault
 from homeostat_monitor.domain.diagnosis.mixture import Mixture
-from homeostat_monitor.domain.diagnosis.picture import Picture
+from homeostat_monitor.domain.diagnosis.picture import LOSS_RULES, Picture
 from homeostat_monitor.domain.diagnosis.surroundings import of_loss, of_surroundings
 from homeostat_monitor.domain.diagnosis.views import distance
 from homeostat_monitor.domain.judges import Rule
@@ -33,6 +33,8 @@ PRIORS: Mapping[Cause, float] = MappingProxyType(
 _MOST = 5.0
 # Nulls and texts that were never there before are seldom the population's doing.
 _BROKEN_VALUES = 4.0
+# With fewer broken rows than this share it is not they that raised the mean loss of all.
+_ENOUGH_BROKEN = 0.05
 _MOVED = 2.0
 # Log-odds of fault against move below which both are told.
 _IN_DOUBT = 1.5
@@ -91,11 +93,13 @@ def _of_values(case: Case, picture: Picture) -> list[Evidence]:
         told = _told(case, each.feature)
         if _is_surplus(view.after[-1], were * rows) or Rule.MISSING_VALUES in told:
             text = f"{nulls:.1%} of {each.feature} are null, {were:.2%} in the reference"
-            found.append(Evidence(Cause.DATA_BREAK, _BROKEN_VALUES * _about_it(case, each), text))
+            weight = _BROKEN_VALUES * _about_it(case, each) * _enough(case, nulls - were)
+            found.append(Evidence(Cause.DATA_BREAK, weight, text))
         unseen = float(case.layout.unseen(each.feature, picture.after)) / rows
         if Rule.UNSEEN_VALUES in told or (view.is_category and unseen > 0.05):
             text = f"{unseen:.1%} of {each.feature} are texts that the reference never had"
-            found.append(Evidence(Cause.DATA_BREAK, _BROKEN_VALUES * _about_it(case, each), text))
+            weight = _BROKEN_VALUES * _about_it(case, each) * _enough(case, unseen)
+            found.append(Evidence(Cause.DATA_BREAK, weight, text))
         outside = case.layout.out_of_range(each.feature, picture.after) / rows
         if outside > 0.5:
             text = f"{outside:.0%} of {each.feature} are outside of all that the reference knows"
@@ -110,6 +114,14 @@ def _told(case: Case, feature: str) -> set[Rule]:
 def _about_it(case: Case, share: FeatureShare) -> float:
     """An alert about nulls or new texts is about them, whatever else moved."""
     return 1.0 if case.rule in (Rule.MISSING_VALUES, Rule.UNSEEN_VALUES) else share.share
+
+
+def _enough(case: Case, broken: float) -> float:
+    """A source may break while the loss is high for another reason: how much of a mean loss that
+    rose such a share of rows can answer for."""
+    if case.rule not in LOSS_RULES:
+        return 1.0
+    return min(max(broken, 0.0) / _ENOUGH_BROKEN, 1.0)
 
 
 def _is_surplus(count: float, expected: float) -> bool:
