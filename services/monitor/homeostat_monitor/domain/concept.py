@@ -14,13 +14,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain import adwin
+from homeostat_monitor.domain import adwin, certain
 from homeostat_monitor.domain.anchored import Sample, sample_of
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.pace import Pace
 from homeostat_monitor.domain.residuals import Residuals, usable
-from homeostat_monitor.domain.state import State, pack, unpack
+from homeostat_monitor.domain.state import State, pack, unpack, unreadable
 from homeostat_monitor.domain.truths import Look, Task, Truths
 from homeostat_monitor.domain.two_sided import TwoSided
 
@@ -31,10 +31,8 @@ _FORM = "concept-2"
 _LEARNED = 1000
 # Findings are given after every so many truths, however they were delivered.
 _LOOK_EVERY = 100
-# What ADWIN tells of is told where it is surely away from the hold-out as well.
-_CERTAIN = 3.0
-# One part of the budget for all scores, one for the bands; ADWIN's is its own delta.
-_PARTS = 2.0
+# One part of the budget for all scores, one for the bands, one for ADWIN.
+_PARTS = 3.0
 # The newest hold-out rows that seed ADWIN.
 _MOST_SEEDED = 2000
 
@@ -144,10 +142,12 @@ class ConceptWatch:
                 yield Look(at_us, self._pace.fed, self._findings(residuals))
 
     def _adapted(self, whole: TwoSided) -> bool:
-        """ADWIN compares with what it kept, which need not be the hold-out."""
-        rows, mean = self._adwin.width, self._adwin.estimation
-        shift = mean - whole.reference.mean
-        if abs(shift) <= _CERTAIN * whole.chance(rows):
+        """ADWIN compares with what it kept, which need not be the hold-out: what it tells is told
+        where it is surely away from the hold-out as well (certain.py)."""
+        rows, mean, known = self._adwin.width, self._adwin.estimation, whole.reference
+        shift, variance = mean - known.mean, known.variance * known.clumping
+        spends = certain.log_level(self._rows_per_false_alarm(), sides=2)
+        if certain.log_chance(abs(shift), variance, rows, known.rows) >= spends:
             return False
         whole.tell(1 if shift > 0 else -1, rows, mean)
         return True
@@ -191,10 +191,8 @@ class ConceptWatch:
     def restore(self, state: bytes) -> None:
         """Goes on from a stored state; CorruptState where it cannot be trusted."""
         stored = unpack(_FORM, state)
-        try:
+        with unreadable("the concept watch's state"):
             self._restore(stored)
-        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-            raise CorruptState(f"the concept watch's state is unreadable: {error}") from error
 
     def _restore(self, stored: State) -> None:
         values, arrays = stored.values, stored.arrays

@@ -21,7 +21,7 @@ from homeostat_monitor.domain.intervals import Z
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.pace import MONTH_US
 from homeostat_monitor.domain.score_losses import BLOCK, ScoreLosses, places_of
-from homeostat_monitor.domain.state import State, pack, unpack
+from homeostat_monitor.domain.state import State, pack, unpack, unreadable
 from homeostat_monitor.domain.sums import Counts
 from homeostat_monitor.domain.truths import Task, Truths
 
@@ -204,10 +204,8 @@ class Estimate:
     def restore(self, state: bytes) -> None:
         """Goes on from a stored state; CorruptState where it cannot be trusted."""
         stored = unpack(_FORM, state)
-        try:
+        with unreadable("the estimate's state"):
             self._restore(stored)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorruptState(f"the estimate's state is unreadable: {error}") from error
 
     def _restore(self, stored: State) -> None:
         values, arrays = stored.values, stored.arrays

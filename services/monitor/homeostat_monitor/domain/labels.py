@@ -11,9 +11,8 @@ import numpy as np
 
 from homeostat_monitor.domain.coverage import Coverage
 from homeostat_monitor.domain.delays import Delays
-from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding
-from homeostat_monitor.domain.state import pack, unpack
+from homeostat_monitor.domain.state import pack, unpack, unreadable
 from homeostat_monitor.domain.truths import Truths
 
 _FORM = "labels-2"
@@ -112,12 +111,10 @@ class LabelWatch:
         """Goes on from a stored state; CorruptState where it cannot be trusted."""
         stored = unpack(_FORM, state)
         values = stored.values
-        try:
+        with unreadable("the label watch's state"):
             delays = Delays.loaded(values["delays"], dict(stored.arrays), self._budget / 2)
             coverage = Coverage.loaded(values["coverage"])
             not_usable = int(values["not_usable"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CorruptState(f"the label watch's state is unreadable: {error}") from error
         self._delays, self._coverage, self._not_usable = delays, coverage, not_usable
 
 

@@ -18,7 +18,7 @@ from homeostat_monitor.domain.figures import (
     terms_of,
 )
 from homeostat_monitor.domain.residuals import usable
-from homeostat_monitor.domain.state import State, pack, unpack
+from homeostat_monitor.domain.state import State, pack, unpack, unreadable
 from homeostat_monitor.domain.truths import Task, Truths
 
 Floats = NDArray[np.float64]
@@ -134,10 +134,8 @@ class Rolling:
     def restore(self, state: bytes) -> None:
         """Goes on from a stored state; CorruptState where it cannot be trusted."""
         stored = unpack(_FORM, state)
-        try:
+        with unreadable("the rolling metrics' state"):
             self._restore(stored)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorruptState(f"the rolling metrics' state is unreadable: {error}") from error
 
     def _restore(self, stored: State) -> None:
         values, arrays = stored.values, stored.arrays

@@ -9,7 +9,7 @@ import numpy as np
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.policy import Policy, PolicyRule
-from homeostat_monitor.domain.state import pack, unpack
+from homeostat_monitor.domain.state import State, pack, unpack, unreadable
 from homeostat_monitor.domain.windows import Window
 
 _FORM = "policy-rules-3"
@@ -120,6 +120,10 @@ class PolicyWatch:
     def restore(self, state: bytes) -> None:
         """Goes on from a stored state; CorruptState where it cannot be trusted."""
         stored = unpack(_FORM, state)
+        with unreadable("the state of a policy's rules"):
+            self._restore(stored)
+
+    def _restore(self, stored: State) -> None:
         keys, counts = stored.values["rules"], stored.arrays["counts"]
         figures = stored.arrays["figures"]
         shape = (len(keys), 2)

@@ -5,8 +5,10 @@ Never a pickle. What is not exactly what was written is refused.
 
 import hashlib
 import json
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +21,8 @@ _DIGEST_BYTES = 32
 _LENGTH_BYTES = 4
 # Little-endian kinds that a state may hold; nothing else is read.
 _KINDS = frozenset({"<i8", "<i4", "<u8", "<u4", "<f8", "|u1", "|b1"})
-# Far more than any detector keeps; a length beyond it is damage.
-_MOST_BYTES = 64 * 2**20
+# A calendar of 1,000 features takes 40 MB; a length far beyond it is damage.
+_MOST_BYTES = 256 * 2**20
 
 Value = int | float | str | bool | None
 
@@ -58,15 +60,46 @@ def unpack(form: str, data: bytes) -> State:
     if hashlib.sha256(rest).digest() != data[:_DIGEST_BYTES]:
         raise CorruptState("the state's checksum is wrong")
     end = _LENGTH_BYTES + int.from_bytes(rest[:_LENGTH_BYTES], "little")
-    head = json.loads(rest[_LENGTH_BYTES:end])
-    if head["form"] != form:
-        raise CorruptState(f"the state is of the form {head['form']!r}, not {form!r}")
+    with unreadable("the state"):
+        head = json.loads(rest[_LENGTH_BYTES:end])
+        stored, values, listed = head["form"], dict(head["values"]), list(head["arrays"])
+    if stored != form:
+        raise CorruptState(f"the state is of the form {stored!r}, not {form!r}")
+    with unreadable("the state"):
+        return State(values, _arrays(listed, rest[end:]))
+
+
+@contextmanager
+def unreadable(what: str) -> Iterator[None]:
+    """CorruptState for whatever goes wrong while this is put together from what was stored."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        zlib.error,
+    ) as error:
+        raise CorruptState(f"{what} cannot be read: {error!r:.200}") from error
+
+
+def _arrays(listed: Sequence[Any], packed: bytes) -> dict[str, NDArray[Any]]:
+    """What was named, if it is exactly what was packed. No more is unpacked than was named."""
+    if any(kind not in _KINDS or min(shape, default=0) < 0 for _, kind, shape in listed):
+        raise ValueError("an array of a kind or shape that is never stored")
+    sizes = [math.prod(shape) * np.dtype(kind).itemsize for _, kind, shape in listed]
+    if sum(sizes) > _MOST_BYTES:
+        raise ValueError(f"arrays of {sum(sizes)} bytes")
     inflate = zlib.decompressobj()
-    body = inflate.decompress(rest[end:], _MOST_BYTES)
+    body = inflate.decompress(packed, sum(sizes) + 1)
+    if len(body) != sum(sizes) or not inflate.eof or inflate.unused_data:
+        raise ValueError("the arrays are not as long as they are said to be")
+    view, at = memoryview(body), 0
     arrays: dict[str, NDArray[Any]] = {}
-    at = 0
-    for name, kind, shape in head["arrays"]:
-        each = np.frombuffer(body, dtype=kind, count=int(np.prod(shape)), offset=at)
-        at += each.nbytes
-        arrays[name] = each.reshape(shape).copy()
-    return State(head["values"], arrays)
+    for (name, kind, shape), size in zip(listed, sizes, strict=True):
+        arrays[name] = np.frombuffer(view[at : at + size], dtype=kind).reshape(shape).copy()
+        at += size
+    return arrays

@@ -26,6 +26,10 @@ _MOST_WEEKS = 8
 # No traffic is steadier than to a tenth; and an estimate of few weeks is on the low side.
 _LEAST_DISPERSION = 0.01
 _MARGIN = 1.25
+# Days of the week stand for one another where none has less than this part of the mean one; days
+# with fewer rows in a phase are light by chance.
+_ALIKE = 0.25
+_FEWEST_ROWS_OF_A_PHASE = 16.0
 # Fewer independent deviations than this say too little of the dispersion.
 _FEWEST_FREEDOM = 7
 # A twentieth of usual traffic is no burst at any hour.
@@ -99,14 +103,16 @@ class Tally:
         return _habit(self.sums, _FEWEST_WEEKS, self._clock.slots_of_a_phase)
 
     def daily(self) -> "Habit":
-        """By phase of the day, of days of a whole week at least."""
+        """By phase of the day, of days of a whole week at least that are alike: the phases of a
+        weekday that is closed say nothing of the others, nor they of it."""
         if not self._clock.has_days:
             return _unknown(self._clock.phases)
-        of_day = self.sums.reshape(3, _DAYS, -1).sum(axis=1)
-        found = _habit(of_day, _DAYS, self._clock.slots_of_a_phase)
-        return Habit(
-            np.tile(found.means, _DAYS), found.dispersion, np.tile(found.uncertainty, _DAYS)
-        )
+        by_day = self.sums.reshape(3, _DAYS, -1)
+        found = _habit(by_day.sum(axis=1), _DAYS, self._clock.slots_of_a_phase)
+        whole_days = by_day.sum(axis=2, keepdims=True)
+        is_alike = _are_alike(by_day) & _are_alike(whole_days)
+        means = np.where(is_alike, found.means, np.nan)
+        return Habit(np.tile(means, _DAYS), found.dispersion, np.tile(found.uncertainty, _DAYS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,15 @@ def _unknown(phases: int) -> Habit:
     return Habit(np.full(phases, np.nan), np.nan, np.full(phases, np.nan))
 
 
+def _are_alike(by_day: Ints) -> NDArray[np.bool_]:
+    """Per column, shape [3, days, columns]: no day is much lighter than the mean one."""
+    slots, rows, _ = by_day.astype(np.float64)
+    rate = rows / np.maximum(slots, 1)
+    is_thin = rows.mean(axis=0) < _FEWEST_ROWS_OF_A_PHASE
+    is_alike: NDArray[np.bool_] = rate.min(axis=0) >= _ALIKE * rate.mean(axis=0)
+    return (is_alike | is_thin) & (slots > 0).all(axis=0)
+
+
 def _habit(sums: Ints, times: int, slots_of_a_phase: int) -> Habit:
     """Of phases that were seen so many times."""
     slots, rows, squares = sums.astype(np.float64)
@@ -167,7 +182,7 @@ class Arrivals:
 
     def __init__(self, clock: Clock, reference_times_us: Ints) -> None:
         self.clock = clock
-        self._shape = _shape(clock, reference_times_us)
+        self._shape, self._knows_weeks = _shape(clock, reference_times_us)
         self._live = Tally(clock)
         # Slots seen, their rows, and what the shape says of them.
         self._scale: Floats = np.zeros(3)
@@ -204,8 +219,9 @@ class Arrivals:
     def restore(self, arrays: Mapping[str, NDArray[np.int64] | Floats]) -> None:
         """Goes on from ``arrays``; CorruptState where they are of another form."""
         for name, mine in self.arrays().items():
-            stored = arrays.get(name)
-            if stored is None or stored.shape != mine.shape or not (stored >= 0).all():
+            stored = arrays[name]
+            is_alike = stored.shape == mine.shape and stored.dtype == mine.dtype
+            if not is_alike or not (stored >= 0).all():
                 raise CorruptState(f"the arrivals' {name} are of another form")
         self._live.sums[...] = arrays["live"]
         self._scale[...] = arrays["scale"]
@@ -213,19 +229,28 @@ class Arrivals:
     def _habits(self) -> Iterator[Habit]:
         """From what says most to what says least."""
         yield self._live.weekly()
+        scaled = self._scaled()
+        if self._knows_weeks and scaled is not None:
+            yield scaled
         yield self._live.daily()
+        if scaled is not None:
+            yield scaled
+
+    def _scaled(self) -> Habit | None:
+        """The reference's shape at live scale; None before a day of live rows."""
         slots, rows, shaped = self._scale.tolist()
         day = max(DAY_US // self.clock.length_us, _DAYS)
-        if self._shape is not None and slots >= day and shaped > 0:
-            unsure = self._shape.uncertainty + 1 / max(rows, 1)
-            yield Habit(self._shape.means * (rows / shaped), self._shape.dispersion, unsure)
+        if self._shape is None or slots < day or shaped <= 0:
+            return None
+        unsure = self._shape.uncertainty + 1 / max(rows, 1)
+        return Habit(self._shape.means * (rows / shaped), self._shape.dispersion, unsure)
 
 
-def _shape(clock: Clock, times_us: Ints) -> Habit | None:
-    """Of a reference of a week or more: slots without rows count. None of a shorter one: it does
-    not know the days of a week."""
+def _shape(clock: Clock, times_us: Ints) -> tuple[Habit | None, bool]:
+    """Of a reference of a week or more, and whether it knows weekdays from one another: slots
+    without rows count. None of a shorter one: it does not know the days of a week."""
     if not len(times_us) or int(times_us.max() - times_us.min()) < WEEK_US:
-        return None
+        return None, False
     first, last = int(times_us.min()) // clock.length_us, int(times_us.max()) // clock.length_us
     whole = Tally(clock)
     starts, rows = np.unique(times_us // clock.length_us, return_counts=True)
@@ -236,10 +261,10 @@ def _shape(clock: Clock, times_us: Ints) -> Habit | None:
         _add(whole, clock, start, start + 1, count)
         at = start
     _add(whole, clock, at + 1, last, 0)
-    for habit in (whole.weekly(), whole.daily()):
+    for habit, knows_weeks in ((whole.weekly(), True), (whole.daily(), False)):
         if np.isfinite(habit.means).all():
-            return habit
-    return None
+            return habit, knows_weeks
+    return None, False
 
 
 def _add(tally: Tally, clock: Clock, first: int, until: int, rows: int) -> None:

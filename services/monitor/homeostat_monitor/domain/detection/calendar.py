@@ -127,8 +127,9 @@ class Calendar:
         """Goes on from ``arrays``; CorruptState where they are of another form."""
         mine = self.arrays()
         for name, each in mine.items():
-            stored = arrays.get(name)
-            if stored is None or stored.shape != each.shape or (stored < _least(name)).any():
+            stored = arrays[name]
+            is_alike = stored.shape == each.shape and stored.dtype == each.dtype
+            if not is_alike or (stored < _least(name)).any():
                 raise CorruptState(f"the calendar's {name} are of another form")
         for name, each in mine.items():
             each[...] = arrays[name]

@@ -13,7 +13,7 @@ from homeostat_monitor.domain.detection.telling import Teller
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding
 from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.state import pack, unpack
+from homeostat_monitor.domain.state import pack, unpack, unreadable
 from homeostat_monitor.domain.windows import Window
 
 _FORM = "multiscale-1"
@@ -67,7 +67,8 @@ class MultiScale:
         stored = unpack(_FORM, state)
         if stored.values.get("layout") != self._layout:
             raise CorruptState("the spans are of another reference")
-        self._spans.restore(dict(stored.arrays))
+        with unreadable("the spans' state"):
+            self._spans.restore(dict(stored.arrays))
 
 
 def multiscale(counts: ReferenceCounts, *, level_per_look: float, segment: str = "") -> Detector:

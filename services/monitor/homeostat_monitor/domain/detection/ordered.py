@@ -26,10 +26,12 @@ from homeostat_monitor.domain.judges.stuck import stuck_judge
 from homeostat_monitor.domain.judges.unseen import unseen_values_judge
 from homeostat_monitor.domain.layout import SCORE, Layout
 from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.state import pack, unpack
+from homeostat_monitor.domain.state import pack, unpack, unreadable
 from homeostat_monitor.domain.windows import Window
 
 _FORM = "ordered-1"
+# Judges that have a level: missing, unseen, out of range, stuck, companions.
+_LEVELLED = 5
 
 
 class OrderedDetector:
@@ -97,8 +99,9 @@ class OrderedDetector:
         stored = unpack(_FORM, state)
         if stored.values.get("layout") != self._layout.fingerprint:
             raise CorruptState("the state is of another reference")
-        self._calendar.restore(stored.arrays)
-        self._until_us = stored.values.get("until_us")
+        with unreadable("the calendar's state"):
+            self._calendar.restore(stored.arrays)
+            self._until_us = stored.values["until_us"]
 
 
 def ordered(
@@ -106,10 +109,10 @@ def ordered(
 ) -> Detector:
     """All judges of time-ordered windows of ``length_us``, calibrated on the reference.
 
-    ``level_per_look``: chance of a false finding of one test in one window; binomial tests take it
-    or a stricter one, distances are bounded by what blocks of the reference show.
+    ``level_per_look``: chance of a false finding in one window; the tests that have a level share
+    it or take a stricter one, distances are bounded by what blocks of the reference show.
     """
-    level = min(level_per_look, ALPHA)
+    level = min(level_per_look / _LEVELLED, ALPHA)
     period = period_windows(length_us)
     judges: tuple[Judge, ...] = (
         missing_values_judge(counts, level),

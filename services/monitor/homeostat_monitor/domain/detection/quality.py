@@ -13,10 +13,16 @@ from homeostat_monitor.domain.detection.duplicates import Duplicates, duplicates
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.state import pack, unpack
+from homeostat_monitor.domain.state import pack, unpack, unreadable
 from homeostat_monitor.domain.windows import Window
 
+# The statistics of arrivals.
+TIMES_FEWER = "times_fewer_rows"
+TIMES_MORE = "times_more_rows"
 _FORM = "quality-1"
+# Too few rows (or none), too many, and duplicates each have a part of the level. Looks at a silence
+# happen where no window is judged, and more rarely than windows would have been (looks.py).
+_PARTS = 3
 # Less than twice or half as many rows is no news, whatever its significance.
 _LEAST_FACTOR = 2.0
 # The most that chance explains is no breach by the last digit of a quotient.
@@ -64,7 +70,8 @@ class QualityDetector:
 
     def _arrived(self, window: Window) -> Finding | None:
         silence = self._silence(window.start_us)
-        if silence is None and self._until_us is not None and window.start_us > self._until_us:
+        if self._until_us is not None and window.start_us > self._until_us:
+            # Also where it was told of: what comes back every week is a habit.
             self._arrivals.learn(self._until_us, window.start_us, 0)
         expected = self._arrivals.expected(window.start_us, window.end_us)
         found = None if expected is None else self._finding(expected, window.rows)
@@ -107,7 +114,7 @@ class QualityDetector:
         return Finding(
             Rule.ARRIVAL_RATE,
             "",
-            "times_fewer_rows" if is_fewer else "times_more_rows",
+            TIMES_FEWER if is_fewer else TIMES_MORE,
             factor,
             1.0,
             threshold,
@@ -130,10 +137,11 @@ class QualityDetector:
         stored = unpack(_FORM, state)
         if stored.values.get("length_us") != self._arrivals.clock.length_us:
             raise CorruptState("the state is of windows of another length")
-        self._arrivals.restore(stored.arrays)
-        self._until_us = stored.values["until_us"]
-        self._off_since_us = stored.values["off_since_us"]
-        self._off = stored.values["off"]
+        with unreadable("the arrivals' state"):
+            self._arrivals.restore(stored.arrays)
+            self._until_us = stored.values["until_us"]
+            self._off_since_us = stored.values["off_since_us"]
+            self._off = stored.values["off"]
 
 
 def _tail(rows: int, expected: Expected, *, is_fewer: bool) -> float:
@@ -174,8 +182,8 @@ def quality(
 ) -> QualityDetector:
     """Calibrated on the reference's event times and on its own duplicates.
 
-    ``length_us``: of a window or pane; ``level_per_look``: chance of a false finding of one test.
+    ``length_us``: of a window or pane; ``level_per_look``: chance of a false finding at one of them.
     """
     arrivals = Arrivals(Clock(length_us), counts.event_times_us)
-    copies = duplicates(counts, level_per_look)
-    return QualityDetector(arrivals, copies, level_per_look, segment)
+    level = level_per_look / _PARTS
+    return QualityDetector(arrivals, duplicates(counts, level), level, segment)

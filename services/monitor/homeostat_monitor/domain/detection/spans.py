@@ -146,6 +146,8 @@ class Spans:
         shapes = (first.shape, steps.shape, arrays["looked"].shape, arrays["ends_us"].shape)
         if shapes != ((1, width), (count - 1, width), (scales,), (count,)):
             raise CorruptState("the spans are of another reference")
+        if any(each.dtype != np.int64 for each in arrays.values()):
+            raise CorruptState("the spans are no whole numbers")
         self._at, self._ends_us = arrays["at"], arrays["ends_us"]
         self._sums = np.concatenate([first, first + np.cumsum(steps, axis=0)])
         self._held = count
