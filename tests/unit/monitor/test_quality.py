@@ -1,6 +1,7 @@
 """Data quality: rows come when the calendar expects them, and each but once."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.natural_streams import DAY_US, Ints, Stream, a_reference, windows
 
+from homeostat_monitor.domain.detection.budget import Budget
 from homeostat_monitor.domain.detection.duplicates import chance, extra_copies
 from homeostat_monitor.domain.detection.quality import QualityDetector, quality
 from homeostat_monitor.domain.errors import CorruptState
@@ -129,6 +131,67 @@ def test_rows_are_overdue_before_any_window_says_so(counts: ReferenceCounts) -> 
     assert late.is_breach
     assert late.since_us == end
     assert detector.to_bytes() == before
+
+
+def closed(kind: str, seed: int, weeks: int, usual: float) -> Ints:
+    """Rows per hour of what sleeps: at night, on weekends, all day but for one hour."""
+    rng = np.random.default_rng(seed)
+    hour = np.arange(weeks * WEEK_HOURS)
+    of_day, day = hour % 24, hour // 24 % 7
+    is_open = {
+        "nights": (of_day >= SHOP_OPENS) & (of_day < SHOP_CLOSES),
+        "weekends": (of_day >= SHOP_OPENS) & (of_day < SHOP_CLOSES) & (day < 5),
+        "called once a day": of_day == 3,
+        "called once a working day": (of_day == 3) & (day < 5),
+        "called once a week": (of_day == 3) & (day == 1),
+    }[kind]
+    return rng.poisson(usual * is_open * rng.gamma(20, 1 / 20, len(hour)))
+
+
+def silences(detector: QualityDetector, live: list[Window], length_us: int) -> list[Finding]:
+    """What is told while nothing comes, looked for as the monitor does, and at windows."""
+    told: list[Finding] = []
+    for window, following in pairwise(live):
+        told += breaches(detector.feed([window]))
+        looks = (window.end_us + length_us * 2**each for each in range(1, 11))
+        found = [detector.overdue(at) for at in looks if at <= following.start_us]
+        told += [each for each in found if each is not None]
+    return told
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "nights",
+        "weekends",
+        "called once a day",
+        "called once a working day",
+        "called once a week",
+    ],
+)
+@pytest.mark.parametrize("reference_hours", [4 * WEEK_HOURS, 2 * WEEK_HOURS, 200, 72])
+@pytest.mark.parametrize("length_us", [HOUR_US, DAY_US])
+def test_closed_hours_and_days_are_no_silence_whatever_the_reference_knows_of_them(
+    kind: str, reference_hours: int, length_us: int
+) -> None:
+    level = Budget(0.1).level_per_look(length_us)
+    reference = stream_of(closed(kind, 1, 4, 12.0)[:reference_hours])
+    counts = ReferenceCounts(a_reference(reference))
+    detector = quality(counts, length_us=length_us, level_per_look=level)
+    live = windows(counts, stream_of(closed(kind, 2, 6, 60.0)), length_us)
+    assert silences(detector, live, length_us) == []
+
+
+def test_a_silent_monday_after_closed_weekends_is_told() -> None:
+    counts = ReferenceCounts(a_reference(stream_of(closed("weekends", 1, 4, 12.0))))
+    rows = closed("weekends", 2, 4, 60.0)
+    monday = 3 * WEEK_HOURS
+    detector, _ = fed(counts, rows[:monday])
+    end = (monday - 52) * HOUR_US  # Friday 20:00
+    assert detector.overdue(end + 60 * HOUR_US) is None  # Monday 8:00
+    late = detector.overdue(end + 64 * HOUR_US)
+    assert late is not None
+    assert late.since_us == end
 
 
 def test_without_a_week_of_anything_nothing_is_said() -> None:

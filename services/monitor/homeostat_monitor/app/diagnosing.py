@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from homeostat_monitor.domain.alerts import Alert, diagnosed
+from homeostat_monitor.domain.detection.quality import TIMES_FEWER
 from homeostat_monitor.domain.diagnosis import Case, Diagnosis, Infrastructure, LossEvidence
 from homeostat_monitor.domain.diagnosis.judging import diagnose
 from homeostat_monitor.domain.history import coarse, kept
@@ -120,5 +121,15 @@ async def diagnosis_of_loss(
 
 def _around(standing: Standing, findings: Sequence[Finding]) -> Infrastructure:
     rate = next((each for each in findings if each.rule is Rule.ARRIVAL_RATE), None)
-    ratio = rate.observed / rate.reference if rate is not None and rate.reference > 0 else None
-    return Infrastructure(serving_since_us=standing.serving_since_us, arrival_ratio=ratio)
+    return Infrastructure(
+        serving_since_us=standing.serving_since_us,
+        arrival_ratio=None if rate is None else _ratio(rate),
+    )
+
+
+def _ratio(rate: Finding) -> float | None:
+    """Rows that came over rows that were expected; a finding says how many times fewer or more."""
+    if rate.observed <= 0 or rate.reference <= 0:
+        return None
+    times = rate.observed / rate.reference
+    return 1 / times if rate.statistic == TIMES_FEWER else times

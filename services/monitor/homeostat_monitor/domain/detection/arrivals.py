@@ -151,7 +151,8 @@ def _are_alike(by_day: Ints) -> NDArray[np.bool_]:
     rate = rows / np.maximum(slots, 1)
     is_thin = rows.mean(axis=0) < _FEWEST_ROWS_OF_A_PHASE
     is_alike: NDArray[np.bool_] = rate.min(axis=0) >= _ALIKE * rate.mean(axis=0)
-    return (is_alike | is_thin) & (slots > 0).all(axis=0)
+    found: NDArray[np.bool_] = (is_alike | is_thin) & (slots > 0).all(axis=0)
+    return found
 
 
 def _habit(sums: Ints, times: int, slots_of_a_phase: int) -> Habit:

@@ -101,12 +101,18 @@ def _of_traffic(case: Case) -> list[Evidence]:
         found.append(Evidence(Cause.INFRASTRUCTURE, 2.5, text))
     ratio = around.arrival_ratio
     if ratio is not None and not _FEW < ratio < _MANY:
-        text = f"{ratio:.2g} times as many predictions came as at this hour before"
-        found.append(Evidence(Cause.INFRASTRUCTURE, 2.5, text))
+        found.append(Evidence(Cause.INFRASTRUCTURE, 2.5, _how_many(ratio)))
     if case.rule is Rule.ARRIVAL_RATE:
         text = "predictions do not come at the rate that the calendar leads to expect"
         found.append(Evidence(Cause.INFRASTRUCTURE, 4.0, text))
     return found
+
+
+def _how_many(ratio: float) -> str:
+    usual = "than the calendar leads to expect"
+    if ratio < 1:
+        return f"{1 / ratio:,.3g} times fewer predictions came {usual}"
+    return f"{ratio:,.3g} times more predictions came {usual}"
 
 
 def _of_duplicates(case: Case, picture: Picture) -> list[Evidence]:
