@@ -2,7 +2,8 @@
 
 Two detectors see every first truth's loss in the order (known at, event time, loss, id). river's
 ADWIN compares what it keeps with what came before, at any size of window; a test anchored at the
-hold-out (anchored.py) sees a rise above the hold-out whatever came before, under a budget.
+hold-out (anchored.py) sees a rise above the hold-out whatever came before. Each has a half of the
+watch's budget of false alarms.
 """
 
 import math
@@ -13,15 +14,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.anchored import Anchored, Sample, dumped, loaded, sample_of
-from homeostat_monitor.domain.errors import CorruptState
+from homeostat_monitor.domain.anchored import Sample, sample_of
 from homeostat_monitor.domain.loss_changes import LossChange, LossSignal, Risen
-from homeostat_monitor.domain.pace import Pace
+from homeostat_monitor.domain.loss_tests import LossTests
 from homeostat_monitor.domain.recent import Recent
 from homeostat_monitor.domain.reference import Holdout
 from homeostat_monitor.domain.rise import Level, Rise
 from homeostat_monitor.domain.scale import Scale
-from homeostat_monitor.domain.state import State, pack, unpack
+from homeostat_monitor.domain.state import State, pack, unpack, unreadable
 from homeostat_monitor.domain.truths import Truths
 
 __all__ = ["LossChange", "LossSignal", "LossWatch", "Risen"]
@@ -68,15 +68,10 @@ class LossWatch:
         self, is_binary: bool, rows_per_false_alarm: float, false_alarms_per_month: float
     ) -> None:
         """See ``seeded``."""
-        self._least_rows = rows_per_false_alarm
-        self._budget = false_alarms_per_month
-        self._pace = Pace()
+        self._tests = LossTests(rows_per_false_alarm, false_alarms_per_month)
         self._tally = _Tally(is_binary)
         self._scale = Scale()
         self._recent = Recent()
-        self._anchored: Anchored | None = None
-        # Anchored at the level of the rise that stands, once that is known.
-        self._further: Anchored | None = None
         self._learning: list[float] = []
         self._level: Level | None = None
         self._rise: Rise | None = None
@@ -93,9 +88,9 @@ class LossWatch:
         """A fresh watch that knows the hold-out; without one it learns from the first losses.
 
         ``is_binary``: losses are 0 or 1 and are taken as they are.
-        ``rows_per_false_alarm``: losses between two false alarms of the anchored test, on average,
+        ``rows_per_false_alarm``: losses between two false alarms of either detector, on average,
         at the least; more where so many come that a month would have more than
-        ``false_alarms_per_month``.
+        ``false_alarms_per_month`` of both.
         """
         watch = cls(is_binary, rows_per_false_alarm, false_alarms_per_month)
         if holdout is None:
@@ -112,7 +107,7 @@ class LossWatch:
     @property
     def is_learning(self) -> bool:
         """There is no reference yet."""
-        return self._anchored is None
+        return self._tests.anchored is None
 
     @property
     def reference(self) -> float:
@@ -155,10 +150,10 @@ class LossWatch:
         """The present level is the new normal."""
         rise = self._rise
         if rise is not None and rise.rows:
-            self._refer_to(self._sample_of(rise), rise.mean)
-        elif self._anchored is not None:
-            self._anchored.clear()
-        self._rise = self._further = None
+            sample = self._tests.like_reference(rise.rows, rise.mean, rise.variance)
+            self._refer_to(sample, rise.mean)
+        self._rise = None
+        self._tests.clear()
 
     def _feed(self, known_at: NDArray[np.int64], losses: Floats) -> Iterator[LossChange]:
         begin = 0
@@ -174,9 +169,7 @@ class LossWatch:
         rows = zip(known_at[begin:].tolist(), losses[begin:].tolist(), values, strict=True)
         for at_us, loss, value in rows:
             self._count([loss])
-            self._pace.take(at_us)
-            if self._pace.fed % _LOOK_EVERY == 0:
-                self._allow()
+            self._tests.count(at_us)
             yield from self._take(value, at_us)
 
     def _count(self, losses: list[float]) -> None:
@@ -188,30 +181,34 @@ class LossWatch:
         """One scaled loss."""
         has_changed = self._recent.take(value, at_us)
         level = self._level
-        if has_changed and level is not None and level.is_left(self._recent, self._rise):
+        if (
+            has_changed
+            and level is not None
+            and level.is_left(self._recent, self._rise, self._tests.log_level)
+        ):
             yield self._rose(at_us, self._recent.rows, self._recent.mean)
         elif self._rise is not None:
             yield from self._go_on(self._rise, value, at_us)
-        elif self._anchored is not None and self._anchored.update(value):
-            yield self._rose(at_us, self._anchored.rows, self._anchored.mean)
+        elif (test := self._tests.anchored) is not None and test.update(value):
+            yield self._rose(at_us, test.rows, test.mean)
 
     def _go_on(self, rise: Rise, value: float, at_us: int) -> Iterator[LossChange]:
         """A loss while a rise stands."""
         rise.take(value)
-        if self._further is not None and self._further.update(value):
-            yield self._rose(at_us, self._further.rows, self._further.mean)
+        further = self._tests.further
+        if further is not None and further.update(value):
+            yield self._rose(at_us, further.rows, further.mean)
             return
         if rise.rows % _LOOK_EVERY == 0:
             yield from self._look(rise, at_us)
         if rise.rows == _LEARNED:
-            self._further = self._at_level(self._sample_of(rise))
+            self._tests.refer_further_to(rise.rows, rise.mean, rise.variance)
 
     def _rose(self, at_us: int, rows: int, mean: float) -> LossChange:
         """Told by the newest so many losses and their (scaled) mean."""
         since_us = self._recent.since(rows)
-        self._rise, self._further = Rise(since_us, mean), None
-        if self._anchored is not None:
-            self._anchored.clear()
+        self._rise = Rise(since_us, mean)
+        self._tests.clear()
         return self._change(LossSignal.ROSE, at_us, since_us, mean)
 
     def _look(self, rise: Rise, at_us: int) -> Iterator[LossChange]:
@@ -219,7 +216,7 @@ class LossWatch:
         width, recent = self._recent.rows, self._recent.mean
         level = self._level.highest if self._level is not None else math.inf
         if min(rise.rows, width) >= _RECOVERY_LOSSES and recent <= level:
-            self._rise = self._further = None
+            self._rise = self._tests.further = None
             yield self._change(LossSignal.RECOVERED, at_us, self._recent.since(width), recent)
         elif rise.has_persisted or rise.rows < _PERSISTENCE_LOSSES:
             return
@@ -242,61 +239,43 @@ class LossWatch:
         return values
 
     def _refer_to(self, sample: Sample, mean: float) -> None:
-        self._anchored = self._at_level(sample)
+        self._tests.refer_to(sample)
         # Half a loss more is for the test's caution only.
         spread = mean * (1 - mean) if self._tally.is_binary else sample.variance
         self._level = Level(mean, sample.rows, spread * sample.clumping)
 
-    def _sample_of(self, rise: Rise) -> Sample:
-        clumping = 1.0 if self._anchored is None else self._anchored.reference.clumping
-        return Sample(rise.rows, rise.mean, rise.variance, clumping)
-
-    def _allowed(self) -> float:
-        return max(self._least_rows, self._pace.rows_per_false_alarm(self._budget))
-
-    def _allow(self) -> None:
-        for each in (self._anchored, self._further):
-            if each is not None:
-                each.allow(self._allowed())
-
-    def _at_level(self, sample: Sample) -> Anchored:
-        return Anchored(sample, rows_per_false_alarm=self._allowed())
-
     def to_bytes(self) -> bytes:
         """The whole state (domain/state.py)."""
         recent, timeline = self._recent.dump()
+        of_tests, tests = self._tests.dump()
         values = {
             "tally": asdict(self._tally),
             "level": None if self._level is None else asdict(self._level),
             "rise": None if self._rise is None else asdict(self._rise),
             "scale": asdict(self._scale),
             "recent": recent,
-            "pace": asdict(self._pace),
+            **of_tests,
         }
         arrays = {
             "learning": np.array(self._learning, dtype=np.float64),
             "timeline": timeline,
-            "anchored": dumped(self._anchored),
-            "further": dumped(self._further),
+            **tests,
         }
         return pack(_FORM, values, arrays)
 
     def restore(self, state: bytes) -> None:
         """Goes on from a stored state; CorruptState where it cannot be trusted."""
         stored = unpack(_FORM, state)
-        try:
+        with unreadable("the loss detector's state"):
             self._restore(stored)
-        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-            raise CorruptState(f"the loss detector's state is unreadable: {error}") from error
 
     def _restore(self, stored: State) -> None:
         values, arrays = stored.values, stored.arrays
         tally, scale = _Tally(**values["tally"]), Scale(**values["scale"])
         rise = None if values["rise"] is None else Rise(**values["rise"])
         level = None if values["level"] is None else Level(**values["level"])
-        pace, recent = Pace(**values["pace"]), Recent.loaded(values["recent"], arrays["timeline"])
-        anchored, further = loaded(arrays["anchored"]), loaded(arrays["further"])
-        self._tally, self._scale, self._pace, self._recent = tally, scale, pace, recent
-        self._anchored, self._further = anchored, further
+        recent = Recent.loaded(values["recent"], arrays["timeline"])
+        self._tests.restore(values, arrays)
+        self._tally, self._scale, self._recent = tally, scale, recent
         self._level, self._rise = level, rise
         self._learning = arrays["learning"].tolist()

@@ -16,17 +16,27 @@ class Pace:
     begun_us: int = 0
     latest_us: int = 0
     fed: int = 0
+    # Fed before the present month began, and in a month before that.
+    fed_before: int = 0
+    in_last_month: float = 0.0
 
     def take(self, known_at_us: int) -> None:
         """One more truth; times do not fall."""
         if not self.fed:
             self.begun_us = known_at_us
+        elif known_at_us - self.begun_us >= MONTH_US:
+            # Traffic grows: what a month brings is what the newest ones brought.
+            self.in_last_month = self._in_a_month()
+            self.begun_us, self.fed_before = known_at_us, self.fed
         self.latest_us = known_at_us
         self.fed += 1
 
     def rows_per_false_alarm(self, false_alarms_per_month: float) -> float:
         """Truths between two false alarms, so that a month has no more than that. A backlog makes
         it large at first, which costs little: patience grows with its logarithm."""
-        elapsed = max(self.latest_us - self.begun_us, _SHORTEST_US)
-        in_a_month = max(self.fed * MONTH_US / elapsed, _FEWEST)
+        in_a_month = max(self._in_a_month(), self.in_last_month, _FEWEST)
         return in_a_month / max(false_alarms_per_month, 1e-6)
+
+    def _in_a_month(self) -> float:
+        elapsed = max(self.latest_us - self.begun_us, _SHORTEST_US)
+        return (self.fed - self.fed_before) * MONTH_US / elapsed

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 
+from homeostat_monitor.domain.certain import log_chance
 from homeostat_monitor.domain.recent import Recent
 
-# ADWIN's rise is told when its mean is so many deviations of chance above the reference (or, of
-# a further rise, above what was told last).
+# A further rise is told when its mean is so many deviations of chance above what was told last: it
+# opens no alert, so it spends nothing of the budget.
 _CERTAIN = 2.0
 # A level that is accepted may show no deviation at all.
 _LEAST_VARIANCE = 1e-6
@@ -32,18 +33,19 @@ class Level:
         chance = math.hypot(self._chance(rows), self._chance(self.rows))
         return mean - (self.mean if above is None else above) > _CERTAIN * chance
 
-    def is_left(self, recent: Recent, told: "Rise | None") -> bool:
+    def is_left(self, recent: Recent, told: "Rise | None", log_level: float) -> bool:
         """Whether the change that ADWIN has just told of is a rise. It compares with what it kept:
         after a calm spell it tells of a change where the loss is back at the level, and after the
-        anchored test it tells of the same rise once more. A rise is what is surely above the level
-        as well; a further one is surely above what was told, where what came before was no longer
-        at the level."""
+        anchored test it tells of the same rise once more. A rise is what is above the level too, by
+        more than chance makes with ``log_level`` (certain.py); a further one is surely above what
+        was told, where what came before was no longer at the level."""
         rows, mean = recent.rows, recent.mean
         dropped, before = recent.dropped
         if mean <= before or not self.is_below(mean, rows):
             return False
         if told is None:
-            return True
+            away = mean - self.mean
+            return log_chance(away, self.variance, rows, self.rows) < log_level
         return self.is_below(before, dropped) and self.is_below(mean, rows, above=told.told)
 
     def _chance(self, rows: int) -> float:
