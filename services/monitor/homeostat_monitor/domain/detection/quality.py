@@ -182,7 +182,7 @@ def quality(
 ) -> QualityDetector:
     """Calibrated on the reference's event times and on its own duplicates.
 
-    ``length_us``: of a window or pane; ``level_per_look``: chance of a false finding at one of them.
+    ``length_us``: of a window or pane; ``level_per_look``: of a false finding.
     """
     arrivals = Arrivals(Clock(length_us), counts.event_times_us)
     level = level_per_look / _PARTS
