@@ -19,6 +19,10 @@ class Book:
         """The one that was open last."""
         return self._alerts.get((rule, segment))
 
+    def open(self) -> list[Alert]:
+        """Those that stand open."""
+        return [each for each in self._alerts.values() if each.is_open]
+
     def is_news(self, after: Alert | None) -> bool:
         """Whether it is an event that was not told yet."""
         if after is None:

@@ -26,6 +26,9 @@ _RUN_REMEMBER_US = 400 * 86_400_000_000
 _ACCEPTED_MARGIN = 1.25
 # What i.i.d. mode measures in: the logarithm of how unlikely it is.
 _SURPRISE = "surprise"
+# What a person set as a threshold stays one; truths that come late are no model's doing, and their
+# watch would tell them again at once.
+_NEVER_NORMAL = frozenset({Rule.POLICY, Rule.LABEL_DELAY, Rule.LABEL_COVERAGE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,8 @@ async def hear_run(news: RunNews, *, runs_until_accepted: int, tx: Transaction) 
             moment=_moment(alert, model, news.occurred_us),
         )
         for alert in await tx.open_alerts(news.subject)
-        # What a person set as a threshold stays one.
         if alert.cause is not Cause.DATA_BREAK
-        and alert.rule is not Rule.POLICY
+        and alert.rule not in _NEVER_NORMAL
         and alert.opened_at <= news.cut_us
     ]
     await tx.save_alerts(tried)
@@ -123,7 +125,7 @@ async def _rebase(alert: Alert, tx: Transaction) -> None:
 def _accepted_level(alert: Alert, share: Finding) -> float:
     """How unlikely a lasting change is grows with the rows that show it, up to a whole span."""
     level = share.observed * _ACCEPTED_MARGIN
-    if share.statistic == _SURPRISE and alert.rows:
+    if share.statistic.endswith(_SURPRISE) and alert.rows:
         return level * max(LONGEST_SPAN_ROWS / alert.rows, 1.0)
     return level
 

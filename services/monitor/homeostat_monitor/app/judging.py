@@ -13,6 +13,7 @@ from homeostat_monitor.app.judging_losses import judge_losses
 from homeostat_monitor.app.judging_windows import judge_windows
 from homeostat_monitor.app.keeping import InHand, Keeper
 from homeostat_monitor.app.passing import Judged, Pass
+from homeostat_monitor.app.unwanted import end_unwanted
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.errors import MonitorError
 from homeostat_monitor.domain.looks import DAY_US, next_look
@@ -52,6 +53,8 @@ async def judge_model(
             raise VersionNotKnown(f"{model_name} version {standing.subject.version}")
         now = await _pass(standing, version, judged, tx, in_hand)
         now.judged_until_us = model.windows_until_us
+        end_unwanted(now, window_marks, loss_marks)
+        await now.book.save(tx)
         if version.profile is not None and window_marks:
             await judge_windows(now, version.profile, window_marks)
             await now.book.save(tx)

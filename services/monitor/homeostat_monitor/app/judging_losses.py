@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from homeostat_monitor.app.diagnosing import diagnosis_of_loss
 from homeostat_monitor.app.own_rules import at_truths
 from homeostat_monitor.app.passing import Pass
+from homeostat_monitor.app.unwanted import end_withdrawn
 from homeostat_monitor.app.watches import (
     LOSSES,
     concept_of,
@@ -82,6 +83,8 @@ async def _feed_all(now: Pass, truths: Truths, mark: int) -> None:
         return
     estimate = await estimate_of(now.keeper, now.version, profile)
     await now.tx.remark(now.standing.subject, list(estimate.feed(truths)))
+    if estimate.absent_because is not None:
+        end_withdrawn(now, mark)
     labels = await labels_of(now.keeper, now.version, profile)
     labels.feed(truths)
     found = list(labels.judge(mark))

@@ -44,7 +44,7 @@ class Pass:
         return [
             _with_accepted(each, accepted.get(accepted_key(each)))
             for each in findings
-            if policy.judges(each.rule, each.feature)
+            if policy.judges_finding(each)
         ]
 
 

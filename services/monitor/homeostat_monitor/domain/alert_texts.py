@@ -26,6 +26,16 @@ _WHAT: Mapping[Rule, str] = MappingProxyType(
         Rule.PERFORMANCE: "The loss rose",
     }
 )
+# Of a finding that is about no single feature: what there is more than one of.
+_COUNTED: Mapping[Rule, str] = MappingProxyType(
+    {
+        Rule.POLICY: "threshold",
+        Rule.CORRELATION: "pair",
+        Rule.CONCEPT: "range of scores",
+    }
+)
+# Shares of rows whose name does not say so.
+_SHARES = frozenset({"null_rate", "unseen_rate", "out_of_range_rate", "label_coverage"})
 # A share of rows outside of the known range that is worth a sentence.
 _WORTH_TELLING = 0.01
 
@@ -34,15 +44,56 @@ def findings_summary(breaches: Sequence[Finding]) -> str:
     """``breaches``: worst first, at least one, of one rule."""
     worst = breaches[0]
     where = f" in the segment {worst.segment}" if worst.segment else ""
-    what = _WHAT[worst.rule].format(worst.feature or "A feature", worst.other_feature) + where
     outside = (
         f" {worst.out_of_range:.0%} of its rows are outside of the range that the reference knows."
         if worst.out_of_range > _WORTH_TELLING
         else ""
     )
-    others = f" So do {len(breaches) - 1} more features." if len(breaches) > 1 else ""
-    figures = f"{worst.statistic} {worst.observed:.3f}, threshold {worst.threshold:.3f}"
-    return f"{what}: {figures}.{outside}{others}"
+    return f"{_what(worst, where)}: {_figures(worst)}.{outside}{_others(worst.rule, len(breaches))}"
+
+
+def _what(worst: Finding, where: str) -> str:
+    if worst.rule is Rule.POLICY and worst.policy_rule:
+        of = f" of {worst.feature}" if worst.feature else ""
+        level = "critical" if worst.is_critical else "warning"
+        metric = worst.statistic.replace("_", " ")
+        return f"{worst.policy_rule}: {metric}{of}{where} passed the policy's {level} threshold"
+    return _WHAT[worst.rule].format(worst.feature or "A feature", worst.other_feature) + where
+
+
+def _figures(worst: Finding) -> str:
+    """Observed and threshold, in the unit that a person reads them in."""
+    name, figures = worst.statistic, (worst.observed, worst.threshold)
+    if name.endswith("surprise"):
+        return "by chance once in 10^{:.1f} looks, told from 10^{:.1f} on".format(*figures)
+    observed, threshold = (_figure(name, each) for each in figures)
+    spoken = "" if worst.rule is Rule.POLICY else name.removesuffix("_seconds").replace("_", " ")
+    return f"{spoken} {observed}, threshold {threshold}".lstrip()
+
+
+def _figure(name: str, value: float) -> str:
+    if name.endswith("_seconds"):
+        return _span(value)
+    return _percent(value) if name in _SHARES or name.endswith("_share") else f"{value:.4g}"
+
+
+def _percent(share: float) -> str:
+    """Three digits, so that a small one is not 0."""
+    return f"{100 * share:.3g} %"
+
+
+def _span(seconds: float) -> str:
+    for unit, name in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
+        if abs(seconds) >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.3g} s"
+
+
+def _others(rule: Rule, count: int) -> str:
+    if count < 2:
+        return ""
+    what = _COUNTED.get(rule, "feature")
+    return f" So does 1 more {what}." if count == 2 else f" So do {count - 1} more {what}s."
 
 
 def loss_summary(change: LossChange, segment: str) -> str:

@@ -15,9 +15,9 @@ from homeostat_monitor.domain.diagnosis import Diagnosis
 from homeostat_monitor.domain.diagnosis.completing import carried_on
 from homeostat_monitor.domain.judges import Finding, Rule
 
-# Rules whose alert tells of every further feature: each is another thing to mend.
+# Rules whose alert tells of every further feature, or threshold: each is another thing to mend.
 _NEWS_PER_FEATURE = frozenset(
-    {Rule.MISSING_VALUES, Rule.UNSEEN_VALUES, Rule.OUT_OF_RANGE, Rule.STUCK}
+    {Rule.MISSING_VALUES, Rule.UNSEEN_VALUES, Rule.OUT_OF_RANGE, Rule.STUCK, Rule.POLICY}
 )
 # Judged by truths, not by inputs.
 LOSS_RULES = frozenset({Rule.PERFORMANCE, Rule.CONCEPT, Rule.LABEL_DELAY, Rule.LABEL_COVERAGE})
@@ -219,8 +219,8 @@ def _opened(
 def _continued(alert: Alert, breaches: Sequence[Finding], moment: Moment) -> Alert:
     """Still there. Only what a person has not heard yet is a new event: that it became critical,
     or that data of another feature broke."""
-    known = {each.feature for each in alert.shares}
-    added = [Sighting(moment.watermark_us, each) for each in breaches if each.feature not in known]
+    known = {each.about for each in alert.shares}
+    added = [Sighting(moment.watermark_us, each) for each in breaches if each.about not in known]
     alert = replace(alert, calm_windows=0, calm_rows=0, sightings=(*alert.sightings, *added))
     shares = _joined(alert.shares, breaches)
     is_news = len(shares) > len(alert.shares) and alert.rule in _NEWS_PER_FEATURE
@@ -255,17 +255,17 @@ def diagnosed(alert: Alert, diagnosis: Diagnosis, witnesses: Sequence[str] = ())
 
 
 def _joined(shares: Iterable[Finding], breaches: Iterable[Finding]) -> tuple[Finding, ...]:
-    by_feature = {each.feature: each for each in shares}
-    by_feature.update({each.feature: each for each in breaches})
-    return tuple(by_feature.values())
+    found = {each.about: each for each in shares}
+    found.update({each.about: each for each in breaches})
+    return tuple(found.values())
 
 
 def _calmed(
     alert: Alert, findings: Sequence[Finding], moment: Moment, rows: int, calm: Calm
 ) -> Alert:
-    judged = {each.feature for each in findings}
+    judged = {each.about for each in findings}
     # A detector may say once for all features that none of them breaches.
-    if "" not in judged and not judged.issuperset(each.feature for each in alert.shares):
+    if ("", "", "") not in judged and not judged.issuperset(each.about for each in alert.shares):
         # What it is about could not be judged: neither calm nor breach.
         return alert
     alert = replace(alert, calm_windows=alert.calm_windows + 1, calm_rows=alert.calm_rows + rows)

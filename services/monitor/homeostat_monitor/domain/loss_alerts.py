@@ -74,13 +74,17 @@ def after_new_cause(
     return replace(
         alert,
         state=State.ESCALATED,
-        summary=f"The cause is another one now: {cause}, before {alert.cause}.",
+        summary=f"The cause is another one now: {_spoken(cause)}, before {_spoken(alert.cause)}.",
         moment=moment,
         cause=cause,
         diagnosis=None if diagnosis is None else carried_on(alert.diagnosis, diagnosis),
         witnesses=tuple(witnesses),
         revision=alert.revision + 1,
     )
+
+
+def _spoken(cause: Cause) -> str:
+    return cause.replace("_", " ")
 
 
 def _after_signal(alert: Alert, change: LossChange, cause: Cause, moment: Moment) -> Alert:

@@ -13,7 +13,7 @@ from typing import Any
 from homeostat_monitor.domain.alerts import Severity
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.judges import Rule
+from homeostat_monitor.domain.judges import Finding, Rule
 
 
 class Comparison(StrEnum):
@@ -136,6 +136,12 @@ class Policy:
     def judges(self, rule: Rule, feature: str = "") -> bool:
         """Whether this rule is on, and this feature is judged."""
         return rule not in self.disabled_rules and feature not in self.ignored_features
+
+    def judges_finding(self, finding: Finding) -> bool:
+        """Of a pair both features must be judged."""
+        return self.judges(finding.rule, finding.feature) and (
+            finding.other_feature not in self.ignored_features
+        )
 
     def webhook(self, name: str) -> Webhook | None:
         """The one of this name."""

@@ -61,6 +61,11 @@ class Finding:
     is_critical: bool = False
 
     @property
+    def about(self) -> tuple[str, str, str]:
+        """What of a rule it is that breaches: a feature, a pair, a person's threshold."""
+        return self.feature, self.other_feature, self.policy_rule
+
+    @property
     def excess(self) -> float:
         """Observed over threshold: which of several findings matters most."""
         return self.observed / self.threshold if self.threshold > 0 else float(self.observed > 0)
