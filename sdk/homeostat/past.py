@@ -4,7 +4,8 @@ Columns: each input by its name, "context.<name>", and those named below.
 """
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,13 +43,19 @@ class Past:
 
         Raises grpc.aio.AioRpcError: NOT_FOUND where the ledger has nothing of the model.
         """
+        async with aclosing(self.files()) as files:
+            async for each in files:
+                yield pq.read_table(io.BytesIO(each))
+
+    async def files(self) -> AsyncGenerator[bytes]:
+        """The same as Parquet, for those who read it elsewhere than on the event loop."""
         call = self.stub.ReadPredictions(self.request, timeout=self.timeout_seconds)
         try:
             async for answer in call:
                 if answer.HasField("header"):
                     self.header = answer.header
                 else:
-                    yield pq.read_table(io.BytesIO(answer.parquet))
+                    yield answer.parquet
         finally:
             call.cancel()
 

@@ -12,12 +12,15 @@ from homeostat.monitor.v1.monitor_pb2_grpc import add_MonitorServiceServicer_to_
 from homeostat_kit.auth import Roles, roles_of
 from homeostat_kit.postgres import Pool
 from homeostat_monitor.alert_messages import message_of
+from homeostat_monitor.app.deepening import LedgerAway
+from homeostat_monitor.backtests import Backtests, Busy, NoPast
 from homeostat_monitor.domain import errors
 from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.domain.policy_checks import BadPolicy
 from homeostat_monitor.grpc_api_alerts import AlertsApi
 from homeostat_monitor.grpc_api_health import HealthApi
 from homeostat_monitor.grpc_api_policies import PoliciesApi
+from homeostat_monitor.ledger_past import LedgerPast
 from homeostat_monitor.store import Reader
 from homeostat_monitor.versions import RegistryAway, Versions
 
@@ -42,6 +45,9 @@ ERRORS: Mapping[type[Exception], grpc.StatusCode] = {
     errors.BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnusableReference: grpc.StatusCode.FAILED_PRECONDITION,
     RegistryAway: grpc.StatusCode.UNAVAILABLE,
+    LedgerAway: grpc.StatusCode.UNAVAILABLE,
+    Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NoPast: grpc.StatusCode.FAILED_PRECONDITION,
     BadPolicy: grpc.StatusCode.INVALID_ARGUMENT,
 }
 
@@ -57,13 +63,16 @@ class MonitorServicer(HealthApi, AlertsApi, PoliciesApi):
         *,
         hosts: AllowedHosts,
         told: Callable[[], None],
+        ledger: LedgerPast | None = None,
     ) -> None:
-        """``hosts`` may be posted to; ``told`` is called when alerts were put out."""
+        """``hosts`` may be posted to; ``told`` is called when alerts were put out; ``ledger`` has
+        the past."""
         self._reader = reader
         self._pool = pool
         self._versions = versions
         self._hosts = hosts
         self._told = told
+        self._backtests = Backtests(pool, reader, versions, ledger)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers it with a server that is not started yet."""

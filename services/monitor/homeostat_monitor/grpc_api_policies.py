@@ -1,6 +1,7 @@
 """RPCs about policies and what they buy."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import grpc
@@ -10,9 +11,11 @@ from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceServicer
 from homeostat_kit.auth import caller_name
 from homeostat_kit.postgres import Connection, Pool, retrying
 from homeostat_monitor.app import policies
+from homeostat_monitor.backtest_messages import backtest_message
+from homeostat_monitor.backtests import DEFAULT_DAYS, Backtests, Question
 from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.domain.policy import Policy
-from homeostat_monitor.domain.policy_checks import Known
+from homeostat_monitor.domain.policy_checks import Known, require_valid
 from homeostat_monitor.policy_messages import policy_message, policy_of
 from homeostat_monitor.store import Reader
 from homeostat_monitor.store_policies import PolicyStore
@@ -31,6 +34,7 @@ class PoliciesApi(MonitorServiceServicer):
     _reader: Reader
     _versions: Versions
     _hosts: AllowedHosts
+    _backtests: Backtests
 
     async def GetPolicy(  # noqa: N802
         self,
@@ -69,13 +73,20 @@ class PoliciesApi(MonitorServiceServicer):
         request: pb.BacktestPolicyRequest,
         context: "Context[pb.BacktestPolicyRequest, pb.BacktestPolicyResponse]",
     ) -> AsyncIterator[pb.BacktestPolicyResponse]:
-        """Not answered yet."""
-        await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED,
-            "this monitor does not replay the ledger's past yet; "
-            "check a policy with SetPolicy and is_dry_run",
+        """Progress and the result; see Backtests.run for what it refuses, and INVALID_ARGUMENT
+        with one problem a line."""
+        policy = policy_of(request.policy)
+        # NOT_FOUND for a model that nobody has heard of, before anything is said of the policy.
+        known = await self._known(policy.model_name)
+        require_valid(policy, known)
+        question = Question(
+            policy,
+            request.days if request.HasField("days") else DEFAULT_DAYS,
+            request.version if request.HasField("version") else None,
         )
-        yield pb.BacktestPolicyResponse()
+        async with aclosing(self._backtests.run(question)) as steps:
+            async for each in steps:
+                yield backtest_message(each)
 
     async def _known(self, model_name: str) -> Known:
         """What the serving version says; names are not looked up while the registry is away."""

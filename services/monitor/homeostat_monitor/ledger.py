@@ -34,7 +34,7 @@ class LedgerRows:
         try:
             answer = await self._progress.GetProgress(GetProgressRequest(), timeout=_ASK_SECONDS)
         except grpc.aio.AioRpcError as error:
-            raise _away(error) from error
+            raise away(error) from error
         return answer.watermark_us if answer.HasField("watermark_us") else None
 
     async def rows(self, span: Span) -> ReadRows:
@@ -54,30 +54,36 @@ class LedgerRows:
         try:
             table = await past.Past(self._ledger, request, timeout_seconds=_READ_SECONDS).table()
         except grpc.aio.AioRpcError as error:
-            raise _away(error) from error
+            raise away(error) from error
         return _read(table)
 
 
-def _away(error: grpc.aio.AioRpcError) -> LedgerAway:
+def away(error: grpc.aio.AioRpcError) -> LedgerAway:
+    """What the ledger said instead of rows."""
     return LedgerAway(f"the ledger says {error.code().name}: {error.details()}")
 
 
 def _read(table: "pa.Table") -> ReadRows:
+    return ReadRows(
+        PastRows(
+            columns_of(table),
+            scores=floats(table, "score"),
+            truths=floats(table, "truth"),
+            losses=floats(table, "loss"),
+        ),
+        event_times_us=micros(table, "event_time_us"),
+        known_at_us=micros(table, "known_at_us"),
+    )
+
+
+def columns_of(table: "pa.Table") -> dict[str, ColumnValues]:
+    """Inputs and contexts by their names; columns of lists are left out."""
     columns = {}
     for name in table.column_names:
         column = None if name.startswith(_OWN) else _column(table[name])
         if column is not None:
             columns[name] = column
-    return ReadRows(
-        PastRows(
-            columns,
-            scores=_floats(table, "score"),
-            truths=_floats(table, "truth"),
-            losses=_floats(table, "loss"),
-        ),
-        event_times_us=_micros(table, "event_time_us"),
-        known_at_us=_micros(table, "known_at_us"),
-    )
+    return columns
 
 
 def _column(values: Any) -> ColumnValues | None:
@@ -100,14 +106,16 @@ def _column(values: Any) -> ColumnValues | None:
     return None
 
 
-def _floats(table: "pa.Table", name: str) -> NDArray[np.float64]:
+def floats(table: "pa.Table", name: str) -> NDArray[np.float64]:
+    """One of the ledger's own columns; NaN where nothing is known."""
     if not table.num_rows:
         return np.empty(0)
     filled: NDArray[np.float64] = table[_OWN + name].fill_null(float("nan")).to_numpy()
     return filled
 
 
-def _micros(table: "pa.Table", name: str) -> NDArray[np.int64]:
+def micros(table: "pa.Table", name: str) -> NDArray[np.int64]:
+    """One of the ledger's own columns; 0 where nothing is known."""
     if not table.num_rows:
         return np.empty(0, dtype=np.int64)
     filled: NDArray[np.int64] = table[_OWN + name].fill_null(0).to_numpy()

@@ -31,6 +31,7 @@ from homeostat_monitor.deepening_loop import DeepeningLoop
 from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.judge_loop import JudgeLoop
 from homeostat_monitor.ledger import LedgerRows
+from homeostat_monitor.ledger_past import LedgerPast
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.recent_policies import RecentPolicies
 from homeostat_monitor.settings import MonitorSettings
@@ -89,7 +90,8 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             relay.wake()
             webhooks.wake()
 
-        deepening = await _deepening(settings, pool, stack, told=told)
+        ledger = await _ledger(settings, stack)
+        deepening = _deepening(settings, pool, ledger, told=told)
 
         loop = JudgeLoop(
             pool,
@@ -116,7 +118,14 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             metrics=metrics,
             traces=traces,
         )
-        monitor = grpc_api.MonitorServicer(Reader(pool), pool, versions, hosts=hosts, told=told)
+        monitor = grpc_api.MonitorServicer(
+            Reader(pool),
+            pool,
+            versions,
+            hosts=hosts,
+            told=told,
+            ledger=None if ledger is None else LedgerPast(ledger),
+        )
         await stack.enter_async_context(await _serve_grpc(settings, pool, bus, relay, monitor))
         _log.info("monitor_serving", address=settings.grpc_address)
         async with asyncio.TaskGroup() as group:
@@ -171,22 +180,27 @@ async def _set_after(over: asyncio.Event, *events: asyncio.Event) -> None:
     over.set()
 
 
-async def _deepening(
-    settings: MonitorSettings,
-    pool: postgres.Pool,
-    stack: AsyncExitStack,
-    *,
-    told: Callable[[], None],
-) -> DeepeningLoop | None:
+async def _ledger(settings: MonitorSettings, stack: AsyncExitStack) -> grpc.aio.Channel | None:
     """None where no ledger is named."""
     if not settings.ledger_address:
         return None
-    channel = await stack.enter_async_context(
+    return await stack.enter_async_context(
         grpc_client.connect(settings.ledger_address, settings.peers)
     )
+
+
+def _deepening(
+    settings: MonitorSettings,
+    pool: postgres.Pool,
+    ledger: grpc.aio.Channel | None,
+    *,
+    told: Callable[[], None],
+) -> DeepeningLoop | None:
+    if ledger is None:
+        return None
     return DeepeningLoop(
         DeepeningStore(pool),
-        LedgerRows(channel),
+        LedgerRows(ledger),
         give_up_seconds=settings.deepening_give_up_seconds,
         told=told,
     )

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_kit.postgres import Pool, queries
+from homeostat_monitor.app.replaying import Marks, Promotion
 from homeostat_monitor.domain.alerts import Alert, Subject
 from homeostat_monitor.domain.errors import UnknownModel
 from homeostat_monitor.ports import Standing, StateKey
@@ -35,6 +38,19 @@ class Reader:
         """The topic's watermark."""
         row = await self._pool.fetchrow(_SQL["read_watermark"], topic)
         return row["current_us"] if row is not None else None
+
+    async def marks(self) -> Marks:
+        """Values that the watermarks took, as far as they are remembered."""
+        recorded = {}
+        for topic in (PREDICTIONS.name, JOINED.name):
+            rows = await self._pool.fetch(_SQL["past_marks"], topic)
+            recorded[topic] = np.array([row["watermark_us"] for row in rows], dtype=np.int64)
+        return Marks(recorded)
+
+    async def promotions(self, model_name: str) -> list[Promotion]:
+        """When each version took over last, by time."""
+        rows = await self._pool.fetch(_SQL["promotions"], model_name)
+        return [Promotion(row["version"], row["serving_since_us"]) for row in rows]
 
     async def due_models(self, *, most: int) -> list[str]:
         """Models that have something to judge at the marks that were reached."""

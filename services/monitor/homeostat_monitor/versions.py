@@ -115,6 +115,12 @@ class Versions:
         data = await self._artifact(version.reference_sha256)
         return await asyncio.to_thread(_rows, data, _schema(version))
 
+    async def fresh(self, subject: Subject, policy: Policy) -> KnownVersion | None:
+        """The version under any policy, with detectors of its own: for who judges beside the live
+        traffic. None where the registry does not know it; RegistryAway."""
+        version = await self._ask(subject)
+        return None if version is None else (await self._calibrate(subject, version, policy)).known
+
     def announced(self, subject: Subject) -> None:
         """The registry knows it by now."""
         self._unknown.pop(subject, None)

@@ -182,13 +182,25 @@ SELECT model_name FROM model ORDER BY model_name;
 SELECT count(*)::bigint FROM due WHERE windows_us <= $1 OR losses_us < $2;
 
 -- name: drop_marks
--- Nobody is to be judged at them any more; the newest stay for rows that are being taken in.
-DELETE FROM mark WHERE topic = $1
+-- Nobody is to be judged at them any more; the newest stay for rows that are being taken in, and
+-- the first of every hour for those who play the past again.
+DELETE FROM mark AS m WHERE topic = $1
     AND watermark_us < (SELECT watermark_us FROM mark WHERE topic = $1
         ORDER BY watermark_us DESC OFFSET 255 LIMIT 1)
     AND watermark_us < coalesce(
         (SELECT min(CASE WHEN $2 THEN windows_us ELSE losses_us END) FROM due),
-        9223372036854775807);
+        9223372036854775807)
+    AND (EXISTS (SELECT FROM mark AS e WHERE e.topic = $1 AND e.watermark_us < m.watermark_us
+            AND e.watermark_us >= m.watermark_us - m.watermark_us % 3600000000)
+        OR m.watermark_us < (SELECT max(watermark_us) FROM mark WHERE topic = $1)
+            - 400 * 86400000000);
+
+-- name: past_marks
+SELECT watermark_us FROM mark WHERE topic = $1 ORDER BY watermark_us;
+
+-- name: promotions
+SELECT version, serving_since_us FROM version
+WHERE model_name = $1 AND serving_since_us IS NOT NULL ORDER BY serving_since_us, version;
 
 -- name: drop_states_of_unwatched
 DELETE FROM detector_state AS d USING version AS v
