@@ -161,9 +161,9 @@ def _sure(coded: Coded, measure: Measure) -> list[Branch]:
 
 def _quantile(level: float) -> float:
     """How many standard errors chance alone passes with that probability (one side)."""
-    from scipy.stats import norm  # noqa: PLC0415 - scipy takes a second to import
+    from scipy.special import ndtri  # noqa: PLC0415 - not at start; scipy.stats takes 2 s
 
-    return float(norm.isf(level))
+    return -float(ndtri(level))
 
 
 def _least(coded: Coded) -> int:
