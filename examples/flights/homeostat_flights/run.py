@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+from calendar import month_name
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ def run_demo(wish: Wish, *, console: Console) -> dict[str, Any]:
     with console.status("reading a year of flights, training on January"):
         prologue = prepare_run(wish.folder, wish.months, incident=wish.incident)
     console.print(
-        f"January's model is trained; {len(prologue.played):,} flights of the next "
-        f"{wish.months} months wait to be played"
+        f"January's model is trained; {len(prologue.played):,} flights of "
+        f"{_span(wish.months)} wait to be played"
     )
     with ExitStack() as running:
         with console.status("starting broker, database and five services"):
@@ -42,6 +43,12 @@ def run_demo(wish: Wish, *, console: Console) -> dict[str, Any]:
                 running_stack(wish.folder / "stack", settings=_SETTINGS, counts_caller=True)
             )
         return asyncio.run(play_run(wish, prologue, stack, began=began, console=console))
+
+
+def _span(months: int) -> str:
+    """Those after January."""
+    last = month_name[1 + months]
+    return last if months == 1 else f"{month_name[2]} to {last}"
 
 
 def _empty(folder: Path) -> None:

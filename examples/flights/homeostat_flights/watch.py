@@ -1,7 +1,7 @@
 """Looks at the services at each midnight and tells the screen what changed."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from homeostat.events.v1.alert_pb2 import (
     ALERT_STATE_DIAGNOSED,
     ALERT_STATE_RESOLVED,
     Alert,
+    AlertRule,
     CauseClass,
     Resolution,
 )
@@ -76,8 +77,7 @@ class Watch:
         )
         if self._incident:
             self._tell_incident(midnight)
-        for alert in alerts.alerts:
-            self._tell_alert(alert)
+        self._tell_alerts(alerts.alerts)
         for run in runs.runs:
             self._tell_run(run)
         open_alerts = sum(alert.state != ALERT_STATE_RESOLVED for alert in alerts.alerts)
@@ -90,21 +90,23 @@ class Watch:
         elif midnight.at_us == incident.BEFORE_US + DAY_US:
             self._screen.happened(incident.BEFORE_US, "[magenta]the injected incident is over[/]")
 
-    def _tell_alert(self, alert: Alert) -> None:
-        known = self._alerts.get(alert.alert_id)
-        if known == alert.revision:
-            return
-        self._alerts[alert.alert_id] = alert.revision
-        if known is not None and alert.state == ALERT_STATE_DIAGNOSED:
-            # More is known, nothing has happened.
-            return
-        at_us = alert.occurred_at.ToMicroseconds()
-        what = escape(alert.summary)
-        if alert.state == ALERT_STATE_RESOLVED:
-            ending = Resolution.Name(alert.resolution).removeprefix("RESOLUTION_").lower()
-            self._screen.happened(at_us, f"[green]resolved[/green] ({ending}) {what}")
-        else:
-            self._screen.happened(at_us, f"[yellow]alert[/yellow] {what}{_why(alert)}")
+    def _tell_alerts(self, alerts: Iterable[Alert]) -> None:
+        """What is new of them. Those that ended together, for one reason, have one line."""
+        ended: dict[tuple[int, str], list[Alert]] = {}
+        for alert in alerts:
+            known = self._alerts.get(alert.alert_id)
+            if known == alert.revision:
+                continue
+            self._alerts[alert.alert_id] = alert.revision
+            at_us = alert.occurred_at.ToMicroseconds()
+            if alert.state == ALERT_STATE_RESOLVED:
+                ended.setdefault((at_us, alert.summary), []).append(alert)
+            elif known is None or alert.state != ALERT_STATE_DIAGNOSED:
+                # Else more is known, nothing has happened.
+                text = f"[yellow]alert[/yellow] {escape(alert.summary)}{_why(alert)}"
+                self._screen.happened(at_us, text)
+        for (at_us, summary), together in ended.items():
+            self._screen.happened(at_us, _ending(together, summary))
 
     def _tell_run(self, run: RetrainingRun) -> None:
         if run.run_id in self._runs or run.state != RUN_STATE_ENDED:
@@ -146,6 +148,19 @@ class Watch:
             predictions_per_second=tally.predictions / seconds,
             waited_seconds=midnight.waited_seconds,
         )
+
+
+def _ending(alerts: Sequence[Alert], summary: str) -> str:
+    names = ", ".join(dict.fromkeys(_name(each) for each in alerts))
+    word = Resolution.Name(alerts[0].resolution).removeprefix("RESOLUTION_").lower()
+    why = summary.removeprefix("Resolved: ")
+    return f"[green]{word}[/green] {escape(names)}: {escape(why)}"
+
+
+def _name(alert: Alert) -> str:
+    """By its rule, and the feature that it began with."""
+    rule = AlertRule.Name(alert.rule).removeprefix("ALERT_RULE_").lower().replace("_", " ")
+    return f"{rule} of {alert.feature}" if alert.feature else rule
 
 
 def _why(alert: Alert) -> str:
