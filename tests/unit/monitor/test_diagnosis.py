@@ -336,7 +336,11 @@ def test_in_seasons_a_unit_that_switches_is_still_the_units() -> None:
         last = (PANES - 1) * PANE
         FAHRENHEIT(columns, last, rng)
 
-    found = diagnose(a_case(change, mode=Mode.TIME_ORDERED))
+    told = [
+        breach(Rule.CORRELATION, "twin", statistic="off_companion", other_feature="heat"),
+        breach(Rule.COVARIATE, "heat"),
+    ]
+    found = diagnose(a_case(change, mode=Mode.TIME_ORDERED, findings=told))
     assert found.cause is Cause.DATA_BREAK
     assert found.features[0].feature == "heat"
     assert found.since_from_us <= (PANES - 1) * PANE_US <= found.since_to_us

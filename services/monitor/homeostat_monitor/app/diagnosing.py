@@ -69,6 +69,7 @@ def case_of_window(
         at_us=windows[-1].end_us if windows else alert.moment.watermark_us,
         around=_around(past.standing, findings),
         reference_by_class=profile.reference_by_class,
+        natural=profile.natural,
     )
 
 
@@ -115,6 +116,7 @@ async def diagnosis_of_loss(
         loss=evidence,
         around=_around(standing, findings),
         reference_by_class=profile.reference_by_class,
+        natural=profile.natural,
     )
     return diagnose(case)
 

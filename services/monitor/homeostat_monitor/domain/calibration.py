@@ -12,6 +12,7 @@ from homeostat_monitor.domain.detection.mode import ModeChoice, choose_mode
 from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.detection.ordered import ordered
 from homeostat_monitor.domain.detection.quality import quality
+from homeostat_monitor.domain.diagnosis.natural import Natural, natural_of
 from homeostat_monitor.domain.errors import UnusableReference
 from homeostat_monitor.domain.history import levels_of
 from homeostat_monitor.domain.policy import DEFAULT, Policy
@@ -22,10 +23,12 @@ from homeostat_monitor.domain.profile import (
 from homeostat_monitor.domain.reference import ReferenceCounts, ReferenceRows
 from homeostat_monitor.domain.segments.expressions import BadExpression, Expression, parse
 from homeostat_monitor.domain.sums import Counter
-from homeostat_monitor.domain.windows import pane_length_us, window_length_us
+from homeostat_monitor.domain.windows import Window, pane_length_us, window_length_us
 
 # A segment with fewer rows in the reference is compared with all rows.
 _FEWEST_SEGMENT_ROWS = 500
+# Of the reference, to see which features go together.
+_FEWEST_BLOCKS = 12
 
 
 def profile_of(
@@ -59,6 +62,7 @@ def profile_of(
         mode_reason=choice.reason,
         reference=counts.whole,
         reference_by_class=counts.sums_by_class(),
+        natural=_natural(counts, choice.mode, length),
         detectors=detectors,
         expressions=expressions,
         history_levels=levels_of(length, reference.rows / span),
@@ -68,6 +72,21 @@ def profile_of(
         budget_per_month=policy.false_alarms_per_month,
         policy_revision=policy.revision,
     )
+
+
+def _natural(counts: ReferenceCounts, mode: Mode, length_us: int) -> Natural | None:
+    """How far the reference's own windows go; in i.i.d. mode rows are their own measure."""
+    if mode is Mode.IID:
+        return None
+    starts, groups = np.unique(counts.event_times_us // length_us, return_inverse=True)
+    sums = counts.grouped(groups.astype(np.intp), len(starts))
+    windows = [
+        Window(start, start + length_us, each)
+        for start, each in zip((starts * length_us).tolist(), sums, strict=True)
+    ]
+    # The largest blocks of which there are a dozen that do not overlap.
+    blocks = [each.sums[::2] for each in counts.blocks() if len(each.sums) >= 2 * _FEWEST_BLOCKS]
+    return natural_of(counts.layout, windows, blocks[-1] if blocks else None)
 
 
 def _mode(reference: ReferenceRows, counts: ReferenceCounts, policy: Policy) -> ModeChoice:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from homeostat_monitor.domain.bins import NumberBins
 from homeostat_monitor.domain.detection import Detector, Mode
+from homeostat_monitor.domain.diagnosis.natural import Natural
 from homeostat_monitor.domain.reference import Holdout
 from homeostat_monitor.domain.segments.expressions import Expression
 from homeostat_monitor.domain.sums import Counter, Counts, Layout
@@ -34,6 +35,8 @@ class VersionProfile:
     # The reference's sums, and those of each class of truth.
     reference: Counts
     reference_by_class: Counts | None
+    # How far windows go by nature; None: in i.i.d. mode.
+    natural: Natural | None
     # Per segment its detectors; "" is all rows.
     detectors: Mapping[str, tuple[Pristine, ...]]
     # Of the named segments.

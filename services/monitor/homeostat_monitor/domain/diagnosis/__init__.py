@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.detection import Mode
+from homeostat_monitor.domain.diagnosis.natural import Natural
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.sums import Counts, Layout
 from homeostat_monitor.domain.windows import Window
@@ -64,6 +65,8 @@ class Case:
     around: Infrastructure = Infrastructure()
     # Class-conditional sums of the reference, [classes, width]; empty where truths are unknown.
     reference_by_class: Counts | None = None
+    # How far windows go by nature, in the reference; None: as far as the windows tell.
+    natural: Natural | None = None
 
 
 class StepKind(StrEnum):

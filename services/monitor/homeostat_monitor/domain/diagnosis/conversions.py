@@ -1,5 +1,6 @@
 """Known conversions of units, and where a reference's values would fall after one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +53,35 @@ CATALOGUE: tuple[Conversion, ...] = (
     *_both_ways(3.785412, "gallons sent as litres (x 3.785)", "litres sent as gallons (/ 3.785)"),
     Conversion(-1.0, 0.0, "the sign turned round (x -1)"),
 )
+# Words in names of what is measured, and words in the texts above of units that measure it.
+_MEASURED: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("temp", "heat", "celsius", "fahr", "kelvin", "dew", "therm"): ("elsius", "temperature"),
+    ("dist", "mile", "kilomet", "visib"): ("miles", "feet", "kilometres"),
+    ("height", "elev", "altit", "depth", "length", "width"): ("feet", "inches", "metres"),
+    ("speed", "wind", "veloc", "gust"): ("m/s", "knots", "km/h", "miles"),
+    ("precip", "rain", "snow"): ("inches",),
+    ("press", "baro"): ("psi", "hPa", "mercury"),
+    ("weight", "mass"): ("kilograms", "thousand"),
+    ("energy", "calor"): ("calories", "joules"),
+    ("volume", "fuel", "tank"): ("litres",),
+    ("share", "rate", "ratio", "percent", "pct", "humid"): ("per cent",),
+    ("time", "dura", "delay", "elapsed"): ("minutes", "seconds", "hours", "thousand"),
+}
+# How many times likelier a conversion is of what the feature is named after.
+_NAMED = 10.0
 SLOPES = np.array([each.slope for each in CATALOGUE])
 OFFSETS = np.array([each.offset for each in CATALOGUE])
+
+
+def log_priors(name: str) -> Floats:
+    """[conversions], of a feature of that name; they add up to 1. A name says what is measured,
+    and only some units measure that."""
+    lower = name.lower()
+    units = {one for words, of in _MEASURED.items() if any(w in lower for w in words) for one in of}
+    fits = [any(unit in each.text for unit in units) for each in CATALOGUE]
+    weights = np.where(fits, _NAMED, 1.0)
+    found: Floats = np.log(weights / weights.sum())
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, Diagnosis, Evidence
 from homeostat_monitor.domain.diagnosis.likelihoods import Suspect
 from homeostat_monitor.domain.diagnosis.mechanisms import Mechanism, mechanisms
@@ -20,7 +21,7 @@ _MOST_PARTNERS = 12
 def diagnose(case: Case) -> Diagnosis:
     """Why the alert may be, since when, whose doing it is, and what would help. Pure."""
     picture = picture_of(case)
-    explained = _explained(picture)
+    explained = {} if case.mode is Mode.TIME_ORDERED else _explained(picture)
     mixed = _mixture(case, picture)
     evidence = evidence_of(case, picture, explained, mixed)
     chances = posterior(evidence)

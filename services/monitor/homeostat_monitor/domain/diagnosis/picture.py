@@ -1,14 +1,17 @@
 """A case put in order: since when, which features moved and by how much, what still fits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, FeatureShare
 from homeostat_monitor.domain.diagnosis.dependence import Dependence, dependences, products_of
+from homeostat_monitor.domain.diagnosis.doings import Doing, doing_of
+from homeostat_monitor.domain.diagnosis.in_order import shares_in_order, told_features
 from homeostat_monitor.domain.diagnosis.likelihoods import Measured, Suspect
+from homeostat_monitor.domain.diagnosis.natural import FEWEST_RECENT, Natural, before, natural_of
 from homeostat_monitor.domain.diagnosis.shares import breaches, broken_pairs, shares_of
 from homeostat_monitor.domain.diagnosis.since import (
     Change,
@@ -28,11 +31,7 @@ _WITNESSES = 3
 _WEIGHTY = 0.2
 # Where the first window after the change may hold older rows, it is left out if so many rest.
 _ENOUGH_AFTER = 0.75
-# In time order: spans before the change that are compared with it, a week at the least; rows of
-# them that are enough; and rows that the reference is worth beside them.
-_SPANS = 4
-_WEEK_US = 7 * 86_400_000_000
-_FEWEST_RECENT = 500
+# In time order: rows that the reference is worth beside the windows themselves.
 _HINT = 50.0
 # Log-odds that a window after the change was found natural, and how many ever are.
 _CALM, _MISSED = 3.0, 3
@@ -51,6 +50,10 @@ class Picture:
     broken: Sequence[Dependence]
     shares: Sequence[FeatureShare]
     after: Counts
+    # In time order: what became of each feature that some judge found unnatural, and the part of
+    # the rows since the loss rose that came after the inputs had changed.
+    doings: Mapping[str, Doing] = field(default_factory=dict)
+    covered: float = 1.0
 
     @property
     def inputs_moved(self) -> bool:
@@ -60,12 +63,53 @@ class Picture:
 def picture_of(case: Case) -> Picture:
     """Everything that the diagnosis looks at."""
     windows = list(case.windows)
+    if case.mode is Mode.TIME_ORDERED:
+        return _picture_in_order(case, windows)
     spreads = _dispersions(case, windows)
     first = _first_guess(case, windows)
     change = _change(case, windows, spreads, first)
     if windows and case.rule not in LOSS_RULES:
         change = _change(case, windows, spreads, _first_after(windows, change))
     return _picture(case, windows, spreads, change)
+
+
+def _picture_in_order(case: Case, windows: Sequence[Window]) -> Picture:
+    """With nature as the null model. What rose with the loss is looked at from where the inputs
+    changed, as far as the judges found that they did."""
+    of_loss = None
+    if case.rule in LOSS_RULES and case.loss is not None:
+        of_loss = change_of_loss(case.loss, case.at_us)
+    natural = _natural(case, windows)
+    spreads = {name: natural.of(name).dispersion for name in case.layout.names}
+    change, inputs = of_loss, replace(case, rule=Rule.COVARIATE, loss=None)
+    if change is None or told_features(case):
+        change = _change(inputs, windows, spreads, _first_guess(inputs, windows))
+        change = _change(inputs, windows, spreads, _first_after(windows, change))
+    picture = _picture(case, windows, spreads, change)
+    units = {name: scale for name, (_, scale) in case.layout.extras.scales.items()}
+    doings = {
+        name: doing_of(name, picture.suspects, natural, units) for name in told_features(case)
+    }
+    return replace(
+        picture,
+        change=of_loss or change,
+        shares=shares_in_order(case, doings),
+        doings=doings,
+        covered=1.0 if of_loss is None else _covered(windows, of_loss, change),
+    )
+
+
+def _natural(case: Case, windows: Sequence[Window]) -> Natural:
+    if case.natural is not None and case.natural.is_known:
+        return case.natural
+    return natural_of(case.layout, windows[: _first_guess(case, windows)])
+
+
+def _covered(windows: Sequence[Window], of_loss: Change, of_inputs: Change) -> float:
+    """Of the rows since the loss rose the part that came after the inputs had changed."""
+    since = [each for each in windows if each.end_us > of_loss.at_us]
+    changed = sum(each.rows for each in since if each.end_us > of_inputs.at_us)
+    return changed / max(sum(each.rows for each in since), 1)
 
 
 def _picture(
@@ -133,11 +177,12 @@ def _base(case: Case, windows: Sequence[Window], change: Change, rest: Sequence[
     moves with the season is neither a fault nor a population of its own."""
     if _is_like_reference(case) or not rest:
         return case.reference
-    span = max(_SPANS * (rest[-1].end_us - rest[0].start_us), _WEEK_US)
-    begin = rest[0].start_us - span
-    recent = [each for each in windows if each.end_us <= change.at_us and each.start_us >= begin]
+    span = rest[-1].end_us - rest[0].start_us
+    recent = before(
+        [each for each in windows if each.end_us <= change.at_us], rest[0].start_us, span
+    )
     sums = _sums(case, recent)
-    return sums if int(sums[0]) >= _FEWEST_RECENT else case.reference
+    return sums if int(sums[0]) >= FEWEST_RECENT else case.reference
 
 
 def _blur(rest: Sequence[Window], change: Change) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.detection import Mode
-from homeostat_monitor.domain.diagnosis import Case, Evidence, LossEvidence
+from homeostat_monitor.domain.diagnosis import Case, Evidence, FeatureShare, LossEvidence
 from homeostat_monitor.domain.diagnosis.picture import LOSS_RULES, Picture
 from homeostat_monitor.domain.judges import Rule
 
@@ -14,6 +14,10 @@ _CERTAIN = 4.0
 # So many truths would show a shift of the classes that inputs show.
 _MANY_TRUTHS = 200
 _LATE = 0.05
+# A row of broken data loses at most so many times the reference's mean where losses have no bound;
+# below the first part of the rows, or the second of the rise, the loss is not about a break.
+_MOST_TIMES = 20.0
+_FEW_ROWS, _PART = 0.2, 0.5
 # Predictions per window over the expected: what no ordinary day shows.
 _FEW, _MANY = 0.5, 2.0
 
@@ -37,6 +41,31 @@ def of_loss(case: Case, picture: Picture) -> list[Evidence]:
         text = f"truths less scores are {loss.bias:+.3g} on average, not {loss.reference_bias:+.3g}"
         found.append(Evidence(Cause.CONCEPT, 1.0, text))
     return found + _of_priors(loss, picture)
+
+
+def loss_explained(case: Case, picture: Picture) -> dict[str, float]:
+    """Per feature the part of a risen loss that its break explains at most, 0 to 1; empty where no
+    loss rose. Only rows that are broken lose more, none of them more than all, and only from the
+    break on."""
+    loss = case.loss
+    if case.rule not in LOSS_RULES or loss is None:
+        return {}
+    found = {}
+    for each in picture.shares:
+        part = picture.covered * _broken_rows(picture, each)
+        rise = loss.observed - loss.reference
+        if rise > 0:
+            most = max(1.0, loss.observed) if loss.observed <= 1 else _MOST_TIMES * loss.reference
+            part = min(part * max(most - loss.reference, 0.0) / rise, part / _FEW_ROWS, 1.0)
+        found[each.feature] = float(part) if part >= _PART else 0.0
+    return found
+
+
+def _broken_rows(picture: Picture, share: FeatureShare) -> float:
+    """Of nulls and texts never seen those that came; of a moved value all rows."""
+    if share.finding.rule not in (Rule.MISSING_VALUES, Rule.UNSEEN_VALUES):
+        return 1.0
+    return max(share.finding.observed - share.finding.reference, 0.0)
 
 
 def bias_moved(loss: LossEvidence) -> bool:
@@ -117,7 +146,8 @@ def _how_many(ratio: float) -> str:
 
 def _of_duplicates(case: Case, picture: Picture) -> list[Evidence]:
     told = [each for each in case.findings if each.is_breach and each.rule is Rule.DUPLICATES]
-    if not told:
+    if not told or (case.mode is Mode.TIME_ORDERED and case.rule is not Rule.DUPLICATES):
+        # In order of time weather that is null for hours makes rows alike: another alert's matter.
         return []
     text = f"the same rows came again ({told[0].statistic} {told[0].observed:.3g})"
     if picture.inputs_moved:

@@ -10,11 +10,17 @@ import numpy as np
 
 from homeostat_monitor.domain.bins import CategoryBins
 from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, Evidence, FeatureShare
+from homeostat_monitor.domain.diagnosis.in_order import evidence_in_order
 from homeostat_monitor.domain.diagnosis.mechanisms import Mechanism, log_odds_of_fault
 from homeostat_monitor.domain.diagnosis.mixture import Mixture
 from homeostat_monitor.domain.diagnosis.picture import LOSS_RULES, Picture
-from homeostat_monitor.domain.diagnosis.surroundings import of_loss, of_surroundings
+from homeostat_monitor.domain.diagnosis.surroundings import (
+    loss_explained,
+    of_loss,
+    of_surroundings,
+)
 from homeostat_monitor.domain.diagnosis.views import distance
 from homeostat_monitor.domain.judges import Rule
 
@@ -66,6 +72,13 @@ def evidence_of(
     case: Case, picture: Picture, explained: Explained, mixed: Mixture | None
 ) -> list[Evidence]:
     """All that speaks for or against a cause, the weightiest first."""
+    if case.mode is Mode.TIME_ORDERED:
+        inputs = evidence_in_order(
+            case, picture.shares, picture.doings, loss_explained(case, picture)
+        )
+        others = [*_of_pace(picture), *_of_mixture(mixed, picture)]
+        found = [*inputs, *others, *of_loss(case, picture), *of_surroundings(case, picture)]
+        return sorted(found, key=lambda each: -abs(each.weight))
     found = [
         *_of_values(case, picture),
         *_of_mechanisms(case, picture, explained),
