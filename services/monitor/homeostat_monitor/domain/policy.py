@@ -47,7 +47,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "f1": "harmonic mean of precision and recall",
         "mae": "mean absolute error",
         "rmse": "root of the mean squared error",
-        "bias": "mean of score less truth",
+        "bias": "mean of truth less score",
         "mean_score": "mean score",
         "null_rate": "share of nulls of a feature",
         "js_distance": "distance of a feature's distribution from the reference's",
@@ -132,6 +132,8 @@ class Policy:
     throttle_seconds: float = 0.0
     set_by: str = ""
     set_at_us: int = 0
+    # Why the default stands in for the one that is stored; empty: it does not. Not stored.
+    fault: str = ""
 
     def judges(self, rule: Rule, feature: str = "") -> bool:
         """Whether this rule is on, and this feature is judged."""
@@ -155,6 +157,7 @@ class Policy:
         """For the database; from_json gives the same policy back."""
         plain = asdict(self)
         plain["disabled_rules"] = sorted(self.disabled_rules)
+        del plain["fault"]
         return json.dumps(plain, sort_keys=True)
 
     @classmethod
@@ -164,6 +167,16 @@ class Policy:
             return _policy(json.loads(text))
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptState(f"a stored policy cannot be read: {error!r}") from error
+
+    @classmethod
+    def stored(cls, model_name: str, revision: int, text: str) -> "Policy":
+        """As from_json; where that cannot be, the default one, which says so: a model is judged
+        by what can be read rather than by nothing."""
+        try:
+            return cls.from_json(text)
+        except CorruptState as error:
+            fault = f"{error}; the default one holds; cure: set the policy anew"
+            return cls(model_name=model_name, revision=revision, fault=fault)
 
 
 DEFAULT = Policy()
