@@ -210,6 +210,33 @@ def _key_line(lines: Sequence[str], begin: int, key: str) -> int | None:
     return None
 
 
+# What a policy may say, for who has none yet.
+_RULES = ", ".join(
+    name.removeprefix("ALERT_RULE_").lower() for name, number in AlertRule.items() if number
+)
+_TAUGHT = f"""\
+# Nobody set one yet: these are the defaults. What else may stand here:
+#   mode = "time_ordered"            # or "iid"; left out, it is chosen from the reference
+#   throttle_seconds = 3600.0        # post a rule's new alert once in this time
+#   ignored_features = ["feature"]
+#   disabled_rules = ["prediction"]
+# The rules: {_RULES}.
+#   [[segments]]
+#   name = "short"
+#   expression = 'distance < 500 and carrier in ["AA", "EV"]'
+#   [[rules]]                        # thresholds of your own
+#   name = "too wrong"
+#   metric = "loss"
+#   comparison = "relative_above"    # or above, below, relative_below
+#   warning = 0.1
+#   critical = 0.3
+#   [[webhooks]]
+#   name = "pager"
+#   url = "https://hooks.example.com/homeostat"
+#   secret_name = "pager"            # a file in the monitor's folder of secrets
+""".splitlines()
+
+
 def write(policy: Policy) -> str:
     """The policy as a file that ``read`` takes; defaults that nobody needs are left out."""
     out = [f"# Policy of {policy.model_name}, revision {policy.revision}."]
@@ -229,6 +256,8 @@ def write(policy: Policy) -> str:
         out += ["", "[[rules]]", *_lines(rule, _RULE)]
     for webhook in policy.webhooks:
         out += ["", "[[webhooks]]", *_lines(webhook, _WEBHOOK)]
+    if not policy.revision:
+        out += _TAUGHT
     return "\n".join(out) + "\n"
 
 

@@ -21,6 +21,7 @@ from homeostat.events.v1.alert_pb2 import (
 )
 from homeostat.monitor.v1.monitor_pb2 import (
     GetAlertRequest,
+    GetModelHealthRequest,
     ListAlertsRequest,
 )
 from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceStub
@@ -63,9 +64,13 @@ def list_(
 
     async def ask() -> Sequence[Alert]:
         async with channel("monitor", folder) as opened:
-            answer = await MonitorServiceStub(opened).ListAlerts(
+            stub = MonitorServiceStub(opened)
+            answer = await stub.ListAlerts(
                 ListAlertsRequest(model_name=model, open_only=open_only), timeout=_SECONDS
             )
+            if not answer.alerts:
+                # A slip of the pen must not read as "all is well".
+                await stub.GetModelHealth(GetModelHealthRequest(model_name=model), timeout=_SECONDS)
         return list(answer.alerts)
 
     found = run(ask())
@@ -167,7 +172,7 @@ def _parts(alert: Alert, diagnosed: Alert) -> None:
                 (
                     " and ".join(filter(None, (each.feature, each.other_feature))),
                     f"{each.share:.0%}" if each.share else "",
-                    each.statistic,
+                    each.statistic.replace("_", " "),
                     f"{each.observed_value:.4g}",
                     f"{each.reference_value:.4g}",
                     f"{each.threshold:.4g}",

@@ -1,13 +1,14 @@
 """`homeostat monitor`: how a model does, and which changes its watch would see."""
 
 import json
+import math
 from typing import Annotated, Any
 
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from homeostat.cli.shared import FOLDER, Folder, channel, console, run, show_table, word
+from homeostat.cli.shared import FOLDER, Folder, channel, console, run, show_table, span, word
 from homeostat.events.v1.alert_pb2 import DetectionMode
 from homeostat.monitor.v1.monitor_pb2 import (
     GetModelHealthRequest,
@@ -15,10 +16,19 @@ from homeostat.monitor.v1.monitor_pb2 import (
     GetPowerRequest,
     GetPowerResponse,
     Metric,
+    PowerLine,
 )
 from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 
 _SECONDS = 60.0
+_NONE = "-"
+# The name that the monitor gives the scores' own column.
+_SCORE, _SCORES = "homeostat.score", "the scores"
+_CHANGES = {
+    "shift": "shift of the mean",
+    "null_rate": "share of nulls more",
+    "unseen_rate": "share of texts never seen",
+}
 
 _Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print it as JSON, for programs.")]
@@ -42,13 +52,21 @@ def health(model: _Model, folder: Folder = FOLDER, as_json: _Json = False) -> No
     if as_json:
         typer.echo(json.dumps(_plain(found), indent=2))
         return
-    _show_health(found)
+    show_health(found)
 
 
-def _show_health(found: GetModelHealthResponse) -> None:
+def show_health(found: GetModelHealthResponse) -> None:
+    """Prints how a model does."""
+    if not found.version:
+        console.print(
+            f"{found.model_name}: no version serves yet, and nobody predicted with one",
+            markup=False,
+        )
+        return
+    windows = f"{found.windows:,} windows of {span(found.window_seconds)}"
     console.print(
         f"{found.model_name} version {found.version}: {found.predictions:,} predictions, "
-        f"{found.losses:,} truths, {found.windows:,} windows of {found.window_seconds:g} s, "
+        f"{found.losses:,} truths, {windows if found.windows else 'no window judged yet'}, "
         f"{found.open_alerts} open alerts, policy revision {found.policy_revision}",
         markup=False,
     )
@@ -67,7 +85,9 @@ def _show_health(found: GetModelHealthResponse) -> None:
     if found.HasField("label_coverage"):
         console.print(f"label coverage: {found.label_coverage:.1%}", markup=False)
     if found.HasField("label_delay_seconds"):
-        console.print(f"label delay: {found.label_delay_seconds / 3600:.3g} h", markup=False)
+        usual = found.label_delay_reference_seconds
+        beside = f" (reference {span(usual)})" if usual > 0 else ""
+        console.print(f"label delay: {span(found.label_delay_seconds)}{beside}", markup=False)
     if found.segments:
         show_table(
             "segments",
@@ -78,8 +98,8 @@ def _show_health(found: GetModelHealthResponse) -> None:
                     each.expression,
                     each.predictions,
                     each.losses,
-                    f"{each.mean_loss:.4g}",
-                    f"{each.reference_loss:.4g}",
+                    _figure(each.mean_loss) if each.losses else _NONE,
+                    _figure(each.reference_loss) if each.reference_loss else _NONE,
                 )
                 for each in found.segments
             ),
@@ -90,13 +110,19 @@ def _show_health(found: GetModelHealthResponse) -> None:
 
 def _metric(metric: Metric) -> tuple[object, ...]:
     figures = (metric.value, metric.low, metric.high, metric.reference_value)
-    return (metric.name, *(f"{each:.4g}" for each in figures), metric.row_count)
+    return (metric.name.replace("_", " "), *map(_figure, figures), f"{metric.row_count:,}")
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else _NONE
 
 
 @monitor_app.command()
 def power(
     model: _Model,
-    within: Annotated[int, typer.Option("--within", help="Events.", min=1)] = 2_000,
+    within: Annotated[
+        int, typer.Option("--within", help="Seen within so many predictions.", min=1)
+    ] = 2_000,
     folder: Folder = FOLDER,
     as_json: _Json = False,
 ) -> None:
@@ -115,6 +141,11 @@ def power(
     if as_json:
         typer.echo(json.dumps(_plain(found), indent=2))
         return
+    show_power(found)
+
+
+def show_power(found: GetPowerResponse) -> None:
+    """Prints what the budget buys."""
     console.print(
         f"{found.model_name} version {found.version}: at most {found.false_alarms_per_month:g} "
         f"false alarms a month over {found.tests:,} tests and {found.looks_per_month:,.0f} looks; "
@@ -126,16 +157,26 @@ def power(
         ("feature", "segment", "change", "smallest"),
         (
             (
-                each.feature,
+                _SCORES if each.feature == _SCORE else each.feature,
                 each.segment or "all rows",
-                each.change.replace("_", " "),
-                f"{each.smallest:.3g}" if each.HasField("smallest") else "none",
+                _CHANGES.get(each.change, each.change.replace("_", " ")),
+                _smallest(each),
             )
             for each in found.lines
+            # Numbers have no texts that could be new.
+            if each.HasField("smallest") or each.change != "unseen_rate"
         ),
     )
     for remark in found.remarks:
         console.print(f"- {remark}", markup=False)
+
+
+def _smallest(line: PowerLine) -> str:
+    if not line.HasField("smallest"):
+        return _NONE
+    if line.change == "shift":
+        return f"{line.smallest:.3g} deviations"
+    return f"{line.smallest:.2%}"
 
 
 def _plain(message: Message) -> dict[str, Any]:

@@ -59,6 +59,14 @@ def at(us: int) -> str:
     return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def span(seconds: float) -> str:
+    """A length of time for people."""
+    for unit, name in ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min")):
+        if abs(seconds) >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.3g} s"
+
+
 def word(name: str, prefix: str) -> str:
     """An enum value's name as a word."""
     return name.removeprefix(prefix).lower().replace("_", " ")

@@ -8,6 +8,9 @@ class MonitorError(Exception):
 class UnknownModel(MonitorError):
     """Nothing is known of this model: nobody predicted with it and no version was announced."""
 
+    def __str__(self) -> str:
+        return f"{super().__str__()}; cure: `homeostat models` lists those that were pushed"
+
 
 class UnusableReference(MonitorError):
     """A version's reference profile cannot be judged against; the message says why."""
