@@ -55,19 +55,19 @@ class Listener:
         bus: Bus,
         versions: Versions,
         *,
-        wake: Callable[[], None],
+        told: Callable[[], None],
         marked: Callable[[], None],
         runs_until_accepted: int,
         metrics: Metrics,
         traces: telemetry.Telemetry,
     ) -> None:
-        """``wake`` is called after every commit: there may be something to send. ``marked`` is
-        called where a watermark has moved: there may be something to judge."""
+        """``told`` is called when alerts are in the outbox, ``marked`` where a watermark has moved:
+        there may be something to judge."""
         self._marked = marked
         self._pool = pool
         self._bus = bus
         self._versions = versions
-        self._wake = wake
+        self._told = told
         self._runs_until_accepted = runs_until_accepted
         self._metrics = metrics
         self._traces = traces
@@ -178,15 +178,17 @@ class Listener:
             await tx.add_models(names)
             for name in names:
                 await tx.lock_model(name)
+            ended = 0
             for each in heard:
                 if isinstance(each, VersionNews):
-                    await hear_version(each, tx=tx)
+                    ended += len(await hear_version(each, tx=tx))
                 else:
                     enough = self._runs_until_accepted
-                    await hear_run(each, runs_until_accepted=enough, tx=tx)
-            return 0
+                    ended += len(await hear_run(each, runs_until_accepted=enough, tx=tx))
+            return ended
 
-        await self._apply(batch, None, effect)
+        if await self._apply(batch, None, effect):
+            self._told()
 
     async def _apply(self, batch: Batch, marked: Topic | None, effect: Any) -> int:
         """The effect, the marks and the offsets, all or none."""
@@ -204,7 +206,6 @@ class Listener:
         self._metrics.take_seconds.record(time.perf_counter() - begun)
         if has_moved:
             self._marked()
-        self._wake()
         return done
 
     def _span(self, batch: Batch) -> Any:

@@ -109,6 +109,8 @@ def _fill_known(
     states: Mapping[StateKey, bytes],
 ) -> None:
     response.policy_revision = known.policy.revision
+    if known.policy.fault:
+        response.remarks.append(known.policy.fault)
     if known.profile is not None:
         response.mode = alert_pb2.DetectionMode.Value(f"DETECTION_MODE_{known.profile.mode.name}")
         response.mode_reason = known.profile.mode_reason

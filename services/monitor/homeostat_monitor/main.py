@@ -104,15 +104,11 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             traces=traces,
         )
 
-        def wake() -> None:
-            loop.wake()
-            told()
-
         listener = Listener(
             pool,
             bus,
             versions,
-            wake=relay.wake,
+            told=told,
             marked=loop.wake,
             runs_until_accepted=settings.runs_until_accepted,
             metrics=metrics,

@@ -2,6 +2,7 @@
 
 import time
 
+from homeostat_kit import logs
 from homeostat_kit.postgres import Pool, queries
 from homeostat_monitor.domain.policy import DEFAULT, Policy
 
@@ -9,6 +10,7 @@ from homeostat_monitor.domain.policy import DEFAULT, Policy
 _FRESH_SECONDS = 1.0
 
 _SQL = queries("homeostat_monitor")
+_log = logs.get_logger("homeostat_monitor.policies")
 
 
 class RecentPolicies:
@@ -34,5 +36,9 @@ class RecentPolicies:
             name for name, revision in revisions.items() if self._revisions.get(name) != revision
         ]
         for row in await self._pool.fetch(_SQL["policies_of"], changed) if changed else ():
-            self._known[row["model_name"]] = Policy.from_json(row["body"])
+            name = row["model_name"]
+            policy = Policy.stored(name, revisions[name], row["body"])
+            if policy.fault:
+                _log.error("policy_not_read", model_name=name, error=policy.fault)
+            self._known[name] = policy
         self._revisions = revisions

@@ -19,7 +19,8 @@ async def read_policy(connection: Connection, model_name: str) -> Policy:
     row = await connection.fetchrow(_SQL["newest_policy"], model_name)
     if row is None:
         return DEFAULT.of(model_name)
-    return replace(Policy.from_json(row["body"]), set_at_us=row["set_at_us"])
+    policy = Policy.stored(model_name, row["revision"], row["body"])
+    return replace(policy, set_at_us=row["set_at_us"])
 
 
 async def read_mutes(connection: Connection, model_name: str) -> list[Mute]:

@@ -11,6 +11,7 @@ import pytest
 
 from homeostat.events.v1.column_pb2 import Watermark
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
+from homeostat.monitor.v1.monitor_pb2 import GetModelHealthResponse
 from homeostat.topics import JOINED, PREDICTIONS, Topic
 from homeostat_kit import telemetry
 from homeostat_kit.kafka import Batch, Received
@@ -22,11 +23,14 @@ from homeostat_monitor.domain.alerts import Alert, Moment, Resolution, Subject, 
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.grpc_api_health import _fill_known
 from homeostat_monitor.health import losses_of
 from homeostat_monitor.judge_loop import JudgeLoop
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.ports import BlockOfLosses, KnownVersion, StateKey
+from homeostat_monitor.recent_policies import RecentPolicies
 from homeostat_monitor.store import Reader, StoreTransaction
+from homeostat_monitor.store_notices import read_policy
 
 SUBJECT = Subject("delays", 1)
 KNOWN = {SUBJECT: KnownVersion(SUBJECT, Task.BINARY, profile=None)}
@@ -204,3 +208,24 @@ async def test_a_list_of_alerts_is_bounded_and_has_the_newest(pool: Pool) -> Non
     alerts = await Reader(pool).list_alerts("", open_only=False)
     assert len(alerts) == 10_000
     assert alerts[0].moment.watermark_us == 20 + 10_005
+
+
+async def test_a_policy_that_cannot_be_read_does_not_stop_the_judging_and_health_says_so(
+    pool: Pool,
+) -> None:
+    await pool.execute(
+        "INSERT INTO policy (model_name, revision, set_by, body) VALUES ($1, 3, 'ann', '{')",
+        SUBJECT.model_name,
+    )
+    async with pool.acquire() as connection:
+        assert (await read_policy(connection, SUBJECT.model_name)).revision == 3
+        tx = StoreTransaction(connection)
+        async with connection.transaction():
+            alert = await risen(tx)
+            await tx.tell([alert])
+    policy = await RecentPolicies(pool).policy(SUBJECT.model_name)
+    assert policy.segments == ()
+    health = GetModelHealthResponse()
+    _fill_known(health, replace(KNOWN[SUBJECT], policy=policy), {})
+    assert health.policy_revision == 3
+    assert any("set the policy anew" in each for each in health.remarks)

@@ -83,6 +83,11 @@ def test_a_stored_policy_that_is_none_is_refused() -> None:
     for text in ("", "{}", '{"model_name": 1}', "[]", DEFAULT.to_json()[:-2]):
         with pytest.raises(CorruptState):
             Policy.from_json(text)
+        instead = Policy.stored("delays", 7, text)
+        assert replace(instead, revision=0, fault="") == DEFAULT.of("delays")
+        assert instead.revision == 7
+        assert "set the policy anew" in instead.fault
+    assert Policy.stored("delays", 7, a_policy().to_json()) == a_policy()
 
 
 def test_every_problem_is_named_at_once_with_its_place_and_its_cure() -> None:
