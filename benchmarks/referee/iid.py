@@ -44,10 +44,12 @@ class Columns:
         found: dict[str, ColumnValues] = {}
         for name, values in zip(self._num, rows, strict=False):
             found[name] = NumberColumn(values)
-        for name, codes, texts in zip(self._cat, rows[len(self._num) :], self._texts, strict=True):
-            nulls = codes != codes  # noqa: PLR0124
-            places = np.where(nulls, 0, codes - _UNSEEN).astype(np.int32)
-            found[name] = CategoryColumn(places, texts, nulls)
+        codes = rows[len(self._num) :]
+        nulls = codes != codes  # noqa: PLR0124
+        places = np.where(nulls, 0, codes - _UNSEEN).astype(np.int32)
+        lack = nulls if nulls.any() else [None] * len(codes)
+        for name, each, texts, lacking in zip(self._cat, places, self._texts, lack, strict=True):
+            found[name] = CategoryColumn(each, texts, lacking)
         return found
 
     def reference(self, matrix: Matrix) -> ReferenceRows:

@@ -5,19 +5,30 @@ per feature: each bin, nulls, unseen texts and numbers out of range exactly (Fis
 as a whole (Pearson's chi-squared of two samples, but for thin bins); mean and spread of mid-ranks
 (Wilcoxon's and Mood's statistics on binned values, which see a shift or a change of spread in the
 fewest rows); and per pair of dependent features the mean product of mid-ranks.
-"""
 
-from dataclasses import dataclass
+A p-value is worked out only where a cheap bound that is never above it says that it might be small
+enough: bounds change no finding.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from homeostat_monitor.domain.detection.hits import (
+    NOTHING,
+    Hits,
+    Looked,
+    Places,
+    breaching,
+    joined,
+    numbered,
+    only,
+    where,
+)
 from homeostat_monitor.domain.detection.plan import Plan
 from homeostat_monitor.domain.detection.tails import log_chi2, log_mean, log_tail
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Places = NDArray[np.intp]
 
 # Bins that the span should hold fewer rows of are left out: the approximation fails on them.
 _THIN = 8.0
@@ -30,40 +41,13 @@ _FEWEST_JOINT = 150
 # The exponent of an exact tail is at most Pearson's statistic, and what stands before it at most
 # some powers of the counts: a cell this far below what may be spent cannot breach.
 _MARGIN = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Cellwise:
-    """The remarkable cells: of which look, which cell, too many or too few, and how unlikely."""
-
-    look: Places
-    cell: Places
-    is_more: NDArray[np.bool_]
-    log_p: Floats
-    excess: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """Logarithms of p-values, and ``excess``: by how much they are below what may be spent
-    (above 0: a breach). [looks, features] or [looks, pairs]."""
-
-    cells: Cellwise
-    # Of shape, shift and spread, whichever exceeds most.
-    log_p: Floats
-    excess: Floats
-    pair_log_p: Floats
-    pair_excess: Floats
-    # Of all features together, [looks]; which feature has most of it is ``foremost``.
-    joint_log_p: Floats
-    joint_excess: Floats
-    foremost: Places
-
-    def is_quiet(self) -> bool:
-        """No test breaches."""
-        all_of = (self.excess, self.pair_excess, self.joint_excess)
-        worst = max(each.max(initial=-1.0) for each in all_of)
-        return bool(worst <= 0 and self.cells.excess.max(initial=-1.0) <= 0)
+# Of too many rows of what less than half of all are it is at most that part of the statistic
+# (ln 2 where all rows of a span as long as the reference are of a kind that the reference lacks).
+_SELDOM = 0.7
+# Of other bounds; for rounding.
+_SLACK = 1e-6
+# What is not tested is never remarkable; no infinity, which times nothing is no number.
+_NEVER = 1e9
 
 
 class Looker:
@@ -73,7 +57,7 @@ class Looker:
     def __init__(self, plan: Plan) -> None:
         cells, features, pairs = plan.cells, len(plan.names), len(plan.pairs)
         self.plan = plan
-        self._taken = np.concatenate([[0], cells.at])
+        self._features = features
         self._cells = slice(1, 1 + len(cells.at))
         self._bins = slice(1, 1 + cells.bins)
         self._nulls = slice(1 + cells.bins, 1 + len(cells.at))
@@ -83,79 +67,76 @@ class Looker:
         self._pairs = slice(self._seconds.stop, self._seconds.stop + pairs)
         self._moments = slice(self._pairs.stop, self._pairs.stop + len(plan.moment_at))
         self.width = self._moments.stop
-        self._feature_of = cells.feature[: cells.bins]
-        self._features = features
-        self._rare = np.flatnonzero(cells.is_rare) + 1
+        # Places in a layout; what stands at those of scores is filled in later.
+        both, products = plan.pair_at[0::2], plan.pair_at[1::2]
+        later = np.zeros(2 * features, dtype=np.intp)
+        places = [later[:1], cells.at, later, products, later, both, plan.moment_at]
+        self._taken = np.concatenate(places).astype(np.intp)
+        self._rare_cells = np.flatnonzero(cells.is_rare)
+        self._rare = self._rare_cells + 1
         self._unseen = np.flatnonzero(cells.is_unseen) + 1
         is_other = cells.is_rare | cells.is_unseen
         self._shaped = (~is_other & (cells.reference >= _FEWEST_OF_SHAPE))[: cells.bins]
         self._is_text = np.bincount(cells.feature, is_other, minlength=features) > 0
-        # What is not tested is never remarkable.
-        share = np.maximum(cells.share_more, cells.share_fewer)
-        self._least = np.minimum(-_MARGIN - share, 1e9)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What is the same for every look."""
+        plan, cells, trends = self.plan, self.plan.cells, self.plan.trends
+        # Rows that have each feature stand behind the columns that are tested.
+        present = self._pairs.stop + np.arange(self._features)
+        rows = np.zeros(self._features, dtype=np.intp)
+        self._of = np.concatenate([present[cells.feature[: cells.bins]], rows])
+        pairs = np.arange(self._pairs.start, self._pairs.stop)
+        self._trend_rows = np.concatenate([present, present, pairs])
+        self._trend_sums = trends.mean * trends.rows
+        squares = (trends.variance + trends.mean**2) * trends.rows
+        self._trend_squares = squares[: 2 * self._features]
+        self._thin_rows = _THIN * cells.rows[: cells.bins]
+        # Logarithm of the least chance of a row of the cell after another.
+        self._log_one = np.log((cells.reference + 1) / (cells.rows + 1))
+        # What statistics are above where they breach, but for the level of the look.
+        shares = np.maximum(cells.share_more, cells.share_fewer)
+        self._cell_least = np.minimum(-_MARGIN - shares, _NEVER)
+        self._trend_least = np.minimum(2 * (np.log(2.0) - trends.share) - _SLACK, _NEVER)
+        self._shape_least = np.minimum(-2 * plan.share_shape - _SLACK, _NEVER)
+        self._joint_least = -2 * plan.joint.share - _SLACK
 
     def row_of(self, sums: Ints) -> Ints:
         """Rows of a layout ([panes, layout]) to rows of spans ([panes, width]); additive."""
-        size, firsts, seconds = 2 * self._features, self._firsts, self._seconds
-        found = np.empty((len(sums), self.width), dtype=np.int64)
-        found[:, : self._cells.stop] = sums[:, self._taken]
+        size, start = 2 * self._features, self._firsts.start
+        found: Ints = sums.take(self._taken, axis=1)
         # Texts never seen are rare ones: that some of these are missing is to be expected then.
-        found[:, self._rare] += found[:, self._unseen]
+        if len(self._rare):
+            found[:, self._rare] += found[:, self._unseen]
         # Whole numbers below 2**53: exact in floats, where products are fast.
         scores = found[:, self._bins].astype(np.float64) @ self.plan.weights
-        found[:, firsts.start : firsts.start + size] = scores[:, :size]
-        found[:, seconds] = scores[:, size:]
-        pairs = sums[:, self.plan.pair_at]
-        found[:, firsts.start + size : firsts.stop] = pairs[:, 1::2]
-        found[:, self._pairs] = pairs[:, 0::2]
-        found[:, self._moments] = sums[:, self.plan.moment_at]
+        found[:, start : start + size] = scores[:, :size]
+        found[:, self._seconds] = scores[:, size:]
         return found
 
     def look(self, spans: Ints, log_level: Floats) -> Looked:
-        """Spans ([looks, width], shorter first) and the logarithm of what each look may spend."""
-        plan, cells = self.plan, self.plan.cells
-        sums = spans[:, : self._pairs.stop].astype(np.float64)
-        present = sums[:, :1] - sums[:, self._nulls]
-        counts = sums[:, self._cells]
-        of = np.empty_like(counts)
-        of[:, : cells.bins] = present[:, self._feature_of]
-        of[:, cells.bins :] = sums[:, :1]
+        """Spans ([looks, width]), and the logarithm of what each look may spend, 0 at most."""
+        cells, stop = self.plan.cells, self._pairs.stop
+        sums = np.empty((len(spans), stop + self._features))
+        sums[:, :stop] = spans[:, :stop]
+        np.subtract(sums[:, :1], sums[:, self._nulls], out=sums[:, stop:])
+        counts, of = sums[:, self._cells], sums.take(self._of, axis=1)
         surplus = counts * cells.rows
         surplus -= of * cells.reference
+        # That rare texts are fewer is not tested.
+        surplus[:, self._rare_cells] = np.maximum(surplus[:, self._rare_cells], 0.0)
         terms = self._terms(counts, of, surplus)
-        levels = log_level[:, None]
-        size = self._features
-        trend_p = self._trends(sums, present)
-        trend_excess = plan.trends.share + levels - trend_p
-        log_p, excess = _worse(
-            (trend_p[:, :size], trend_excess[:, :size]),
-            (trend_p[:, size : 2 * size], trend_excess[:, size : 2 * size]),
-        )
-        long = np.flatnonzero(sums[:, 0] >= _SHAPELESS)
-        if len(long):
-            shape = self._shape(present[long], terms[long], of[long])
-            both = (shape, plan.share_shape + levels[long] - shape)
-            log_p[long], excess[long] = _worse((log_p[long], excess[long]), both)
-        joint_p = np.zeros(len(sums))
-        many = np.flatnonzero(sums[:, 0] >= _FEWEST_JOINT)
-        if len(many) and np.isfinite(plan.joint.share):
-            joint_p[many] = self._joint(sums[many])
-        return Looked(
-            cells=self._remarkable(counts, of, surplus, terms, log_level),
-            log_p=log_p,
-            excess=excess,
-            pair_log_p=trend_p[:, 2 * size :],
-            pair_excess=trend_excess[:, 2 * size :],
-            joint_log_p=joint_p,
-            joint_excess=plan.joint.share + log_level - joint_p,
-            foremost=trend_p[:, :size].argmin(axis=1),
-        )
+        remarkable, is_more = self._remarkable(counts, of, surplus, terms, log_level)
+        shapes = self._shapes(sums, terms, of, log_level)
+        moved, pairs, joint = self._trends(sums, log_level)
+        return Looked(remarkable, is_more, joined(moved, shapes), pairs, joint)
 
     def count(self, span: Ints, cell: int) -> tuple[int, int]:
         """Of one span's row: rows of a cell, and the rows that could have been of it."""
         of = int(span[0])
         if cell < self.plan.cells.bins:
-            of -= int(span[self._nulls.start + self._feature_of[cell]])
+            of -= int(span[self._nulls.start + self.plan.cells.feature[cell]])
         return int(span[self._cells.start + cell]), of
 
     def pair(self, span: Ints, number: int) -> tuple[int, int]:
@@ -187,77 +168,126 @@ class Looker:
 
     def _remarkable(
         self, counts: Floats, of: Floats, surplus: Floats, terms: Floats, log_level: Floats
-    ) -> Cellwise:
+    ) -> tuple[Hits, NDArray[np.bool_]]:
+        """Cells that breach, and whether by too many rows."""
         cells = self.plan.cells
         whole = of + cells.rows
         rest = whole - counts
         rest -= cells.reference
-        rest *= np.maximum(self._least - log_level[:, None], 1.0)
+        rest *= np.maximum(self._cell_least - log_level[:, None], 1.0)
         whole *= terms
-        look, cell = np.nonzero(whole > rest)
+        look, cell = where(whole > rest)
         if not len(look):
-            return _NOTHING
-        k, m = counts[look, cell], of[look, cell]
-        r, n = cells.reference[cell], cells.rows[cell]
-        more = surplus[look, cell] > 0
-        log_p = log_tail(k, m, r, n, more)
+            return NOTHING, _NEITHER
+        more, k = surplus[look, cell] > 0, counts[look, cell]
+        r, n, m = cells.reference[cell], cells.rows[cell], of[look, cell]
+        limit = np.where(more, cells.share_more[cell], cells.share_fewer[cell]) + log_level[look]
+        # That all of k rows are of the cell is rarer than that k of more rows are.
+        might = (k * self._log_one[cell] - _SLACK < limit) | ~more
+        seldom = more & (2 * (k + r) <= m + n) & (m <= n)
+        might &= ~seldom | (_SELDOM * whole[look, cell] > rest[look, cell])
+        look, cell, more, limit = look[might], cell[might], more[might], limit[might]
+        if not len(look):
+            return NOTHING, _NEITHER
+        log_p = log_tail(k[might], m[might], r[might], n[might], more)
         # An unseen text may come again: such rows are no independent ones.
-        log_p = np.where(cells.is_unseen[cell], log_p / (1 + m / np.maximum(n, 1.0)), log_p)
-        share = np.where(more, cells.share_more[cell], cells.share_fewer[cell])
-        return Cellwise(look, cell, more, log_p, share + log_level[look] - log_p)
+        again = m[might] / np.maximum(n[might], 1.0)
+        log_p = np.where(cells.is_unseen[cell], log_p / (1 + again), log_p)
+        return breaching(look, cell, log_p, limit), more[limit > log_p]
 
-    def _trends(self, sums: Floats, present: Floats) -> Floats:
-        """Mean scores and products against the reference's; [looks, 2F + P]."""
+    def _trends(self, sums: Floats, log_level: Floats) -> tuple[Hits, Hits, Hits]:
+        """Mean scores and products against the reference's: of features, of pairs, of all."""
         trends, size = self.plan.trends, 2 * self._features
-        m = np.concatenate([present, present, sums[:, self._pairs]], axis=1)
+        m = sums.take(self._trend_rows, axis=1)
         whole = np.maximum(m + trends.rows, 1.0)
         first = sums[:, self._firsts]
-        mean = (first + trends.mean * trends.rows) / whole
+        mean = first + self._trend_sums
+        mean /= whole
         # Of one feature the variance of both samples together, of a pair the reference's.
         variance = np.empty_like(m)
         variance[:, size:] = trends.variance[size:]
-        squares = ((trends.variance + trends.mean**2) * trends.rows)[:size]
-        both = (sums[:, self._seconds] + squares) / whole[:, :size]
-        variance[:, :size] = both - mean[:, :size] ** 2
+        both = sums[:, self._seconds] + self._trend_squares
+        both /= whole[:, :size]
+        np.subtract(both, mean[:, :size] ** 2, out=variance[:, :size])
         # Of two samples the smaller one decides how normal their difference is.
-        effective = m * trends.rows / whole
+        effective = m * trends.rows
+        effective /= whole
         variance *= effective
-        return log_mean(first - m * mean, variance, effective, trends.skew, trends.kurt)
+        deviation = first - m * mean
+        moments = (deviation, variance, effective)
+        look, thing = where(
+            deviation * deviation > variance * (self._trend_least - 2 * log_level[:, None])
+        )
+        joint = self._joint(sums, moments, log_level)
+        if not len(look):
+            return NOTHING, NOTHING, joint
+        found = breaching(
+            look,
+            thing,
+            self._log_mean(moments, look, thing),
+            trends.share[thing] + log_level[look],
+        )
+        of_pair = found.thing >= size
+        features, pairs = only(found, ~of_pair), only(found, of_pair)
+        return (
+            numbered(features, features.thing % self._features),
+            numbered(pairs, pairs.thing - size),
+            joint,
+        )
 
-    def _joint(self, sums: Floats) -> Floats:
-        """Hotelling's two-sample statistic of the mean scores of all features; [looks]."""
+    def _log_mean(
+        self, moments: tuple[Floats, Floats, Floats], look: Places, thing: Places
+    ) -> Floats:
+        deviation, variance, effective = (each[look, thing] for each in moments)
+        skew, kurt = self.plan.trends.skew[thing], self.plan.trends.kurt[thing]
+        return log_mean(deviation, variance, effective, skew, kurt)
+
+    def _joint(
+        self, sums: Floats, moments: tuple[Floats, Floats, Floats], log_level: Floats
+    ) -> Hits:
+        """Hotelling's two-sample statistic of the mean scores of all features."""
         joint, rows = self.plan.joint, sums[:, 0]
+        freedom = joint.whitening.shape[1]
+        if not np.isfinite(joint.share):
+            return NOTHING
         first = sums[:, self._firsts][:, : len(joint.mean)]
-        white = (first / rows[:, None] - joint.mean) @ joint.whitening
+        white = first / rows[:, None]
+        white -= joint.mean
+        white = white @ joint.whitening
         effective = rows * joint.rows / (rows + joint.rows)
         # The reference's covariance is itself an estimate.
-        freedom = white.shape[1]
-        squared = (white * white).sum(axis=1) * effective * max(1 - (freedom + 1) / joint.rows, 0)
+        white *= white
+        squared = white.sum(axis=1) * effective * max(1 - (freedom + 1) / joint.rows, 0)
+        might = (squared - freedom > self._joint_least - 2 * log_level) & (rows >= _FEWEST_JOINT)
+        look = might.nonzero()[0]
+        if not len(look):
+            return NOTHING
+        squared, effective = squared[look], effective[look]
         heavier = 1 + joint.skew * np.sqrt(squared / effective) / 3
         heavier += joint.kurt * squared / (12 * effective)
-        return log_chi2(squared / heavier, np.full(len(rows), float(freedom)))
+        log_p = log_chi2(squared / heavier, np.full(len(look), float(freedom)))
+        each = np.arange(self._features)
+        shifts = self._log_mean(moments, look[:, None], each)
+        return breaching(look, shifts.argmin(axis=1), log_p, joint.share + log_level[look])
 
-    def _shape(self, present: Floats, terms: Floats, of: Floats) -> Floats:
+    def _shapes(self, sums: Floats, terms: Floats, of: Floats, log_level: Floats) -> Hits:
         """Pearson's statistic over the bins that are not thin; these are tested one by one."""
         cells = self.plan.cells
         bins, starts = slice(cells.bins), cells.starts
-        reference, rows = cells.reference[bins], cells.rows[bins]
-        thick = reference * of[:, bins] >= _THIN * rows
+        thick = cells.reference[bins] * of[:, bins] >= self._thin_rows
         thick &= self._shaped
         statistic = np.add.reduceat(terms[:, bins] * thick, starts, axis=1)
         freedom = np.add.reduceat(thick, starts, axis=1, dtype=np.float64)
+        suspect = statistic - freedom > self._shape_least - 2 * log_level[:, None]
+        look, thing = where(suspect & (sums[:, :1] >= _SHAPELESS))
+        if not len(look):
+            return NOTHING
         # Of texts those were taken that the reference had often, some of them by luck. That adds
         # to the statistic what spans of more rows see, at most as much as chance does.
-        total = self.plan.present
-        statistic *= np.where(self._is_text, total / np.maximum(present + total, 1.0), 1.0)
-        return log_chi2(statistic, freedom)
+        total, present = self.plan.present[thing], sums[look, self._pairs.stop + thing]
+        by_luck = np.where(self._is_text[thing], total / np.maximum(present + total, 1.0), 1.0)
+        log_p = log_chi2(statistic[look, thing] * by_luck, freedom[look, thing])
+        return breaching(look, thing, log_p, self.plan.share_shape[thing] + log_level[look])
 
 
-_NONE = np.empty(0, dtype=np.intp)
-_NOTHING = Cellwise(_NONE, _NONE, np.empty(0, dtype=bool), np.empty(0), np.empty(0))
-
-
-def _worse(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    """Of two tests' logarithms of p-values and excesses those that exceed more."""
-    is_other = other[1] > one[1]
-    return np.where(is_other, other[0], one[0]), np.maximum(one[1], other[1])
+_NEITHER = np.empty(0, dtype=bool)

@@ -51,11 +51,12 @@ class MultiScale:
     def _feed(self, windows: Sequence[Window]) -> list[list[Finding]]:
         starts = np.array([each.start_us for each in windows], dtype=np.int64)
         ends = np.array([each.end_us for each in windows], dtype=np.int64)
-        rows = self._looker.row_of(np.stack([each.sums for each in windows]))
+        rows = self._looker.row_of(np.array([each.sums for each in windows], dtype=np.int64))
         looks = self._spans.add(rows, starts, ends)
         if not len(looks.panes):
             return [[] for _ in windows]
-        looked = self._looker.look(looks.sums, self._log_level + np.log(looks.saved))
+        levels = np.minimum(self._log_level + np.log(looks.saved), 0.0)
+        looked = self._looker.look(looks.sums, levels)
         return self._teller.told(len(windows), looks, looked)
 
     def to_bytes(self) -> bytes:

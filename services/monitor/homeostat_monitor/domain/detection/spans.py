@@ -68,30 +68,28 @@ class Spans:
     def _looks(self, first: int) -> Looks:
         """Of the panes from the place ``first`` on."""
         at, sums = self._at[: self._held], self._sums[: self._held]
-        passed = sums[first - 1 :, :1] // self._strides
+        rows = np.ascontiguousarray(sums[:, 0])
+        passed = rows[first - 1 :] // self._strides[:, None]
+        is_due = passed[:, 1:] != passed[:, :-1]
         # Scale by scale, so that what lies between two looks is a difference of neighbours.
-        scales, panes = np.nonzero((passed[1:] != passed[:-1]).T)
+        scales, panes = np.divmod(is_due.ravel().nonzero()[0], is_due.shape[1])
         places = first + panes
         saved = self._save(scales, at[places])
-        froms = self._from(at, sums[:, 0], places, self._scales[scales])
-        usable = np.flatnonzero(froms >= 0)
-        froms = froms[usable]
-        return Looks(
-            panes=panes[usable],
-            saved=saved[usable],
-            sums=sums[places[usable]] - sums[froms],
-            since_us=self._ends_us[froms],
-        )
+        froms = self._from(at, rows, places, self._scales[scales])
+        usable = froms >= 0
+        if not usable.all():
+            panes, saved, places, froms = (each[usable] for each in (panes, saved, places, froms))
+        spans = sums.take(places, axis=0)
+        spans -= sums.take(froms, axis=0)
+        return Looks(panes=panes, saved=saved, sums=spans, since_us=self._ends_us[froms])
 
     def _save(self, scales: NDArray[np.intp], numbers: Ints) -> Ints:
-        if not len(scales):
-            return numbers
-        before = np.empty_like(numbers)
-        before[1:] = numbers[:-1]
-        firsts = np.flatnonzero(np.diff(scales, prepend=-1))
-        before[firsts] = self._looked[scales[firsts]]
-        lasts = np.append(firsts[1:] - 1, len(scales) - 1)
-        self._looked[scales[lasts]] = numbers[lasts]
+        """Panes between a look and the one before it."""
+        before = self._looked[scales]
+        is_same = scales[1:] == scales[:-1]
+        np.copyto(before[1:], numbers[:-1], where=is_same)
+        # Of several looks at one scale the last one stays.
+        self._looked[scales] = numbers
         saved: Ints = numbers - before
         return saved
 
@@ -99,8 +97,12 @@ class Spans:
         """The latest checkpoint, of those kept, that has the wanted rows after it; or -1."""
         newest = rows.searchsorted(rows[places] - wanted, side="right") - 1
         begin, now = at[np.maximum(newest, 0)], at[places]
+        far = now - begin
+        if far.max(initial=0) <= _NEAR:
+            # Near ones are all kept.
+            return newest
         # The finest spacing at which one is kept is this one or the next.
-        level = np.ceil(np.log2(np.maximum(now - begin, _NEAR) / _NEAR)).astype(np.int64)
+        level = np.ceil(np.log2(np.maximum(far, _NEAR) / _NEAR)).astype(np.int64)
         level += now - (begin >> level << level) > _NEAR << level
         begin = begin >> level << level
         found = np.minimum(at.searchsorted(begin), len(at) - 1)

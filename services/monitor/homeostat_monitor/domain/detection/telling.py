@@ -4,25 +4,27 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from homeostat_monitor.domain.detection.looking import Cellwise, Looked, Looker
+from homeostat_monitor.domain.detection.hits import (
+    Hits,
+    Looked,
+    Places,
+    joined,
+    numbered,
+    only,
+)
+from homeostat_monitor.domain.detection.looking import Looker
 from homeostat_monitor.domain.detection.spans import Looks
-from homeostat_monitor.domain.detection.tails import Floats
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.layout import SCORE
 
-Places = NDArray[np.intp]
-
 # Logarithm (base 10) of how unlikely it is: what a histogram as a whole is measured in.
 SURPRISE = "surprise"
-_RATES = {
-    Rule.MISSING_VALUES: "null_rate",
-    Rule.UNSEEN_VALUES: "unseen_rate",
-    Rule.OUT_OF_RANGE: "out_of_range_rate",
-}
-# Features' kinds of cells, in one number with the pane.
-_MOST_KINDS = 2**20
+_RATES = (
+    (Rule.MISSING_VALUES, "null_rate"),
+    (Rule.UNSEEN_VALUES, "unseen_rate"),
+    (Rule.OUT_OF_RANGE, "out_of_range_rate"),
+)
 # One deviation of a score, squared: products of scores are told as correlations.
 _UNIT = 64.0**2
 
@@ -62,48 +64,40 @@ class Teller:
 
     def told(self, panes: int, looks: Looks, looked: Looked) -> list[list[Finding]]:
         """Per pane its findings; none where nothing was looked at."""
-        judged = np.zeros(panes, dtype=bool)
-        judged[looks.panes] = True
+        judged = set(looks.panes.tolist())
         if looked.is_quiet():
-            return [list(self._quiet) if each else [] for each in judged.tolist()]
+            return [list(self._quiet) if pane in judged else [] for pane in range(panes)]
         found: list[list[Finding]] = [[] for _ in range(panes)]
         self._tell_cells(found, looks, looked)
         self._tell_moved(found, looks, looked)
-        for pane, number, look in _worst(looks.panes, looked.pair_excess):
-            found[pane].append(self._pair(number, look, looks, looked))
-        for pane, _, look in _worst(looks.panes, looked.joint_excess[:, None]):
+        for pane, at in _worst(looks, looked.pairs, looked.pairs.thing):
+            found[pane].append(self._pair(at, looks, looked.pairs))
+        for pane, at in _worst(looks, looked.joint, np.zeros_like(looked.joint.thing)):
             if not found[pane]:
-                found[pane].append(self._together(look, looks, looked))
-        for pane, is_judged in enumerate(judged.tolist()):
+                found[pane].append(self._together(at, looks, looked.joint))
+        for pane in judged:
             told = {each.rule for each in found[pane]}
-            quiet = self._quiet if is_judged else []
-            found[pane] += [each for each in quiet if each.rule not in told]
+            found[pane] += [each for each in self._quiet if each.rule not in told]
         return found
 
     def _tell_cells(self, found: list[list[Finding]], looks: Looks, looked: Looked) -> None:
         """Of each feature its nulls, unseen texts, numbers out of range, and a value it is stuck
         at: the worst look of each pane."""
-        cells = looked.cells
-        at = np.flatnonzero((cells.excess > 0) & cells.is_more)
-        at = at[np.argsort(cells.excess[at], kind="stable")]
-        look, cell = cells.look[at], cells.cell[at]
-        keys = looks.panes[look] * _MOST_KINDS + self._kind_of[cell]
-        # The last one of a key is the worst.
-        for place in dict(zip(keys.tolist(), at.tolist(), strict=True)).values():
-            one, kind = int(cells.look[place]), int(cells.cell[place])
-            rule = self._rule_of[kind]
-            number = int(self._plan.cells.feature[kind])
-            told = (self._still if rule == len(_RATES) else self._rate)(number, place, cells, looks)
-            if told is not None:
-                found[int(looks.panes[one])].append(told)
+        cells = only(looked.cells, looked.is_more)
+        for pane, at in _worst(looks, cells, self._kind_of[cells.thing]):
+            told = self._still if self._rule_of[cells.thing[at]] == len(_RATES) else self._rate
+            finding = told(at, looks, cells)
+            if finding is not None:
+                found[pane].append(finding)
 
-    def _rate(self, number: int, place: int, cells: Cellwise, looks: Looks) -> Finding:
-        look, cell = int(cells.look[place]), int(cells.cell[place])
-        rule, statistic = list(_RATES.items())[self._rule_of[cell]]
+    def _rate(self, at: int, looks: Looks, cells: Hits) -> Finding:
+        look, cell = int(cells.look[at]), int(cells.thing[at])
+        rule, statistic = _RATES[self._rule_of[cell]]
         k, m = self._looker.count(looks.sums[look], cell)
         r, n = float(self._plan.cells.reference[cell]), float(self._plan.cells.rows[cell])
-        log_p = float(cells.log_p[place])
-        least = _least(log_p + float(cells.excess[place]), m, r, n) / m
+        log_p = float(cells.log_p[at])
+        least = _least(log_p + float(cells.excess[at]), m, r, n) / m
+        number = int(self._plan.cells.feature[cell])
         if rule is Rule.OUT_OF_RANGE and number == self._score:
             rule = Rule.PREDICTION
         figures, since = (k / m, r / n, least), int(looks.since_us[look])
@@ -111,52 +105,48 @@ class Teller:
             rule, self._name(number), statistic, figures, True, since, math.exp(log_p)
         )
 
-    def _still(self, number: int, place: int, cells: Cellwise, looks: Looks) -> Finding | None:
+    def _still(self, at: int, looks: Looks, cells: Hits) -> Finding | None:
         """Too many of one value: with no other beside it the feature is stuck."""
-        look, cell = int(cells.look[place]), int(cells.cell[place])
+        look, cell = int(cells.look[at]), int(cells.thing[at])
+        number = int(self._plan.cells.feature[cell])
         if not self._looker.stands_still(looks.sums[look], number):
             return None
         typical = float(self._plan.cells.reference[cell] / self._plan.cells.rows[cell])
-        since, p = int(looks.since_us[look]), math.exp(cells.log_p[place])
+        since, p = int(looks.since_us[look]), math.exp(cells.log_p[at])
         figures, name = (1.0, typical, typical), self._name(number)
         return self._finding(Rule.STUCK, name, "still_share", figures, True, since, p)
 
     def _tell_moved(self, found: list[list[Finding]], looks: Looks, looked: Looked) -> None:
         """Of each feature that its histogram is another, by its worst test and look."""
-        excess, log_p, cells = looked.excess.copy(), looked.log_p.copy(), looked.cells
-        at = np.flatnonzero((self._rule_of[cells.cell] == len(_RATES)) & (cells.excess > 0))
-        at = at[np.argsort(cells.excess[at], kind="stable")]
-        features = self._plan.cells.feature[cells.cell[at]]
-        worse = cells.excess[at] > excess[cells.look[at], features]
-        at, features = at[worse], features[worse]
-        excess[cells.look[at], features] = cells.excess[at]
-        log_p[cells.look[at], features] = cells.log_p[at]
-        for pane, number, look in _worst(looks.panes, excess):
+        bins = only(looked.cells, self._rule_of[looked.cells.thing] == len(_RATES))
+        moved = joined(looked.moved, numbered(bins, self._plan.cells.feature[bins.thing]))
+        for pane, at in _worst(looks, moved, moved.thing):
+            number, look = int(moved.thing[at]), int(moved.look[at])
             rule = Rule.PREDICTION if number == self._score else Rule.COVARIATE
-            p, over = float(log_p[look, number]), float(excess[look, number])
+            p, over = float(moved.log_p[at]), float(moved.excess[at])
             figures = (-p / math.log(10), 0.0, -(p + over) / math.log(10))
             since, name = int(looks.since_us[look]), self._name(number)
             told = self._finding(rule, name, SURPRISE, figures, True, since, math.exp(p))
             found[pane].append(told)
 
-    def _pair(self, number: int, look: int, looks: Looks, looked: Looked) -> Finding:
+    def _pair(self, at: int, looks: Looks, pairs: Hits) -> Finding:
+        number, look = int(pairs.thing[at]), int(pairs.look[at])
         (a, b), place = self._plan.pairs[number], 2 * len(self._plan.names) + number
         rows, product = self._looker.pair(looks.sums[look], number)
-        log_p, excess = looked.pair_log_p[look, number], looked.pair_excess[look, number]
+        log_p, excess = float(pairs.log_p[at]), float(pairs.excess[at])
         change = abs(product / max(rows, 1) - self._plan.trends.mean[place]) / _UNIT
         # The bound is quadratic in the change where the tail is normal.
         least = change * math.sqrt(max((log_p + excess) / log_p, 0.0)) if log_p < 0 else 1.0
         since, p = int(looks.since_us[look]), math.exp(log_p)
         figures = (change, 0.0, max(least, 1e-9))
         name = "correlation_change"
-        return self._finding(Rule.CORRELATION, a, name, figures, excess > 0, since, p, b)
+        return self._finding(Rule.CORRELATION, a, name, figures, True, since, p, b)
 
-    def _together(self, look: int, looks: Looks, looked: Looked) -> Finding:
+    def _together(self, at: int, looks: Looks, joint: Hits) -> Finding:
         """Many features a little; told of the one that moved most."""
-        log_p, excess = float(looked.joint_log_p[look]), float(looked.joint_excess[look])
+        log_p, excess = float(joint.log_p[at]), float(joint.excess[at])
         figures = (-log_p / math.log(10), 0.0, -(log_p + excess) / math.log(10))
-        name = self._name(int(looked.foremost[look]))
-        since = int(looks.since_us[look])
+        name, since = self._name(int(joint.thing[at])), int(looks.since_us[joint.look[at]])
         return self._finding(
             Rule.COVARIATE, name, "joint_surprise", figures, True, since, math.exp(log_p)
         )
@@ -191,15 +181,15 @@ class Teller:
         )
 
 
-def _worst(panes: Places, excess: Floats) -> list[tuple[int, int, int]]:
-    """Of looks ([looks, things]) that breach the worst per pane and thing: pane, thing, look."""
-    look, thing = np.nonzero(excess > 0)
-    order = np.argsort(excess[look, thing], kind="stable")
-    look, thing = look[order], thing[order]
-    keys = zip(panes[look].tolist(), thing.tolist(), strict=True)
+def _worst(looks: Looks, hits: Hits, kinds: Places) -> list[tuple[int, int]]:
+    """The worst breach per pane and kind: pane, and which of the hits; by pane, then by kind."""
+    if not len(hits):
+        return []
+    order = hits.excess.argsort(kind="stable")
+    keys = zip(looks.panes[hits.look[order]].tolist(), kinds[order].tolist(), strict=True)
     # The last one of a key is the worst.
-    worst = dict(zip(keys, look.tolist(), strict=True))
-    return sorted((pane, number, at) for (pane, number), at in worst.items())
+    worst = dict(zip(keys, order.tolist(), strict=True))
+    return [(pane, at) for (pane, _), at in sorted(worst.items())]
 
 
 @lru_cache(maxsize=4096)
