@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeostat_monitor.alert_messages import message_of
+from homeostat_monitor.app.book import Book
 from homeostat_monitor.domain.alert_ends import after_run_without_candidate, superseded
+from homeostat_monitor.domain.alert_ids import alert_id
 from homeostat_monitor.domain.alerts import (
     Alert,
     Moment,
@@ -17,7 +19,6 @@ from homeostat_monitor.domain.alerts import (
     State,
     Subject,
     after_window,
-    alert_id,
 )
 from homeostat_monitor.domain.causes import Cause, cause_of_findings, cause_of_loss, remedies
 from homeostat_monitor.domain.judges import Finding, Rule
@@ -269,3 +270,22 @@ def test_the_contract_carries_all_of_it() -> None:
     for resolution in Resolution:
         ended = replace(alert, state=State.RESOLVED, resolution=resolution)
         assert message_of(ended).resolution != 0
+
+
+def test_an_alert_that_opens_again_at_the_same_time_has_an_id_of_its_own() -> None:
+    book, moment = Book([]), Moment(DAY, DAY)
+    for observed in (0.3, 0.01, 0.01, 0.3, 0.01, 0.01, 0.3):
+        book.put(
+            after_window(
+                book.get(Rule.COVARIATE),
+                [a_finding(observed)],
+                subject=SUBJECT,
+                window_start_us=0,
+                moment=moment,
+                taken=book.ids,
+            )
+        )
+    told = [each.alert_id for each in book.told if each.state is State.OPENED]
+    assert told[0] == alert_id(SUBJECT, Rule.COVARIATE, "x", 0)
+    assert len(set(told)) == 3
+    assert len({(each.alert_id, each.revision) for each in book.told}) == len(book.told) == 5

@@ -13,6 +13,8 @@ class Book:
     def __init__(self, alerts: Iterable[Alert]) -> None:
         self._alerts = {(each.rule, each.segment): each for each in alerts}
         self.told: list[Alert] = []
+        # Of all alerts that were open at any time of this judging.
+        self.ids = {each.alert_id for each in self._alerts.values()}
         self._changed: dict[str, Alert] = {}
 
     def get(self, rule: Rule, segment: str = "") -> Alert | None:
@@ -38,6 +40,7 @@ class Book:
         is_news = self.is_news(after)
         self._alerts[after.rule, after.segment] = after
         self._changed[after.alert_id] = after
+        self.ids.add(after.alert_id)
         if is_news:
             self.told.append(after)
 

@@ -150,6 +150,7 @@ async def _tell_findings(
             subject=now.standing.subject,
             window_start_us=at_us,
             moment=Moment(mark, mark),
+            taken=now.book.ids,
         )
         if after is not None and after.is_open and now.book.is_news(after):
             evidence = LossEvidence(after.since_us, after.observed, after.reference, 0)

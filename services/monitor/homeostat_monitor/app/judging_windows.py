@@ -211,6 +211,7 @@ async def _tell(
             subject=now.standing.subject,
             window_start_us=window.start_us,
             moment=Moment(mark, mark),
+            taken=now.book.ids,
             rows=window.rows,
             calm=Calm(rows=LONGEST_SPAN_ROWS) if profile.mode is Mode.IID else Calm(),
         )

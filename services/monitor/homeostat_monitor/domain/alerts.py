@@ -3,11 +3,11 @@
 Pure: a life and what was seen go in, the next life comes out. A new revision is a new event.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from homeostat_monitor.domain.alert_ids import free_id
 from homeostat_monitor.domain.alert_texts import findings_summary
 from homeostat_monitor.domain.causes import Cause, cause_of_findings, remedies
 from homeostat_monitor.domain.detection import Mode
@@ -146,19 +146,6 @@ class Alert:
         return remedies(self.cause)
 
 
-def alert_id(subject: Subject, rule: Rule, feature: str, *opening: int, segment: str = "") -> str:
-    """The same opening gives the same id, also on a second telling.
-
-    ``opening``: the window's start, or the opening loss's time and its number.
-    """
-    digest = hashlib.sha256()
-    parts = (subject.model_name, str(subject.version), rule, feature, *map(str, opening))
-    for part in (*parts, segment) if segment else parts:
-        data = part.encode()
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()[:32]
-
-
 def after_window(
     alert: Alert | None,
     findings: Sequence[Finding],
@@ -168,10 +155,12 @@ def after_window(
     moment: Moment,
     rows: int = 0,
     calm: Calm = Calm(),
+    taken: Collection[str] = (),
 ) -> Alert | None:
     """The alert of one rule and segment after a window of so many rows.
 
-    ``findings`` are all that was made of it, and all of that rule and segment.
+    ``findings`` are all that was made of it, and all of that rule and segment. ``taken``: ids of
+    alerts that may have opened at the same time.
     """
     breaches = sorted(
         (each for each in findings if each.is_breach), key=lambda each: (-each.excess, each.feature)
@@ -179,7 +168,8 @@ def after_window(
     if alert is None or not alert.is_open:
         if not breaches:
             return alert
-        return replace(_opened(subject, breaches, window_start_us, moment), rows=rows)
+        opened = _opened(subject, breaches, window_start_us, moment, taken)
+        return replace(opened, rows=rows)
     alert = replace(alert, rows=alert.rows + rows) if rows else alert
     if not breaches:
         return _calmed(alert, findings, moment, rows, calm)
@@ -187,12 +177,16 @@ def after_window(
 
 
 def _opened(
-    subject: Subject, breaches: Sequence[Finding], window_start_us: int, moment: Moment
+    subject: Subject,
+    breaches: Sequence[Finding],
+    window_start_us: int,
+    moment: Moment,
+    taken: Collection[str],
 ) -> Alert:
     worst = breaches[0]
     return Alert(
-        alert_id=alert_id(
-            subject, worst.rule, worst.feature, window_start_us, segment=worst.segment
+        alert_id=free_id(
+            taken, subject, worst.rule, worst.feature, window_start_us, segment=worst.segment
         ),
         subject=subject,
         rule=worst.rule,

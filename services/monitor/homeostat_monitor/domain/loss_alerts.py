@@ -6,6 +6,7 @@ Pure, as alerts.py is.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from homeostat_monitor.domain.alert_ids import alert_id
 from homeostat_monitor.domain.alert_texts import loss_summary
 from homeostat_monitor.domain.alerts import (
     Alert,
@@ -14,7 +15,6 @@ from homeostat_monitor.domain.alerts import (
     Severity,
     State,
     Subject,
-    alert_id,
     resolved,
 )
 from homeostat_monitor.domain.causes import Cause
