@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from homeostat.events.v1 import alert_pb2 as pb
+from homeostat_monitor.domain.detection.budget import LEDGER
 from homeostat_monitor.domain.judges import Rule
 from homeostat_retrainer.messages import is_heard
 
@@ -55,3 +56,13 @@ def test_a_risen_loss_alone_asks_for_a_retraining() -> None:
 
 def _value(name: str) -> pb.AlertRule:
     return pb.AlertRule.Value(f"ALERT_RULE_{name.upper()}")
+
+
+def test_the_explanation_tells_the_budget_as_it_is_spent() -> None:
+    page = (ROOT / "docs" / "explanation" / "alarms-you-can-trust.md").read_text()
+    told = re.findall(r"^\| ([a-z ]+) \| (\d+) % \| (yes|no) \|", page, re.MULTILINE)
+    ledger = [
+        (part.value, str(round(100 * line.share)), "yes" if line.has_segments else "no")
+        for part, line in LEDGER.items()
+    ]
+    assert sorted(told) == sorted(ledger)
