@@ -29,6 +29,10 @@ Floats = NDArray[np.float64]
 # Chance finds a segment in one of twenty diagnoses of nothing.
 _LEVEL = 0.05
 _TREES = 2
+# Stretches of time that a half is cut into. Fewer say little of a variance, more are shorter than
+# what lasts. Where inputs wander so does the traffic of a region, much more than the loss.
+_RUNS_OF_LOSS = 7
+_RUNS_OF_TRAFFIC = 3
 # Fewer rows in a half say nothing of a mean by a normal approximation.
 _LEAST_ROWS = 50
 _LEAST_SHARE = 0.01
@@ -107,7 +111,7 @@ def _by_loss(now: PastRows, before: PastRows) -> Iterator[SegmentShare]:
         variance = float(coded.values.var())
     measure = LossRise(variance, _least(coded))
     deviation = max(float(np.sqrt(variance)), 1e-12)
-    for branch in _sure(coded, measure):
+    for branch in _sure(coded, measure, _RUNS_OF_LOSS):
         inside, rest = sums(coded, branch.rows), sums(coded, ~branch.rows)
         mean, of_rest = inside[:, 1] / inside[:, 0], rest[:, 1] / rest[:, 0]
         rise = float((mean[1] - mean[0]) - (of_rest[1] - of_rest[0])) / deviation
@@ -122,7 +126,7 @@ def _by_traffic(now: PastRows, before: PastRows) -> Iterator[SegmentShare]:
     everything = [np.ones(len(each), dtype=bool) for each in (before, now)]
     coded = _coded(now, before, everything)
     measure = Denser(_least(coded))
-    for branch in _sure(coded, measure):
+    for branch in _sure(coded, measure, _RUNS_OF_TRAFFIC):
         inside = sums(coded, branch.rows)[:, 0]
         before_share, share = (inside / [len(before), len(now)]).tolist()
         # A region that was empty before: as if it had held half a row.
@@ -141,13 +145,13 @@ def _rise_of(coded: Coded, branch: Branch) -> float:
     return max(0.0, float((now.mean() - before.mean()) / before.std()))
 
 
-def _sure(coded: Coded, measure: Measure) -> list[Branch]:
+def _sure(coded: Coded, measure: Measure, count: int) -> list[Branch]:
     """Branches that the half shows too that did not choose them, surest first, none within
     another. Each half chooses once and judges once."""
-    runs = runs_of(coded)
+    runs = runs_of(coded, count)
     judged = [
         (z_of(coded, branch.rows, ~half, runs, measure), branch)
-        for half in (runs % 2 == 0, runs % 2 == 1)
+        for half in (runs < count, runs >= count)
         for branch in grown(coded, half, measure)
     ]
     # Of each pair of sides one at most is the worse one.
