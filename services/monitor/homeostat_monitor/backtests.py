@@ -2,14 +2,9 @@
 
 import asyncio
 import math
-import os
-import threading
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
 
 from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_kit import logs, memory
@@ -22,6 +17,7 @@ from homeostat_monitor.app.backtesting import (
 )
 from homeostat_monitor.app.portions import Portion
 from homeostat_monitor.app.replaying import Marks
+from homeostat_monitor.beside import Beside
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.errors import BadRequest, MonitorError, UnusableReference
 from homeostat_monitor.domain.policy import Policy
@@ -35,12 +31,8 @@ from homeostat_monitor.versions import Versions
 DEFAULT_DAYS = 90.0
 _MOST_DAYS = 3_660.0
 _DAY_US = 86_400_000_000
-# Rows played between two looks at whether anybody still waits.
-_STEP_ROWS = 4_000
-_NICE = 10
 
 _log = logs.get_logger("homeostat_monitor.backtests")
-Answer = TypeVar("Answer")
 
 
 class Busy(MonitorError):
@@ -126,17 +118,17 @@ class Backtests:
             each: await self._reader.current_us(each) or 0
             for each in (PREDICTIONS.name, JOINED.name)
         }
-        with _Beside() as beside:
+        with Beside("backtest") as beside:
             done, total = 0, 0
             async with aclosing(ledger.files(span)) as files:
                 async for total, each in files:
-                    portion = await beside.run(partial(portion_of, each))
+                    portion = await beside.run(portion_of, each)
                     await self._know(backtest, policies, portion)
-                    await beside.run(partial(beside.play, backtest, portion))
+                    await beside.play(backtest.play, portion)
                     done += len(portion)
                     yield Step(done, total, len(backtest.proposed.tx.alerts))
             _require_reference(backtest, name)
-            result = await beside.run(partial(backtest.finish, until))
+            result = await beside.run(backtest.finish, until)
         await asyncio.to_thread(memory.give_back)
         remarks = [*result.remarks, *await self._live_remarks(name, asked.version)]
         result = BacktestResult(result.alerts, result.present, result.rows, result.truths, remarks)
@@ -176,37 +168,6 @@ class Backtests:
         if subject is None and standing is not None:
             subject = standing.subject
         return [] if subject is None else live_remarks(await self._reader.tallies(subject))
-
-
-class _Beside:
-    """A thread of its own, of lower priority, whose work ends where nobody waits for it."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(1, "backtest", initializer=_be_nice)
-        self._is_over = threading.Event()
-
-    def __enter__(self) -> "_Beside":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._is_over.set()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def run(self, work: Callable[[], Answer]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    def play(self, backtest: Backtest, portion: Portion) -> None:
-        """A few rows after the other."""
-        for begin in range(0, len(portion), _STEP_ROWS):
-            if self._is_over.is_set():
-                return
-            backtest.play(portion.only(slice(begin, begin + _STEP_ROWS)))
-
-
-def _be_nice() -> None:
-    """On Linux a thread has a priority of its own."""
-    with suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _require_reference(backtest: Backtest, model_name: str) -> None:

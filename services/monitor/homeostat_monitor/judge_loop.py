@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -80,6 +81,8 @@ class JudgeLoop:
         self._in_hand = InHand()
         self._woken = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
+        # Models that somebody else in this process has in hand.
+        self._reserved: set[str] = set()
         # Models whose judging waits for the world: until when (monotonic), and how long next.
         self._pauses: dict[str, tuple[float, float]] = {}
 
@@ -108,6 +111,24 @@ class JudgeLoop:
             await _end(list(self._running.values()))
             await self._leases.release()
 
+    @asynccontextmanager
+    async def reserved(self, model_name: str) -> AsyncIterator[bool]:
+        """Nobody judges the model within the block, as long as it is renewed; whether that could
+        be had. What becomes due meanwhile is judged after it."""
+        self._reserved.add(model_name)
+        try:
+            task = self._running.get(model_name)
+            if task is not None:
+                await asyncio.wait([task])
+            yield await self.renewed(model_name) is not None
+        finally:
+            self._reserved.discard(model_name)
+            self._woken.set()
+
+    async def renewed(self, model_name: str) -> Lease | None:
+        """The model's lease for a while longer; None where another process has it."""
+        return next(iter(await self._leases.take([f"{_LEASE}{model_name}"])), None)
+
     async def _begin_due(self) -> None:
         """Starts as many as there is room for."""
         room = _AT_ONCE - len(self._running)
@@ -117,13 +138,17 @@ class JudgeLoop:
         due = [
             name
             for name in await self._reader.due_models(most=_MOST_DUE)
-            if name not in self._running and self._pauses.get(name, (0.0, 0.0))[0] <= now
+            if name not in self._running
+            and name not in self._reserved
+            and self._pauses.get(name, (0.0, 0.0))[0] <= now
         ]
         # Somebody else may hold some of them: ask for more than there is room for.
         wanted = due if len(due) <= room else random.sample(due, min(len(due), 4 * room))
         leases = await self._leases.take([f"{_LEASE}{name}" for name in wanted])
         for lease in leases[:room]:
             name = lease.name.removeprefix(_LEASE)
+            if name in self._reserved:
+                continue
             task = asyncio.create_task(self._judge_due(name, lease), name=f"judge-{name}")
             self._running[name] = task
             task.add_done_callback(lambda _: self._woken.set())

@@ -33,6 +33,7 @@ from homeostat_monitor.judge_loop import JudgeLoop
 from homeostat_monitor.ledger import LedgerRows
 from homeostat_monitor.ledger_past import LedgerPast
 from homeostat_monitor.metrics import Metrics
+from homeostat_monitor.rebuild_loop import RebuildLoop
 from homeostat_monitor.recent_policies import RecentPolicies
 from homeostat_monitor.settings import MonitorSettings
 from homeostat_monitor.sharing import Sharing
@@ -104,6 +105,7 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             traces=traces,
         )
 
+        rebuilding = _rebuilding(pool, loop, versions, ledger)
         listener = Listener(
             pool,
             bus,
@@ -130,6 +132,8 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             group.create_task(loop.run(stop))
             if deepening is not None:
                 group.create_task(deepening.run(stop))
+            if rebuilding is not None:
+                group.create_task(rebuilding.run(stop))
             group.create_task(sharing.run(stop))
             for topics, handle in (
                 ((VERSIONS, RUNS), listener.on_news),
@@ -200,6 +204,14 @@ def _deepening(
         give_up_seconds=settings.deepening_give_up_seconds,
         told=told,
     )
+
+
+def _rebuilding(
+    pool: postgres.Pool, judging: JudgeLoop, versions: Versions, ledger: grpc.aio.Channel | None
+) -> RebuildLoop | None:
+    if ledger is None:
+        return None
+    return RebuildLoop(pool, judging, versions, past=LedgerRows(ledger), rows=LedgerPast(ledger))
 
 
 async def _serve_grpc(

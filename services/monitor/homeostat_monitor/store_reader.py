@@ -103,6 +103,11 @@ class Reader:
         rows = await self._pool.fetch(_SQL["read_remarks"], subject.model_name, subject.version)
         return [row["text"] for row in rows]
 
+    async def rebuilds(self, subject: Subject) -> list[StateKey]:
+        """Detectors that wait for the ledger's past."""
+        rows = await self._pool.fetch(_SQL["rebuilds"], subject.model_name, subject.version)
+        return [StateKey(row["segment"], row["name"]) for row in rows]
+
     async def open_alert_count(self, model_name: str) -> int:
         """Alerts of all its versions that are open."""
         return int(await self._pool.fetchval(_SQL["count_open_alerts"], model_name))

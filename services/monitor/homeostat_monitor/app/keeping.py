@@ -118,7 +118,10 @@ class Keeper:
 
     async def _give_up(self, key: StateKey, error: CorruptState) -> None:
         where = f" of the segment {key.segment}" if key.segment else ""
-        text = f"the detector {key.name}{where} was rebuilt: {error}"
+        text = (
+            f"the detector {key.name}{where} could not be read and began anew, until it is rebuilt "
+            f"from the ledger's past: {error}"
+        )
         await self.tx.remark(self.subject, [text])
         await self.tx.want_rebuild(self.subject, key)
 

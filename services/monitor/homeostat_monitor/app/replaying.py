@@ -56,6 +56,16 @@ class Marks:
         hours = range(begin, min(first, to_us + 1), HOUR_US)
         return [*hours, *recorded[(recorded > after_us) & (recorded <= to_us)].tolist()]
 
+    def with_also(self, marks: Mapping[str, int | None]) -> "Marks":
+        """And these, one per topic."""
+        wanted = {name: [each] for name, each in marks.items() if each is not None}
+        empty = np.empty(0, dtype=np.int64)
+        also = {
+            name: np.union1d(self.recorded.get(name, empty), np.array(each, dtype=np.int64))
+            for name, each in wanted.items()
+        }
+        return Marks({**self.recorded, **also})
+
 
 @dataclass(frozen=True, slots=True)
 class Promotion:

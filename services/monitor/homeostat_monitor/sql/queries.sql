@@ -273,6 +273,9 @@ SELECT segment, name, state FROM detector_state WHERE model_name = $1 AND versio
 INSERT INTO rebuild_due (model_name, version, segment, name) VALUES ($1, $2, $3, $4)
 ON CONFLICT DO NOTHING;
 
+-- name: rebuilds
+SELECT segment, name FROM rebuild_due WHERE model_name = $1 AND version = $2 ORDER BY segment, name;
+
 -- name: add_closed
 INSERT INTO closed_window (model_name, version, segment, start_us, end_us, layout, sums)
 SELECT $1, $2, g.segment, g.start_us, g.end_us, $3, g.sums
