@@ -31,7 +31,9 @@ _CODES = np.dtype("<i4")
 # What the database can hold; names and numbers beyond are nobody's.
 _MOST_NAME = 255
 _MOST_VERSION = 2**31 - 1
-_MOST_TIME_US = 2**62
+# What a protobuf Timestamp can hold, with room for a window around the first and the last row.
+_EARLIEST_US = -62_104_060_800_000_000
+_LATEST_US = 253_370_764_800_000_000
 # Before a context's name in a segment's expression.
 _CONTEXT = "context."
 
@@ -79,8 +81,8 @@ def subject_of(model_name: str, version: int) -> Subject:
 
 
 def check_time(at_us: int) -> int:
-    """The same time; UnreadableBlock for one beyond the ages."""
-    if abs(at_us) > _MOST_TIME_US:
+    """The same time; UnreadableBlock for one outside of the years 2 to 9998."""
+    if not _EARLIEST_US <= at_us < _LATEST_US:
         raise UnreadableBlock("a time is beyond the ages")
     return at_us
 

@@ -71,7 +71,9 @@ def _column(values: Any, spec: InputSpec) -> ColumnValues:
         return _texts(values, spec)
     nulls = values.is_null().to_numpy()
     try:
-        numbers = values.cast(pa.float64()).fill_null(0.0).to_numpy()
+        # Whole numbers as they are: not all of them are floats.
+        kind = values.type if pa.types.is_integer(values.type) else pa.float64()
+        numbers = values.cast(kind).fill_null(0).to_numpy()
         return NumberColumn(numbers.astype(DTYPES[spec.datatype]), nulls if nulls.any() else None)
     except (pa.ArrowException, KeyError) as error:
         raise UnusableReference(f"{spec.name} has no numbers of {spec.datatype}") from error

@@ -256,6 +256,8 @@ async def _segments(now: Pass, ids: Ids) -> dict[str, NDArray[np.bool_]]:
         if found is None:
             continue
         of_block = np.flatnonzero(place == number)
+        # A truth may name a row that the block never had.
+        of_block = of_block[rows[of_block] < found.masks.shape[1]]
         for segment, mask in zip(found.names, found.masks, strict=True):
             if segment in masks:
                 masks[segment][of_block] = mask[rows[of_block]]

@@ -16,7 +16,8 @@ _TAIL = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Maps a loss into 0..1 and back. Without a deviation losses are taken as they are."""
+    """Maps a loss into 0..1 and back. Without a deviation losses are taken as they are: what is
+    beyond 0..1 counts as its end."""
 
     mean: float = 0.0
     deviation: float = 0.0
@@ -33,7 +34,7 @@ class Scale:
     def forward(self, losses: Floats) -> Floats:
         """Each in 0..1."""
         if self.deviation <= 0.0:
-            return losses
+            return np.clip(losses, 0.0, 1.0)
         low, high = _CLIP
         scaled: Floats = (np.clip((losses - self.mean) / self.deviation, low, high) - low) / (
             high - low
