@@ -1,5 +1,6 @@
 """Hearing registry and retrainer: who serves now, and which tries found nothing better."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from homeostat_monitor.app.passing import accepted_key
@@ -18,7 +19,6 @@ from homeostat_monitor.domain.concept import ConceptWatch
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.losses import LossWatch
-from homeostat_monitor.domain.truths import Task
 from homeostat_monitor.ports import ModelStanding, StateKey, Transaction
 
 _RUN_REMEMBER_US = 400 * 86_400_000_000
@@ -110,12 +110,10 @@ async def _rebase(alert: Alert, tx: Transaction) -> None:
     """The level that was accepted is what the next ones are compared with."""
     standing = await tx.standing(alert.subject)
     if alert.rule is Rule.PERFORMANCE:
-        # Any watch can go on from a state; which one made it matters to fresh ones alone.
-        watch = LossWatch.seeded(None, is_binary=True)
-        await _rebase_watch(alert, StateKey(alert.segment, LOSSES), watch, tx)
+        await _rebase_watch(alert, StateKey(alert.segment, LOSSES), _stored_losses, tx)
     if alert.rule is Rule.CONCEPT:
-        concept = ConceptWatch.seeded(None, task=Task.BINARY)
-        await _rebase_watch(alert, StateKey(alert.segment, ConceptWatch.name), concept, tx)
+        key = StateKey(alert.segment, ConceptWatch.name)
+        await _rebase_watch(alert, key, ConceptWatch.stored, tx)
     if alert.rule in LOSS_RULES:
         return
     levels = {accepted_key(each): _accepted_level(alert, each) for each in alert.shares}
@@ -130,14 +128,24 @@ def _accepted_level(alert: Alert, share: Finding) -> float:
     return level
 
 
+def _stored_losses(state: bytes) -> LossWatch:
+    # Any watch can go on from a state; which one made it matters to fresh ones alone.
+    watch = LossWatch.seeded(None, is_binary=True)
+    watch.restore(state)
+    return watch
+
+
 async def _rebase_watch(
-    alert: Alert, key: StateKey, watch: LossWatch | ConceptWatch, tx: Transaction
+    alert: Alert,
+    key: StateKey,
+    restored: Callable[[bytes], LossWatch | ConceptWatch],
+    tx: Transaction,
 ) -> None:
     stored = await tx.read_state(alert.subject, key)
     if stored is None:
         return
     try:
-        watch.restore(stored[0])
+        watch = restored(stored[0])
     except CorruptState as error:
         # The next truths rebuild it from the hold-out.
         await tx.remark(alert.subject, [f"an accepted level was not kept: {error}"])

@@ -66,6 +66,15 @@ class ConceptWatch:
                 watch._learn(rows)
         return watch
 
+    @classmethod
+    def stored(cls, state: bytes, *, false_alarms_per_month: float = 0.1) -> Self:
+        """As it was stored, for whatever task; CorruptState where it cannot be trusted."""
+        with unreadable("the concept watch's task"):
+            task = Task(unpack(_FORM, state).values["task"])
+        watch = cls(task, false_alarms_per_month)
+        watch.restore(state)
+        return watch
+
     @property
     def is_learning(self) -> bool:
         """There is no reference yet."""
