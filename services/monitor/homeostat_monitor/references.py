@@ -56,7 +56,7 @@ def _holdout(table: pa.Table) -> Holdout:
         for name in (reference.SCORE, reference.DECISION, reference.TRUTH)
     )
     rows = Truths(known_at[order], events[order], losses[order], scores, decisions, truths)
-    return Holdout(losses[order], known_at[order], rows)
+    return Holdout(losses[order], known_at[order], rows, np.flatnonzero(honest)[order])
 
 
 def _times(table: pa.Table, name: str) -> Any:

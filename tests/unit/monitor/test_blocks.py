@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from homeostat.columns import pack
 from homeostat.events.v1.column_pb2 import Arm
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.schema import fingerprint
+from homeostat_monitor.app.watches import fresh_losses
 from homeostat_monitor.blocks import (
     check,
     check_time,
@@ -26,7 +28,10 @@ from homeostat_monitor.blocks import (
 from homeostat_monitor.domain.bins import CategoryColumn, NumberColumn
 from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.errors import UnreadableBlock, UnusableReference
+from homeostat_monitor.domain.policy import Policy, Segment
 from homeostat_monitor.domain.sums import count
+from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.ports import KnownVersion
 from homeostat_monitor.references import reference_rows
 
 SCHEMA = schema_of(
@@ -173,3 +178,22 @@ def test_bytes_that_are_no_reference_are_refused() -> None:
         reference_rows(b"PAR1 not quite", SCHEMA)
     with pytest.raises(UnusableReference):
         profile_of(reference_rows(_rewritten(PAST, lambda table: table.slice(0, 0)), SCHEMA))
+
+
+def test_a_segments_losses_are_compared_with_its_own_rows_of_the_hold_out() -> None:
+    past = days(12, first_day=10, seed=1)
+    is_aa = past.features["carrier"] == "AA"
+    past = replace(past, losses=np.where(is_aa, 1.0, past.losses))
+    segments = (
+        Segment("aa", 'carrier == "AA"'),
+        Segment("few", 'carrier == "AA" and stops == 2'),
+        Segment("unknown", 'context.region == "north"'),
+    )
+    policy = Policy(segments=segments)
+    made = profile_of(reference_rows(profile(past), SCHEMA), policy=policy)
+    known = KnownVersion(SUBJECT, Task.BINARY, made, policy=policy)
+    watches = {name: fresh_losses(known, name) for name in ("", "aa", "few", "unknown")}
+    assert watches["aa"].reference == 1.0
+    assert watches[""].reference < 0.6
+    assert watches["few"].is_learning
+    assert watches["unknown"].is_learning

@@ -16,10 +16,9 @@ LOSSES = "losses"
 
 
 def fresh_losses(version: KnownVersion, segment: str) -> LossWatch:
-    """A segment has no hold-out of its own: its watch learns from its first losses."""
-    holdout = _holdout(version) if not segment else None
+    """A segment whose rows in the hold-out are few, or not known, learns from its first losses."""
     return LossWatch.seeded(
-        holdout,
+        _holdout(version, segment),
         is_binary=version.is_classification,
         false_alarms_per_month=_budget(version, Part.LOSSES),
     )
@@ -88,8 +87,11 @@ async def estimate_of(keeper: Keeper, version: KnownVersion, profile: VersionPro
     )
 
 
-def _holdout(version: KnownVersion) -> Holdout | None:
-    return version.profile.holdout if version.profile is not None else None
+def _holdout(version: KnownVersion, segment: str = "") -> Holdout | None:
+    profile = version.profile
+    if profile is None:
+        return None
+    return profile.segment_holdouts.get(segment) if segment else profile.holdout
 
 
 def _rows(version: KnownVersion) -> Truths | None:

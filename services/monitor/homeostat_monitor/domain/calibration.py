@@ -1,6 +1,6 @@
 """From a version's reference and its model's policy to everything that is fixed by them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,13 @@ from homeostat_monitor.domain.profile import (
     Pristine,
     VersionProfile,
 )
-from homeostat_monitor.domain.reference import ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
 from homeostat_monitor.domain.segments.expressions import BadExpression, Expression, parse
 from homeostat_monitor.domain.sums import Counter
 from homeostat_monitor.domain.windows import Window, pane_length_us, window_length_us
 
-# A segment with fewer rows in the reference is compared with all rows.
+# A segment with fewer rows in the reference is compared with all rows; with fewer in the hold-out
+# its losses are learned live.
 _FEWEST_SEGMENT_ROWS = 500
 # Of the reference, to see which features go together.
 _FEWEST_BLOCKS = 12
@@ -68,10 +69,22 @@ def profile_of(
         history_levels=levels_of(length, reference.rows / span),
         score_bins=bins,
         holdout=reference.holdout,
+        segment_holdouts=_holdouts(reference, expressions),
         remarks=(*choice.remarks, *dict.fromkeys(remarks)),
         budget_per_month=policy.false_alarms_per_month,
         policy_revision=policy.revision,
     )
+
+
+def _holdouts(
+    reference: ReferenceRows, expressions: Mapping[str, Expression]
+) -> dict[str, Holdout]:
+    found: dict[str, Holdout] = {}
+    for name, expression in expressions.items():
+        of_segment = reference.holdout.of(expression.mask(reference.features, reference.rows))
+        if of_segment is not None and len(of_segment.losses) >= _FEWEST_SEGMENT_ROWS:
+            found[name] = of_segment
+    return found
 
 
 def _natural(counts: ReferenceCounts, mode: Mode, length_us: int) -> Natural | None:

@@ -45,6 +45,8 @@ class VersionProfile:
     history_levels: int
     score_bins: NumberBins
     holdout: Holdout
+    # Of the named segments that have enough rows in it.
+    segment_holdouts: Mapping[str, Holdout]
     remarks: tuple[str, ...]
     budget_per_month: float
     policy_revision: int

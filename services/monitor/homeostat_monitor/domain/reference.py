@@ -1,7 +1,7 @@
 """The reference of a version: its rows in time order, and what can be counted of them in blocks."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,19 @@ class Holdout:
     known_at_us: Micros
     # The same rows with scores, decisions and truths; None where only losses are known.
     rows: Truths | None = None
+    # Which rows of the reference they are; None where that is not known.
+    places: NDArray[np.intp] | None = None
+
+    def of(self, rows: NDArray[np.bool_]) -> "Holdout | None":
+        """Those in a mask of the reference's rows; None where it is not known which they are."""
+        if self.places is None:
+            return None
+        keep = rows[self.places]
+        return Holdout(
+            self.losses[keep],
+            self.known_at_us[keep],
+            None if self.rows is None else self.rows.only(keep),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,7 @@ class ReferenceRows:
             features={name: taken(each, rows) for name, each in self.features.items()},
             scores=self.scores[rows],
             is_holdout=self.is_holdout[rows],
-            holdout=self.holdout,
+            holdout=replace(self.holdout, places=None),
             truths=None if self.truths is None else self.truths[rows],
             decisions=None if self.decisions is None else self.decisions[rows],
         )
