@@ -9,6 +9,7 @@ import grpc
 from homeostat.events.v1 import alert_pb2
 from homeostat.monitor.v1 import monitor_pb2 as pb
 from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceServicer
+from homeostat_monitor.app.taking import SEGMENT_TALLY
 from homeostat_monitor.domain.errors import CorruptState, UnusableReference
 from homeostat_monitor.health import estimate_of, labels_of, losses_of, metrics_of
 from homeostat_monitor.ports import KnownVersion, Standing, StateKey
@@ -89,6 +90,8 @@ class HealthApi(MonitorServiceServicer):
             response.remarks.append(f"mode and metrics are not told: {error}")
             return
         _fill_known(response, known, states)
+        for each in response.segments:
+            each.predictions = tallies.get(f"{SEGMENT_TALLY}{each.name}", 0)
 
 
 def _fill_losses(response: pb.GetModelHealthResponse, states: Mapping[StateKey, bytes]) -> None:

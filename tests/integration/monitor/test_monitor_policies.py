@@ -168,6 +168,8 @@ async def test_a_policy_from_the_command_line_to_the_pager(
         assert "mode: iid" in health
         assert "label delay: " in health
         assert "accuracy" in health
+        (segment,) = (await monitor.health()).segments
+        assert segment.predictions == (WORSE.features["carrier"] == "AA").sum()
         power = json.loads(await say(monitor, "monitor", "power", MODEL, "--json"))
         assert {each["feature"] for each in power["lines"]} >= {"speed", "carrier"}
         assert {each["segment"] for each in power["lines"]} == {"", "aa"}

@@ -22,6 +22,9 @@ from homeostat_monitor.ports import (
 
 Mask = NDArray[np.bool_]
 
+# Before a segment's name: the tally of its rows.
+SEGMENT_TALLY = "predictions@"
+
 # A window that closed holds its blocks' ids on for as long as a broker may send them again.
 _REMEMBER_US = 7 * 86_400_000_000
 # A truth that comes later than this counts for all rows alone, for no segment.
@@ -72,6 +75,9 @@ async def take_predictions(taken: Sequence[TakenRows], *, tx: Transaction) -> in
         if not standing.is_watched:
             counts["superseded_rows"] += rows
             continue
+        counts.update(
+            {f"{SEGMENT_TALLY}{name}": int((is_new & m).sum()) for name, m in each.segments.items()}
+        )
         starts, kept = _in_time(each, each.profile, is_new, standing, reached)
         counts["late_rows"] += rows - int(kept.sum())
         sums.update(_sums_of(each, each.profile, starts, kept))
