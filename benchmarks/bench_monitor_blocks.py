@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,8 @@ def a_profile(rng: np.random.Generator) -> VersionProfile:
     """Calibrated on 20,000 rows of the same kind."""
     blocks = [(0, a_block(rng, 200, i * HOUR_US)) for i in range(100)]
     # Any profile makes `taken_rows` decode; its bins are not used there.
-    taken = taken_rows(SUBJECT, object(), SCHEMA, blocks)  # type: ignore[arg-type]
+    anyone: Any = SimpleNamespace(expressions={})
+    taken = taken_rows(SUBJECT, anyone, SCHEMA, blocks)
     names = [each.name for each in SCHEMA.inputs]
     times = taken.event_times_us
     reference = ReferenceRows(
@@ -106,16 +108,19 @@ class _Nowhere:
         self.rows = 0
 
     async def share_models(self, names: Any) -> None: ...
-    async def tally(self, subject: Any, counts: Any) -> None: ...
+    async def tally_many(self, tallies: Any) -> None: ...
+    async def add_block_segments(self, segments: Any, until: Any) -> None: ...
+    async def current_us(self, topic: str) -> int | None:
+        return None
 
     async def hear(self, event_ids: Sequence[bytes], forget_after_us: Any) -> list[bytes]:
         return list(event_ids)
 
-    async def standing(self, subject: Any) -> Any:
-        return Standing(subject)
+    async def standings(self, subjects: Any) -> Any:
+        return {each: Standing(each) for each in subjects}
 
     async def add_sums(self, sums: Any) -> None:
-        self.rows += sum(int(counts[0]) for _, counts in sums.values())
+        self.rows += sum(int(each.sums[0]) for each in sums.values())
 
 
 async def bench_sums(profile: VersionProfile, polls: list[list[bytes]]) -> float:
@@ -159,7 +164,8 @@ async def bench_listener(
             pool,
             None,  # type: ignore[arg-type]
             _OneVersion(profile),  # type: ignore[arg-type]
-            wake=lambda: None,
+            told=lambda: None,
+            marked=lambda: None,
             runs_until_accepted=4,
             metrics=Metrics(traces.meter),
             traces=traces,
