@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from homeostat_monitor.domain.alerts import Alert, Subject
 from homeostat_monitor.domain.policy import DEFAULT, Policy
 from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.domain.reference import Holdout
 from homeostat_monitor.domain.sums import Counts
 from homeostat_monitor.domain.truths import Task
 from homeostat_monitor.domain.windows import Window
@@ -136,6 +137,12 @@ class KnownVersion:
     @property
     def is_classification(self) -> bool:
         return self.task is not Task.REGRESSION
+
+    def holdout_of(self, segment: str) -> Holdout | None:
+        """The hold-out, or a segment's part of it; None where it is not known, or too small."""
+        if self.profile is None:
+            return None
+        return self.profile.segment_holdouts.get(segment) if segment else self.profile.holdout
 
 
 class Transaction(Protocol):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from homeostat.monitor.v1 import monitor_pb2 as pb
+from homeostat_monitor.app.watches import fresh_losses
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.detection.budget import MONTH_US, Budget, Part, level_per_look
 from homeostat_monitor.domain.detection.power import PowerLine
@@ -51,6 +52,7 @@ def power_of(
         for line in power_lines(counts, level, within_events):
             if line.feature not in policy.ignored_features:
                 response.lines.extend(_lines(line, name))
+        response.lines.append(_loss_line(known, name, within_events))
         response.tests += len(counts.layout.names)
     if profile.mode is Mode.TIME_ORDERED:
         response.remarks.append(_ORDERED)
@@ -62,6 +64,15 @@ def _ledger(budget: Budget) -> Iterator[str]:
     for line in budget.lines():
         of = "" if line.of_each_segment is None else ", for all rows and for each segment"
         yield f"the budget for {line.part}: {line.of_all_rows:.3g} a month{of} ({line.spent_by})"
+
+
+def _loss_line(known: KnownVersion, segment: str, within_truths: int) -> pb.PowerLine:
+    """The rise of the mean loss, against the hold-out's."""
+    holdout = known.holdout_of(segment)
+    smallest = None
+    if holdout is not None and len(holdout.losses):
+        smallest = fresh_losses(known, segment).smallest_rise(holdout.losses, within_truths)
+    return pb.PowerLine(feature="", segment=segment, change="loss", smallest=smallest)
 
 
 def _lines(line: PowerLine, segment: str) -> Iterator[pb.PowerLine]:

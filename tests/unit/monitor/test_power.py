@@ -2,15 +2,20 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.detection.power import power_lines
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.layout import SCORE
+from homeostat_monitor.domain.losses import LossWatch
 from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
 from homeostat_monitor.domain.sums import Counter, Rows
+from homeostat_monitor.domain.truths import Truths
 from homeostat_monitor.domain.windows import Window
+
+Floats = NDArray[np.float64]
 
 LEVEL = 1e-4
 WITHIN = 1000
@@ -100,3 +105,33 @@ def test_more_events_see_smaller_changes_and_too_few_see_none() -> None:
         assert many_shift is not None
         assert many_shift < few_shift
     assert of(20) == {"x": None, "c": None, SCORE: None}
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_a_rise_of_the_loss_that_is_said_to_be_seen_is_seen(is_binary: bool) -> None:
+    rng = np.random.default_rng(8)
+
+    def losses(rows: int, rise: float = 0.0) -> Floats:
+        if is_binary:
+            return (rng.random(rows) < 0.2 + rise).astype(np.float64)
+        return rng.gamma(4.0, size=rows) + rise
+
+    told = []
+    for _ in range(20):
+        past = losses(2000)
+        at = np.arange(len(past), dtype=np.int64)
+        watch = LossWatch.seeded(Holdout(past, at), is_binary=is_binary)
+        rise = watch.smallest_rise(past, WITHIN)
+        assert rise is not None
+        now = losses(WITHIN, rise + past.mean() - (0.2 if is_binary else 4.0))
+        known = at[-1] + 1 + np.arange(WITHIN, dtype=np.int64)
+        told.append(bool(watch.feed(Truths(known, known, now, now, now, now))))
+    assert np.mean(told) >= 0.8
+    assert rise < (0.15 if is_binary else 1.0)
+
+
+def test_no_rise_of_the_loss_is_seen_in_a_few_truths() -> None:
+    past = np.repeat([0.0, 1.0], [800, 200])
+    watch = LossWatch.seeded(Holdout(past, np.arange(1000)), is_binary=True)
+    assert watch.smallest_rise(past, 5) is None
+    assert LossWatch.seeded(None, is_binary=True).smallest_rise(past, 1000) is None

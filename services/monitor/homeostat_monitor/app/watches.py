@@ -8,7 +8,6 @@ from homeostat_monitor.domain.labels import LabelWatch
 from homeostat_monitor.domain.losses import LossWatch
 from homeostat_monitor.domain.performance import Rolling
 from homeostat_monitor.domain.profile import VersionProfile
-from homeostat_monitor.domain.reference import Holdout
 from homeostat_monitor.domain.truths import Truths
 from homeostat_monitor.ports import KnownVersion, StateKey
 
@@ -18,7 +17,7 @@ LOSSES = "losses"
 def fresh_losses(version: KnownVersion, segment: str) -> LossWatch:
     """A segment whose rows in the hold-out are few, or not known, learns from its first losses."""
     return LossWatch.seeded(
-        _holdout(version, segment),
+        version.holdout_of(segment),
         is_binary=version.is_classification,
         false_alarms_per_month=_budget(version, Part.LOSSES),
     )
@@ -87,15 +86,8 @@ async def estimate_of(keeper: Keeper, version: KnownVersion, profile: VersionPro
     )
 
 
-def _holdout(version: KnownVersion, segment: str = "") -> Holdout | None:
-    profile = version.profile
-    if profile is None:
-        return None
-    return profile.segment_holdouts.get(segment) if segment else profile.holdout
-
-
 def _rows(version: KnownVersion) -> Truths | None:
-    holdout = _holdout(version)
+    holdout = version.holdout_of("")
     return holdout.rows if holdout is not None and len(holdout.losses) else None
 
 

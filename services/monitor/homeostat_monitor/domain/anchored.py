@@ -28,6 +28,8 @@ _DOUBT = 3.3
 _BLOCK = 50
 _FEWEST_BLOCKS = 20
 _SURELY = 3.0
+# The normal quantile of 0.9.
+_SHORTFALL = 1.29
 # Numbers of a Sample.
 _KNOWN = 4
 
@@ -138,6 +140,19 @@ class Anchored:
             return 0.0
         rows = max(self._kept - float(self._state[1].sum()) / wealth, 1.0)
         return min(float(self._state[2].sum()) / wealth / rows, 1.0)
+
+    def sees(self, values: Floats, shares: Floats, rows: int) -> bool:
+        """Whether it would have told, with probability 0.9, of so many rows that have these values
+        in these shares: one stake's wealth, begun with the first of them, is enough."""
+        mean = float(values @ shares)
+        # What is fed moves what is believed of the reference: here as it stands halfway.
+        known, fed = self.reference.rows + 1.0, rows / 2
+        believed = min((known * self.reference.mean + fed * mean) / (known + fed), self._most)
+        logs = self._power * np.log1p(self._stakes[:, None] * (values - believed))
+        growth = logs @ shares
+        spread = np.sqrt(np.maximum(logs**2 @ shares - growth**2, 0.0))
+        reached = rows * growth - _SHORTFALL * math.sqrt(rows) * spread
+        return bool(reached.max() >= math.log(self._threshold))
 
     def clear(self) -> None:
         """Begins anew; what is known of the reference stays."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from homeostat_monitor.domain.anchored import Sample, sample_of
 from homeostat_monitor.domain.loss_changes import LossChange, LossSignal, Risen
+from homeostat_monitor.domain.loss_power import smallest_rise
 from homeostat_monitor.domain.loss_tests import LossTests
 from homeostat_monitor.domain.recent import Recent
 from homeostat_monitor.domain.reference import Holdout
@@ -136,6 +137,17 @@ class LossWatch:
         if rise is None:
             return None
         return Risen(rise.since_us, self._scale.back(rise.mean), rise.rows)
+
+    def smallest_rise(self, losses: Floats, rows: int) -> float | None:
+        """Of the mean of losses like these, finite, that would be seen within so many with
+        probability 0.9; None: no rise would, or there is no reference."""
+        test = self._tests.anchored
+        if test is None:
+            return None
+        values = self._scale.forward(losses)
+        rise = smallest_rise(test, values, rows, is_binary=self._tally.is_binary)
+        mean = float(values.mean())
+        return None if rise is None else self._scale.back(mean + rise) - self._scale.back(mean)
 
     def feed(self, truths: Truths) -> list[LossChange]:
         """What they say, in their order. The same losses in other portions say the same."""
