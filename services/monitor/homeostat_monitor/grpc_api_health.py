@@ -82,6 +82,7 @@ class HealthApi(MonitorServiceServicer):
         response.remarks.extend(
             f"{tallies[name]} {text}" for name, text in _REMARKED.items() if tallies.get(name)
         )
+        response.remarks.extend(map(_degraded, await self._reader.rebuilds(standing.subject)))
         states = await self._reader.states(standing.subject)
         _fill_losses(response, states)
         try:
@@ -92,6 +93,14 @@ class HealthApi(MonitorServiceServicer):
         _fill_known(response, known, states)
         for each in response.segments:
             each.predictions = tallies.get(f"{SEGMENT_TALLY}{each.name}", 0)
+
+
+def _degraded(key: StateKey) -> str:
+    where = f" of the segment {key.segment}" if key.segment else ""
+    return (
+        f"degraded: the detector {key.name}{where} began anew, its state could not be read; "
+        "the past will rebuild it once the ledger (HOMEOSTAT_MONITOR_LEDGER_ADDRESS) gives it"
+    )
 
 
 def _fill_losses(response: pb.GetModelHealthResponse, states: Mapping[StateKey, bytes]) -> None:
