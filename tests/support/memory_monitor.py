@@ -58,6 +58,12 @@ class Rows:
     def rows(self) -> int:
         return len(self.times)
 
+    def only(self, rows: "np.ndarray | slice") -> "Rows":
+        """Those rows, in their order."""
+        features = {name: values[rows] for name, values in self.features.items()}
+        names = ("scores", "truths", "known_at", "is_holdout", "losses")
+        return Rows(self.times[rows], features, *(getattr(self, name)[rows] for name in names))
+
 
 def rows_of(day: float, days: int = 1, *, seed: int = 1, rows: int = ROWS) -> Rows:
     rng = np.random.default_rng(seed)
@@ -148,7 +154,8 @@ class Monitor:
     tx: MemoryTransaction = field(default_factory=MemoryTransaction)
     refused: list[str] = field(default_factory=list)
 
-    def take(self, *blocks: PredictionBlock) -> None:
+    def take(self, *blocks: PredictionBlock, partition: int = 0) -> None:
+        """Blocks that one poll brought of this partition."""
         good = []
         for each in blocks:
             try:
@@ -157,7 +164,7 @@ class Monitor:
             except UnreadableBlock as error:
                 self.refused.append(str(error))
             else:
-                good.append((0, each))
+                good.append((partition, each))
         if good:
             taken = taken_rows(SUBJECT, self.known.profile, SCHEMA, good)
             asyncio.run(self._take(taken))
@@ -182,14 +189,14 @@ class Monitor:
             if len(firsts.losses):
                 await take_losses([firsts], tx=self.tx)
 
-    def judge(self, day: float) -> None:
-        """Up to this day's beginning."""
-        asyncio.run(self._judge(int(day * DAY_US)))
+    def judge(self, *days: float) -> None:
+        """Up to the beginnings of these days, which one poll brings."""
+        asyncio.run(self._judge([int(each * DAY_US) for each in days]))
 
-    async def _judge(self, mark: int) -> None:
+    async def _judge(self, marks: Sequence[int]) -> None:
         await self.tx.add_models([SUBJECT.model_name])
         for topic in (PREDICTIONS, JOINED):
-            self.tx.reach(topic.name, [mark])
+            self.tx.reach(topic.name, marks)
         while (await judge_model("m", {SUBJECT: self.known}, tx=self.tx)).is_full:
             pass
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from homeostat_monitor.domain.bins import CategoryBins
 from homeostat_monitor.domain.judges import Finding, Past, Rule
 from homeostat_monitor.domain.judges.distance import (
     PERIOD,
@@ -32,17 +33,17 @@ class CovariateJudge:
         """A finding per feature with enough values."""
         found = []
         for name, calibrated in self.limits.items():
-            base = layout.histogram(name, self.reference)
-            measured = measure(base, layout.histogram(name, window.sums), calibrated)
+            base, present = (held(layout, name, each) for each in (self.reference, window.sums))
+            measured = measure(base, present, calibrated)
             if measured is not None:
                 found.append(self._finding(layout, window, name, measured))
         return found
 
     def against(self, layout: Layout, window: Window, name: str, past: Past) -> Finding | None:
         """The distance from that past, and how far the reference shows the feature to move."""
-        present = layout.histogram(name, window.sums)
+        present = held(layout, name, window.sums)
         threshold = self.strides[name].at(int(present.sum()), max(past.lag, 1))
-        measured = measure_past(layout.histogram(name, past.sums), present, threshold)
+        measured = measure_past(held(layout, name, past.sums), present, threshold)
         return None if measured is None else self._finding(layout, window, name, measured)
 
     def _finding(
@@ -61,13 +62,27 @@ class CovariateJudge:
         )
 
 
+def held(layout: Layout, name: str, sums: Counts) -> Counts:
+    """The feature's histogram, texts never seen among the rare ones: each of the reference's own
+    rare texts was new once, and the next ones are, too (a judge of their own says if they are
+    more)."""
+    found = layout.histogram(name, sums)
+    bins = layout.bins[layout.names.index(name)]
+    if not isinstance(bins, CategoryBins):
+        return found
+    found = found.copy()
+    found[..., bins.kept] += found[..., bins.unseen]
+    found[..., bins.unseen] = 0
+    return found
+
+
 def covariate_judge(counts: ReferenceCounts, period: int = PERIOD) -> CovariateJudge:
     """Calibrated on contiguous blocks of the reference, per feature and row count."""
     blocks = list(counts.blocks())
     by_feature = {
         name: limits(
-            counts.layout.histogram(name, counts.sums),
-            ((each.rows, counts.layout.histogram(name, each.sums)) for each in blocks),
+            held(counts.layout, name, counts.sums),
+            ((each.rows, held(counts.layout, name, each.sums)) for each in blocks),
         )
         for name in counts.features
     }
@@ -79,7 +94,7 @@ def covariate_judge(counts: ReferenceCounts, period: int = PERIOD) -> CovariateJ
     )
     moves = {
         name: strides(
-            ((each.rows, counts.layout.histogram(name, each.sums)) for each in blocks), period
+            ((each.rows, held(counts.layout, name, each.sums)) for each in blocks), period
         )
         for name in counts.features
     }
