@@ -144,7 +144,9 @@ class Estimate:
         blocks explain. Two sums of independent parts: how unsure the bins are, and the mix."""
         away = NormalDist().inv_cdf(1.0 - self._level)
         chance = away * math.hypot(unsure, losses.mix_chance(found.rows))
-        threshold = losses.mean + max(chance, losses.natural, _MATERIAL * abs(losses.mean))
+        threshold = losses.mean + max(
+            chance, losses.natural.at(self._level), _MATERIAL * abs(losses.mean)
+        )
         return Finding(
             Rule.ESTIMATED_PERFORMANCE,
             "",

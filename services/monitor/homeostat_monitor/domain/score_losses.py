@@ -20,6 +20,9 @@ BLOCK = 500
 _FEWEST_BLOCKS = 4
 _MARGIN_OVER_WORST = 1.25
 _DEVIATIONS = 3.0
+# Blocks that tell a habit of their own, where their means vary so much more than chance has it.
+_FEWEST_OF_HABIT = 8
+_MORE_THAN_CHANCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,7 @@ class ScoreLosses:
     unsure: Floats
     # Variance over the hold-out's rows of what their bins lead to expect.
     spread: float
-    # How far blocks of the hold-out are above its mean by nature; 0 where there are too few.
-    natural: float
+    natural: "Natural"
 
     @classmethod
     def of(cls, rows: Truths, bins: NumberBins) -> Self:
@@ -90,9 +92,39 @@ def places_of(scores: Floats, bins: NumberBins) -> NDArray[np.intp]:
     return bins.assign(NumberColumn(scores.astype(bins.edges.dtype)))
 
 
-def _natural(expected: Floats) -> float:
+@dataclass(frozen=True, slots=True)
+class Natural:
+    """How far blocks of the hold-out are above its mean by nature."""
+
+    # With a margin, or so many deviations; 0 where there are too few blocks.
+    worst: float
+    # Of the blocks' means, and as how many independent ones they count; 0: as chance has it.
+    deviation: float
+    independent: float
+
+    def at(self, level: float) -> float:
+        """What a further block is above the mean with that chance: a prediction interval of as
+        many normal means as the blocks count for."""
+        if not self.independent:
+            return self.worst
+        from scipy.special import stdtrit  # noqa: PLC0415 - scipy takes a second to import
+
+        freedom = max(self.independent - 1, 1.0)
+        away = float(stdtrit(freedom, 1 - level)) * math.sqrt(1 + 1 / self.independent)
+        return max(self.worst, away * self.deviation)
+
+
+def _natural(expected: Floats) -> Natural:
     whole = len(expected) // BLOCK
     if whole < _FEWEST_BLOCKS:
-        return 0.0
+        return Natural(0.0, 0.0, 0.0)
     blocks = expected[: whole * BLOCK].reshape(whole, BLOCK).mean(axis=1) - expected.mean()
-    return max(_MARGIN_OVER_WORST * float(blocks.max()), _DEVIATIONS * float(blocks.std()))
+    worst = max(_MARGIN_OVER_WORST * float(blocks.max()), _DEVIATIONS * float(blocks.std()))
+    deviation = float(blocks.std(ddof=1))
+    by_chance = float(expected.std()) / math.sqrt(BLOCK)
+    if whole < _FEWEST_OF_HABIT or deviation <= _MORE_THAN_CHANCE * by_chance:
+        return Natural(worst, 0.0, 0.0)
+    # Neighbours that are alike count for fewer: AR(1), by the first autocorrelation.
+    together = float((blocks[1:] * blocks[:-1]).sum() / np.square(blocks).sum())
+    alike = min(max(together, 0.0), 1 - 1 / whole)
+    return Natural(worst, deviation, max(whole * (1 - alike) / (1 + alike), 2.0))

@@ -6,7 +6,7 @@ estimated by moments within the phases.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -229,13 +229,20 @@ class Arrivals:
 
     def _habits(self) -> Iterator[Habit]:
         """From what says most to what says least."""
-        yield self._live.weekly()
+        yield self._no_steadier(self._live.weekly())
         scaled = self._scaled()
         if self._knows_weeks and scaled is not None:
             yield scaled
-        yield self._live.daily()
+        yield self._no_steadier(self._live.daily())
         if scaled is not None:
             yield scaled
+
+    def _no_steadier(self, habit: Habit) -> Habit:
+        """Two weeks alike may be luck, and the hours of one week share theirs: traffic is no
+        steadier than the reference showed it."""
+        if self._shape is None:
+            return habit
+        return replace(habit, dispersion=float(np.fmax(habit.dispersion, self._shape.dispersion)))
 
     def _scaled(self) -> Habit | None:
         """The reference's shape at live scale; None before a day of live rows."""
