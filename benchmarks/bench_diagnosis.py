@@ -18,7 +18,9 @@ from typing import Any
 
 from benchmarks.diagnosing.corpus import corpus
 from benchmarks.diagnosing.episodes import CAUSES, Episode, load_referee, referee_episodes
+from benchmarks.diagnosing.ordered import DAY_US, ordered_episodes
 from benchmarks.diagnosing.running import Judged, judged
+from benchmarks.diagnosing.running_ordered import JudgedInOrder, judged_in_order
 
 from homeostat_monitor.domain.causes import Cause
 
@@ -117,6 +119,43 @@ def _run(episodes: Iterable[Episode], verbose: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def _in_order(seeds: int, verbose: bool) -> list[dict[str, Any]]:
+    """Rows of the ordered corpus; alerts before a change are rows without a right answer."""
+    rows = []
+    for episode, result, false in judged_in_order(ordered_episodes(seeds)):
+        row: dict[str, Any] = {
+            "stream": episode.world.name,
+            "kind": episode.kind,
+            "seed": episode.seed,
+            "cause": episode.cause,
+            "blamed": sorted(episode.features),
+            "detected": result is not None,
+            "false_alerts": [str(each.diagnosis.cause) for each in false],
+        }
+        if result is not None:
+            row |= _said(result)
+        rows.append(row)
+        if verbose and not (row.get("right_cause") and row.get("right_feature") is not False):
+            print(json.dumps(row), file=sys.stderr, flush=True)
+    return rows
+
+
+def _said(result: JudgedInOrder) -> dict[str, Any]:
+    episode, found = result.episode, result.diagnosis
+    first = found.features[0].feature if found.features else ""
+    return {
+        "rule": str(result.rule),
+        "delay_days": (result.at_us - episode.change_us) / DAY_US,
+        "told_cause": str(found.cause),
+        "confidence": round(found.confidence, 3),
+        "first": first,
+        "right_cause": str(found.cause) == episode.cause,
+        "right_feature": first in episode.features if episode.features else None,
+        "since_covers": found.since_from_us <= episode.change_us <= found.since_to_us,
+        "evidence": [[str(e.cause), round(e.weight, 2), e.text] for e in found.evidence],
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -124,14 +163,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--streams", default=PUBLIC)
     parser.add_argument("--kinds", default=",".join(CAUSES))
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", choices=["own", "referee"])
+    parser.add_argument("--only", choices=["own", "ordered", "referee"])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--verbose", action="store_true", help="what was wrong, as JSON")
     chosen = parser.parse_args(arguments)
     results: dict[str, list[dict[str, Any]]] = {}
-    if chosen.only != "referee":
+    if chosen.only in (None, "ordered"):
+        results["in order of time"] = _in_order(chosen.seeds, chosen.verbose)
+    if chosen.only in (None, "own"):
         results["own corpus"] = _run(corpus(chosen.seeds), chosen.verbose)
-    if chosen.only != "own" and chosen.referee:
+    if chosen.only in (None, "referee") and chosen.referee:
         harness = load_referee(Path(chosen.referee))
         streams, kinds = chosen.streams.split(","), chosen.kinds.split(",")
         episodes = referee_episodes(harness, streams, kinds, chosen.seeds)

@@ -29,6 +29,8 @@ from homeostat_monitor.domain.diagnosis.views import Floats, smoothed
 _HEAVY = 4.0
 # So many deviations of nature a companion may have moved and be calm.
 _CALM = 3.0
+# Where it accounts for more of the feature's move than this, both moved.
+_ALONG = 0.5
 # Logarithms of what is thought before: a known conversion, a feed that broke in some other way, a
 # feature that moved as it does by nature, one that moved as it never did.
 _CONVERTED, _BROKE, _NATURAL, _MOVED = np.log([0.3, 0.1, 0.5, 0.3])
@@ -85,6 +87,9 @@ def _seen(
         return None
     unit = units.get(name) or suspect.before.deviation
     along, calm = _companion(wander, suspects, natural, units)
+    own = (suspect.after.mean - suspect.before.mean) / unit
+    if abs(along or 0.0) > _ALONG * abs(own):
+        calm = ""
     sure = wander.residual if along is not None else wander.centre
     chance = np.sqrt(1 / suspect.after.rows + 1 / suspect.before.rows)
     return _Seen(

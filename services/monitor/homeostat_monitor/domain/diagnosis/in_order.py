@@ -13,6 +13,8 @@ from homeostat_monitor.domain.judges import Finding, Rule
 
 # Rules that are about how often something is sent, not about where values stand.
 _OF_RATES = frozenset({Rule.MISSING_VALUES, Rule.UNSEEN_VALUES, Rule.STUCK})
+# What is sent instead of the feature's values.
+_REPLACING = frozenset({Rule.UNSEEN_VALUES, Rule.STUCK})
 _OF_VALUES = frozenset({Rule.COVARIATE, Rule.OUT_OF_RANGE, Rule.CORRELATION})
 _OF_SCORES = frozenset({Rule.PREDICTION, Rule.ESTIMATED_PERFORMANCE})
 OFF_COMPANION = "off_companion"
@@ -34,7 +36,7 @@ _WHAT: Mapping[Rule, str] = {
 
 def told_features(case: Case) -> list[str]:
     """Every feature that some judge found unnatural."""
-    named = [one for each in _breaches(case) for one in (each.feature, each.other_feature)]
+    named = [one for each in ranked(case) for one in (each.feature, each.other_feature)]
     return list(dict.fromkeys(one for one in named if one in case.layout.names))
 
 
@@ -44,7 +46,7 @@ def shares_in_order(case: Case, doings: Mapping[str, Doing]) -> list[FeatureShar
     own: dict[str, float] = {}
     beside: dict[str, float] = {}
     about: dict[str, Finding] = {}
-    for each in _breaches(case):
+    for each in ranked(case):
         name = blamed(each, doings)
         if name not in case.layout.names:
             continue
@@ -57,8 +59,8 @@ def shares_in_order(case: Case, doings: Mapping[str, Doing]) -> list[FeatureShar
         beside = {name: part * factor for name, part in beside.items()}
     parts = {name: own.get(name, 0.0) + beside.get(name, 0.0) for name in {**own, **beside}}
     total = sum(parts.values())
-    ranked = sorted(parts, key=lambda name: (-parts[name], name))
-    return [FeatureShare(name, parts[name] / total, about[name]) for name in ranked]
+    names = sorted(parts, key=lambda name: (-parts[name], name))
+    return [FeatureShare(name, parts[name] / total, about[name]) for name in names]
 
 
 def blamed(finding: Finding, doings: Mapping[str, Doing]) -> str:
@@ -69,7 +71,7 @@ def blamed(finding: Finding, doings: Mapping[str, Doing]) -> str:
     return max(pair, key=lambda each: (each.is_alone, each.odds)).feature
 
 
-def _breaches(case: Case) -> list[Finding]:
+def ranked(case: Case) -> list[Finding]:
     """Of the alert's own rule first, then the furthest beyond nature."""
     found = [each for each in case.findings if each.is_breach]
     return sorted(found, key=lambda each: (each.rule is not case.rule, -each.excess, each.feature))
@@ -86,7 +88,7 @@ def evidence_in_order(
     parts = {each.feature: each.share for each in shares}
     found = [*_of_rates(case, parts, explained), *_of_pairs(case, doings, parts)]
     for each in shares[:_LOOKED_AT]:
-        if each.feature in doings and _values_told(case, each.feature, doings):
+        if _values_told(case, each.feature, doings):
             found += _of_doing(doings[each.feature], each.share, explained)
     if not shares and case.rule in _OF_SCORES:
         text = "the scores moved, and they follow from the inputs alone: so did these"
@@ -98,7 +100,7 @@ def _of_rates(
     case: Case, parts: Mapping[str, float], explained: Mapping[str, float]
 ) -> Iterator[Evidence]:
     """Nulls, texts never seen and stuck values are never the season's doing."""
-    told = [each for each in _breaches(case) if each.rule in _OF_RATES]
+    told = [each for each in ranked(case) if each.rule in _OF_RATES]
     for each in told[:_LOOKED_AT]:
         share = 1.0 if case.rule in _OF_RATES else parts.get(each.feature, 0.0)
         text = _WHAT[each.rule].format(each.observed, each.feature)
@@ -118,7 +120,7 @@ def _of_pairs(
     case: Case, doings: Mapping[str, Doing], parts: Mapping[str, float]
 ) -> Iterator[Evidence]:
     """Correlations within windows: rows were joined or ordered wrongly."""
-    for each in _breaches(case):
+    for each in ranked(case):
         is_pair = each.rule is Rule.CORRELATION and each.statistic != OFF_COMPANION
         if is_pair and each.other_feature:
             share = sum(parts.get(one, 0.0) for one in {blamed(each, doings), each.feature})
@@ -128,11 +130,14 @@ def _of_pairs(
 
 
 def _values_told(case: Case, feature: str, doings: Mapping[str, Doing]) -> bool:
+    """Its values moved, and not only because of texts never seen or one that is always the same."""
+    if any(each.feature == feature and each.rule in _REPLACING for each in ranked(case)):
+        return False
     return any(
         each.rule in _OF_VALUES
         and (each.rule is not Rule.CORRELATION or each.statistic == OFF_COMPANION)
         and blamed(each, doings) == feature
-        for each in _breaches(case)
+        for each in ranked(case)
     )
 
 
@@ -144,4 +149,4 @@ def _of_doing(doing: Doing, share: float, explained: Mapping[str, float]) -> Ite
         yield _broken(doing.feature, weight, doing.fault, explained)
     if for_move > -_IN_DOUBT:
         weight = (_MOVED + min(max(for_move, 0.0), _MOST)) * share
-        yield Evidence(Cause.COVARIATE, weight, doing.move)
+        yield Evidence(Cause.COVARIATE, weight * explained.get(doing.feature, 1.0), doing.move)

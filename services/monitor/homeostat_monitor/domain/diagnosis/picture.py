@@ -9,7 +9,7 @@ from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, FeatureShare
 from homeostat_monitor.domain.diagnosis.dependence import Dependence, dependences, products_of
 from homeostat_monitor.domain.diagnosis.doings import Doing, doing_of
-from homeostat_monitor.domain.diagnosis.in_order import shares_in_order, told_features
+from homeostat_monitor.domain.diagnosis.in_order import ranked, shares_in_order, told_features
 from homeostat_monitor.domain.diagnosis.likelihoods import Measured, Suspect
 from homeostat_monitor.domain.diagnosis.natural import FEWEST_RECENT, Natural, before, natural_of
 from homeostat_monitor.domain.diagnosis.shares import breaches, broken_pairs, shares_of
@@ -19,7 +19,8 @@ from homeostat_monitor.domain.diagnosis.since import (
     change_in,
     change_of_loss,
 )
-from homeostat_monitor.domain.diagnosis.views import Floats, View, dispersion, extended
+from homeostat_monitor.domain.diagnosis.since_in_order import change_in_order
+from homeostat_monitor.domain.diagnosis.views import View, dispersion, extended
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.layout import SCORE, Counts
 from homeostat_monitor.domain.windows import Window
@@ -31,10 +32,8 @@ _WITNESSES = 3
 _WEIGHTY = 0.2
 # Where the first window after the change may hold older rows, it is left out if so many rest.
 _ENOUGH_AFTER = 0.75
-# In time order: rows that the reference is worth beside the windows themselves.
+# Rows that the reference is worth beside the windows of a segment.
 _HINT = 50.0
-# Log-odds that a window after the change was found natural, and how many ever are.
-_CALM, _MISSED = 3.0, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +80,9 @@ def _picture_in_order(case: Case, windows: Sequence[Window]) -> Picture:
         of_loss = change_of_loss(case.loss, case.at_us)
     natural = _natural(case, windows)
     spreads = {name: natural.of(name).dispersion for name in case.layout.names}
-    change, inputs = of_loss, replace(case, rule=Rule.COVARIATE, loss=None)
+    change = of_loss
     if change is None or told_features(case):
-        change = _change(inputs, windows, spreads, _first_guess(inputs, windows))
-        change = _change(inputs, windows, spreads, _first_after(windows, change))
+        change = change_in_order(case, ranked(case), windows)
     picture = _picture(case, windows, spreads, change)
     units = {name: scale for name, (_, scale) in case.layout.extras.scales.items()}
     doings = {
@@ -106,7 +104,8 @@ def _natural(case: Case, windows: Sequence[Window]) -> Natural:
 
 
 def _covered(windows: Sequence[Window], of_loss: Change, of_inputs: Change) -> float:
-    """Of the rows since the loss rose the part that came after the inputs had changed."""
+    """Of the rows since the loss rose the part that came after the inputs had changed; 0 where no
+    window shows any of them yet."""
     since = [each for each in windows if each.end_us > of_loss.at_us]
     changed = sum(each.rows for each in since if each.end_us > of_inputs.at_us)
     return changed / max(sum(each.rows for each in since), 1)
@@ -229,7 +228,7 @@ def _change(
     strongest = sorted(views, key=lambda each: -each.distance.excess)
     witnesses = _witnesses(strongest if not told else ranked)
     stacked = np.stack([each.sums for each in windows])
-    # In time order the reference is a hint only of what the windows before were like.
+    # Of a segment the reference is a hint only of what the windows before were like.
     doubt = 1.0 if _is_like_reference(case) else max(float(case.reference[0]) / _HINT, 1.0)
     histories = [
         History(each.before / doubt, extended(case.layout, each.name, stacked), each.dispersion)
@@ -241,17 +240,7 @@ def _change(
         if worst.excess > max(each.distance.excess for each in witnesses):
             history = products_of(case.layout, worst, case.reference, list(windows))
             return change_in(windows, [], [history])
-    return change_in(windows, histories, log_prior=_log_prior(case, windows))
-
-
-def _log_prior(case: Case, windows: Sequence[Window]) -> Floats | None:
-    """In time order every window before was judged and found natural: seasons that one change
-    would explain best are not what the alert is about."""
-    if case.mode is Mode.IID:
-        return None
-    away = np.arange(len(windows)) - _first_guess(case, windows)
-    prior: Floats = np.where(np.abs(away) <= _MISSED, -_CALM * np.abs(away), -np.inf)
-    return prior
+    return change_in(windows, histories)
 
 
 def _witnesses(ranked: Sequence[View]) -> list[View]:

@@ -70,11 +70,8 @@ def change_in(
     windows: Sequence[Window],
     histories: Sequence[History],
     products: Sequence[Products] = (),
-    *,
-    log_prior: Floats | None = None,
 ) -> Change:
-    """The one change in all of these features and pairs. At least one window; ``log_prior`` of
-    each of them to be the first after it."""
+    """The one change in all of these features and pairs. At least one window."""
     step = -(-len(windows) // _MOST_WINDOWS)
     starts = np.arange(0, len(windows), step)
     positions = len(starts)
@@ -92,9 +89,6 @@ def change_in(
         sums, rows = (np.add.reduceat(each, starts) for each in (pair.sums, pair.rows))
         at_once += _mean_steps(sums, rows, pair)
         ramped[:] = -np.inf
-    if log_prior is not None:
-        before = np.maximum.reduceat(log_prior, starts)
-        at_once, ramped = at_once + before, ramped + before
     # A gradual change needs some windows to be told from a sudden one.
     ramped[np.setdiff1d(np.arange(positions), tried[:-2])] = -np.inf
     return _read(windows, starts, at_once, ramped, tried)

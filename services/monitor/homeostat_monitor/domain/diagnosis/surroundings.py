@@ -31,9 +31,15 @@ def of_loss(case: Case, picture: Picture) -> list[Evidence]:
     found = []
     known = bool(case.windows) or bool(case.findings)
     figures = "" if loss is None else f" (loss {loss.observed:.3g}, was {loss.reference:.3g})"
-    if known and not picture.inputs_moved:
+    if known and not picture.inputs_moved and picture.covered:
         text = f"inputs are as in the reference, what follows from them is not{figures}"
         found.append(Evidence(Cause.CONCEPT, 4.0, text))
+    elif known and not picture.inputs_moved:
+        text = f"the inputs since then are not judged yet; until then they were as always{figures}"
+        found.append(Evidence(Cause.CONCEPT, 2.0, text))
+    elif not any(loss_explained(case, picture).values()) and picture.doings:
+        text = f"what moved in the inputs does not explain the rise{figures}"
+        found.append(Evidence(Cause.CONCEPT, 3.0, text))
     elif case.rule is Rule.CONCEPT:
         text = f"truths differ from scores as never before{figures}"
         found.append(Evidence(Cause.CONCEPT, 2.5, text))
