@@ -63,10 +63,11 @@ def show_health(found: GetModelHealthResponse) -> None:
             markup=False,
         )
         return
-    windows = f"{found.windows:,} windows of {span(found.window_seconds)}"
+    of = f" of {span(found.window_seconds)}" if found.window_seconds else ""
+    windows = f"{found.windows:,} windows{of}" if found.windows else f"no window{of} judged yet"
     console.print(
         f"{found.model_name} version {found.version}: {found.predictions:,} predictions, "
-        f"{found.losses:,} truths, {windows if found.windows else 'no window judged yet'}, "
+        f"{found.losses:,} truths, {windows}, "
         f"{found.open_alerts} open alerts, policy revision {found.policy_revision}",
         markup=False,
     )

@@ -154,10 +154,10 @@ async def _replay(request: BacktestPolicyRequest, folder: Path) -> BacktestResul
 def show_backtest(result: BacktestResult, days: float) -> None:
     """Prints how often it would have fired, and each time."""
     count = len(result.alerts)
-    times = "never" if not count else "once" if count == 1 else f"{count} times"
+    times = "once" if count == 1 else f"{count} times"
+    fired = f"would have fired {times}" if count else "would never have fired"
     console.print(
-        f"would have fired {times} in {days:g} days "
-        f"(the present policy: {result.alerts_of_present_policy})",
+        f"{fired} in {days:g} days (the present policy: {result.alerts_of_present_policy})",
         markup=False,
     )
     console.print(

@@ -126,6 +126,9 @@ def _fill_known(
     if known.profile is not None:
         response.mode = alert_pb2.DetectionMode.Value(f"DETECTION_MODE_{known.profile.mode.name}")
         response.mode_reason = known.profile.mode_reason
+        if not response.window_seconds:
+            # How long the first one takes, before it was judged.
+            response.window_seconds = known.profile.length_us / 1e6
     for each in metrics_of(states, known):
         # The others are of all truths since the version began, under the same names.
         if each.span == "newest":

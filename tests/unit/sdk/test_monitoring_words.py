@@ -53,6 +53,8 @@ def test_a_model_that_nobody_used_yet_is_no_row_of_zeros() -> None:
     assert printed(GetModelHealthResponse(model_name="m")).startswith("m: no version serves yet")
     found = GetModelHealthResponse(model_name="m", version=1)
     assert "no window judged yet" in printed(found)
+    found.window_seconds = 7 * 86_400
+    assert "no window of 7 d judged yet" in printed(found)
 
 
 def test_power_is_told_in_deviations_and_per_cent() -> None:

@@ -90,6 +90,9 @@ def test_a_backtest_says_how_often_it_would_have_fired() -> None:
     with console.capture() as said:
         show_backtest(BacktestResult(alerts=alerts, rows=10), 90.0)
     assert said.get().startswith("would have fired 3 times in 90 days")
+    with console.capture() as said:
+        show_backtest(BacktestResult(rows=10), 3.0)
+    assert said.get().startswith("would never have fired in 3 days")
 
 
 @pytest.mark.parametrize("arguments", [["delays"], ["list", "delays"], ["--open", "delays"]])
