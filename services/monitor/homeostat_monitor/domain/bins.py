@@ -20,6 +20,9 @@ _QUANTILE_BINS = 10
 _ATOM_SHARE = 0.05
 # Of hardly any values every one is frequent.
 _FEWEST_OF_ATOM = 3
+# With fewer rows the search is faster, whose branches no processor foresees. There are at most
+# 51 edges: nine quantiles, two for each of twenty frequent values, two ends.
+_ROWS_PER_EDGE = 40
 # A category rarer than this shares one bin with the other rare ones.
 _RARE_SHARE = 0.002
 # Widest histogram of a category column; the rest are rare.
@@ -76,9 +79,25 @@ class NumberBins:
         """The bin of every row."""
         if not isinstance(column, NumberColumn):
             raise TypeError("texts where numbers were expected")
-        bins = self._search.searchsorted(column.values, side="right")
+        values = column.values
+        if len(values) < _ROWS_PER_EDGE * len(self.edges):
+            bins = self._search.searchsorted(values, side="right")
+        else:
+            bins = self._counted(values)
         if column.nulls is not None:
             bins[column.nulls] = self.width
+        return bins
+
+    def _counted(self, values: NDArray[Any]) -> NDArray[np.intp]:
+        """The same for many rows: how many edges each has reached, one edge after another."""
+        reached = np.zeros(len(values), dtype=np.uint8)
+        has_reached = np.empty(len(values), dtype=bool)
+        for edge in self.edges:
+            np.greater_equal(values, edge, out=has_reached)
+            np.add(reached, has_reached.view(np.uint8), out=reached)
+        bins = reached.astype(np.intp)
+        if values.dtype.kind == "f":
+            bins[np.isnan(values)] = self.width
         return bins
 
 

@@ -38,6 +38,8 @@ Nulls = NDArray[np.bool_]
 _CHUNK = 8192
 # A product of matrices sums so many groups faster than counting does.
 _FEW_GROUPS = 16
+# One that is worth no second thread: threads that wait for each other cost more than they help.
+_SMALL_PRODUCT = 2**18
 _MOST_STEPS = float(MOST_DEVIATIONS * STEPS)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FOLD = np.uint64(29)
@@ -195,7 +197,11 @@ def _added(weights: Floats, groups: Places, total: int) -> Counts:
     if total <= _FEW_GROUPS:
         # Whole numbers times 0 or 1: exact in whatever order they are added.
         member = (groups[:, None] == np.arange(total)).astype(np.float64)
-        return np.ascontiguousarray((weights @ member).T, dtype=np.int64)
+        added = np.zeros((kinds, total))
+        step = max(_SMALL_PRODUCT // (kinds * total), 1)
+        for start in range(0, len(groups), step):
+            added += weights[:, start : start + step] @ member[start : start + step]
+        return np.ascontiguousarray(added.T, dtype=np.int64)
     flat = groups + np.arange(kinds)[:, None] * total
     sums = np.bincount(flat.ravel(), weights.ravel(), minlength=kinds * total)
     return np.ascontiguousarray(sums.reshape(kinds, total).T, dtype=np.int64)
