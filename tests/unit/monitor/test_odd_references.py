@@ -1,4 +1,4 @@
-"""References that nobody would wish for: no detector of time-ordered streams breaks on them."""
+"""References that nobody would wish for: no detector breaks on them."""
 
 import warnings
 
@@ -8,6 +8,7 @@ from tests.support.natural_streams import NO_HOLDOUT
 
 from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.detection.mode import choose_mode
+from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.detection.ordered import ordered
 from homeostat_monitor.domain.detection.quality import quality
 from homeostat_monitor.domain.judges import Rule
@@ -29,6 +30,10 @@ def columns(rows: int) -> dict[str, ColumnValues]:
         "constant": NumberColumn(np.full(rows, 7.0)),
         "whole": NumberColumn(rng.integers(-5, 5, rows)),
         "huge": NumberColumn(values * 1e100),
+        "all_but_endless": NumberColumn(np.where(values > 0, 1.7e308, -1.7e308)),
+        "hardly_any": NumberColumn(rng.integers(0, 9, rows) * 5e-324),
+        "nothing_finite": NumberColumn(np.where(values > 0, np.inf, -np.inf)),
+        "all_whole_numbers": NumberColumn(rng.integers(0, 2**64 - 1, rows, dtype=np.uint64)),
         "holes": NumberColumn(holes),
         "infinite": NumberColumn(infinite),
         "flags": NumberColumn(rng.integers(0, 2, rows).astype(bool)),
@@ -57,6 +62,7 @@ def test_odd_columns_and_short_references_are_judged_without_an_error(rows: int)
         detectors = [
             make(counts, length_us=HOUR_US, level_per_look=1e-5) for make in (ordered, quality)
         ]
+        detectors.append(multiscale(counts, level_per_look=1e-5))
         window = Window(10**13, 10**13 + HOUR_US, counts.grouped(np.zeros(rows, np.intp), 1)[0])
         found = [one for each in detectors for one in each.feed([window])[0]]
     # The reference itself, come again.

@@ -30,6 +30,8 @@ _CERTAIN = 4.0
 _MOST_REGRESSING = 0.02
 # A text's mean is drawn towards none as if so many more rows had been seen.
 _SHRINK_ROWS = 50.0
+# Beyond this a sum of squares may overflow.
+_HUGE = 1e140
 # Rows looked at to find the dependences.
 _MOST_ROWS = 50_000
 
@@ -96,10 +98,12 @@ def _scale(column: ColumnValues) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.0, 1.0
-    mean, deviation = float(values.mean()), float(values.std())
+    # Squares of huge ones would be none any more.
+    largest = float(np.abs(values).max())
+    unit = largest if largest > _HUGE else 1.0
+    values = values / unit
+    mean, deviation = float(values.mean()) * unit, float(values.std()) * unit
     least = abs(mean) * 1e-9
-    if not np.isfinite(mean) or not np.isfinite(deviation):
-        return 0.0, 1.0
     return mean, deviation if deviation > least else max(abs(mean) / 256, 1.0)
 
 

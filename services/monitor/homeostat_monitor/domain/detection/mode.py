@@ -150,8 +150,9 @@ def _sorted_by(reference: ReferenceRows) -> Iterator[str]:
     for name, column in reference.features.items():
         if isinstance(column, CategoryColumn):
             continue
-        steps = np.diff(column.values.astype(np.float64))
-        if steps.any() and ((steps >= 0).all() or (steps <= 0).all()):
+        later, earlier = column.values[1:], column.values[:-1]
+        never_falls, never_rises = (later >= earlier).all(), (later <= earlier).all()
+        if never_falls != never_rises:
             yield (
                 f"the reference is sorted by {name}: if that is not the order of time, what its "
                 "blocks explain is too much"

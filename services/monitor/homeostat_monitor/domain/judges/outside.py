@@ -1,5 +1,6 @@
 """Are more numbers outside of the reference's range than the reference explains?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -115,8 +116,10 @@ def _reach(values: Floats) -> Reach | None:
     parts = [part[np.isfinite(part)] for part in np.array_split(values, _REACH_BLOCKS)]
     parts = [part for part in parts if len(part) > 1]
     known = np.concatenate(parts) if parts else np.empty(0)
-    variance = float(known.var()) if len(known) else 0.0
-    if len(parts) < _REACH_BLOCKS / 2 or variance <= 0:
+    # Squares of huge numbers are none: nothing is known of these.
+    with np.errstate(over="ignore", invalid="ignore"):
+        variance = float(known.var()) if len(known) else 0.0
+    if len(parts) < _REACH_BLOCKS / 2 or not 0 < variance < math.inf:
         return None
     means = np.array([part.mean() for part in parts])
     sizes = np.array([len(part) for part in parts])
