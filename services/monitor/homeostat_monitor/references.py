@@ -12,6 +12,7 @@ from homeostat_monitor.blocks import InputSpec, Schema
 from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.errors import UnusableReference
 from homeostat_monitor.domain.reference import Holdout, ReferenceRows
+from homeostat_monitor.domain.ties import fair_order
 from homeostat_monitor.domain.truths import Truths
 
 # A profile is read once in a version's life: threads would only hold memory.
@@ -44,17 +45,18 @@ def reference_rows(parquet: bytes, schema: Schema) -> ReferenceRows:
 
 
 def _holdout(table: pa.Table) -> Holdout:
-    """Honest losses in the order in which their truth became known."""
+    """Honest losses in the order in which their truth became known, as live ones are taken."""
     honest = pc.fill_null(table[reference.IS_HOLDOUT], False).to_numpy()
     losses = _floats(table[reference.LOSS])[honest]
     known_at = _times(table, reference.KNOWN_AT)[honest]
     events = _times(table, reference.EVENT_TIME)[honest]
-    order = np.lexsort((losses, events, known_at))
-    order = order[np.isfinite(losses[order])]
-    scores, decisions, truths = (
-        _floats(table[name])[honest][order]
+    said = [
+        _floats(table[name])[honest]
         for name in (reference.SCORE, reference.DECISION, reference.TRUTH)
-    )
+    ]
+    order = fair_order(known_at, events, (losses, *said))
+    order = order[np.isfinite(losses[order])]
+    scores, decisions, truths = (each[order] for each in said)
     rows = Truths(known_at[order], events[order], losses[order], scores, decisions, truths)
     return Holdout(losses[order], known_at[order], rows, np.flatnonzero(honest)[order])
 

@@ -31,6 +31,7 @@ from homeostat_monitor.domain.looks import DAY_US
 from homeostat_monitor.domain.loss_alerts import after_losses, after_new_cause
 from homeostat_monitor.domain.losses import LossChange, LossWatch
 from homeostat_monitor.domain.performance import Rolling
+from homeostat_monitor.domain.ties import fair_order
 from homeostat_monitor.domain.truths import Truths
 from homeostat_monitor.ports import BLOCK_ID_BYTES, ID_BYTES, BlockOfLosses, StateKey
 
@@ -207,7 +208,7 @@ async def _why(
 
 
 def _in_order(blocks: Sequence[BlockOfLosses], before_us: int) -> tuple[Truths, Ids]:
-    """Truths known before, by (known at, event time, loss, id)."""
+    """Truths known before, by (known at, event time), those of one moment mixed fairly."""
     blocks = [each for each in blocks if len(each.losses)]
     if not blocks:
         none = np.empty(0, dtype=np.int64)
@@ -218,7 +219,7 @@ def _in_order(blocks: Sequence[BlockOfLosses], before_us: int) -> tuple[Truths, 
     losses = np.concatenate([each.losses for each in blocks])
     ids = np.concatenate([each.prediction_ids for each in blocks])
     said = np.concatenate([_said(each) for each in blocks], axis=1)
-    order = np.lexsort((ids, losses, events, known_at))
+    order = fair_order(known_at, events, (losses, *said), ids)
     order = order[known_at[order] < before_us]
     scores, decisions, truths = said[:, order]
     ordered = Truths(known_at[order], events[order], losses[order], scores, decisions, truths)

@@ -1,7 +1,7 @@
 """One version's delayed loss: has it risen, since when, and has it come back?
 
-Two detectors see every first truth's loss in the order (known at, event time, loss, id). river's
-ADWIN compares what it keeps with what came before, at any size of window; a test anchored at the
+Two detectors see every first truth's loss in the order (known at, event time). river's ADWIN
+compares what it keeps with what came before, at any size of window; a test anchored at the
 hold-out (anchored.py) sees a rise above the hold-out whatever came before. Each has a half of the
 watch's budget of false alarms.
 """

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Truths:
-    """Ordered by (known at, event time, loss, prediction id)."""
+    """Ordered by (known at, event time), those of one moment as ties.py has it."""
 
     known_at_us: Micros
     event_times_us: Micros
