@@ -20,7 +20,7 @@ from homeostat_monitor.domain.alerts import (
     Subject,
     after_window,
 )
-from homeostat_monitor.domain.causes import Cause, cause_of_findings, cause_of_loss, remedies
+from homeostat_monitor.domain.causes import UNEXPLAINED, Cause, cause_of_loss
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.loss_alerts import after_losses
 from homeostat_monitor.domain.losses import LossChange, LossSignal
@@ -191,17 +191,16 @@ def test_tries_without_a_better_model_end_it_after_enough_of_them() -> None:
         ([Cause.COVARIATE], False, Cause.COVARIATE),
     ],
 )
-def test_a_risen_loss_has_the_cause_that_the_inputs_show(
+def test_without_sums_a_risen_loss_has_the_cause_that_the_inputs_alerts_show(
     open_causes: list[Cause], has_evidence: bool, cause: Cause
 ) -> None:
     assert cause_of_loss(open_causes, has_evidence=has_evidence) is cause
-    assert remedies(cause)
 
 
-def test_mostly_impossible_numbers_are_broken_data() -> None:
-    assert cause_of_findings(Rule.COVARIATE, [a_finding(0.5, outside=0.9)]) is Cause.DATA_BREAK
-    assert cause_of_findings(Rule.COVARIATE, [a_finding(0.5, outside=0.1)]) is Cause.COVARIATE
-    assert cause_of_findings(Rule.PREDICTION, [a_finding(0.5)]) is Cause.COVARIATE
+def test_before_anybody_said_why_the_cause_is_unknown_and_a_trial_may_help() -> None:
+    alert = opened()
+    assert alert.cause is Cause.UNKNOWN
+    assert alert.remedies == (UNEXPLAINED,)
 
 
 STEPS = st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from(["x", "y"])), max_size=60)

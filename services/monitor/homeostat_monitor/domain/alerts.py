@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from homeostat_monitor.domain.alert_ids import free_id
 from homeostat_monitor.domain.alert_texts import findings_summary
-from homeostat_monitor.domain.causes import Cause, cause_of_findings, remedies
+from homeostat_monitor.domain.causes import UNEXPLAINED, Cause
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Diagnosis
 from homeostat_monitor.domain.diagnosis.completing import carried_on
@@ -143,7 +143,7 @@ class Alert:
             return ()
         if self.diagnosis is not None and self.diagnosis.steps:
             return [each.text for each in self.diagnosis.steps]
-        return remedies(self.cause)
+        return (UNEXPLAINED,)
 
 
 def after_window(
@@ -201,7 +201,7 @@ def _opened(
         reference=worst.reference,
         threshold=worst.threshold,
         shares=tuple(breaches),
-        cause=cause_of_findings(worst.rule, breaches),
+        cause=Cause.UNKNOWN,
         revision=1,
         opened_at=moment.watermark_us,
         segment=worst.segment,
