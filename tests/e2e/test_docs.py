@@ -130,15 +130,44 @@ def test_the_demo_of_one_month_keeps_its_promises(tmp_path: Path) -> None:
     assert not re.search(r'(src|href)="https?://', report)
 
 
+def follow(page: Path, folder: Path) -> str:
+    """Does what a page says, in its order: writes its policies down, runs its commands."""
+    said = []
+    blocks = re.findall(r"^```(sh|toml)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    for kind, text in blocks:
+        if kind == "toml":
+            (folder / "policy.toml").write_text(text)
+            continue
+        commands = [line.split("  #")[0].strip() for line in text.splitlines() if line.strip()]
+        said += [run(each, folder) for each in commands]
+    return "\n".join(said)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_the_page_on_webhooks_works(users_folder: Path) -> None:
-    page = ROOT / "docs" / "how-to" / "get-alerts-by-webhook.md"
-    [policy] = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    (users_folder / "policy.toml").write_text(policy)
-    for command in shell_blocks(ROOT / "docs" / "how-to" / "make-a-model-cheaper.md")[0][:3]:
-        run(command, users_folder)
-    said = "\n".join(run(each, users_folder) for [*block] in shell_blocks(page) for each in block)
+@pytest.mark.timeout(500)
+def test_the_pages_on_alerts_work(users_folder: Path) -> None:
+    how_to = ROOT / "docs" / "how-to"
+    said = follow(how_to / "read-a-diagnosis.md", users_folder)
+    assert "temperature" in said
+    alerts = json.loads(run("homeostat alerts list greenhouse --json", users_folder))
+    outside = next(each for each in alerts if each["rule"] == "ALERT_RULE_OUT_OF_RANGE")
+    diagnosed = run(f"homeostat alerts show {outside['alert_id']}", users_folder)
+    assert "since 2026-03-03 00:00:00" in diagnosed
+    assert "probable cause: data break" in diagnosed
+    assert "degrees Fahrenheit sent as Celsius" in diagnosed
+    assert "1. fix upstream" in diagnosed
+
+    said = follow(how_to / "watch-a-segment.md", users_folder)
+    assert "greenhouse: policy revision 1" in said
+    assert 'context.house == "annex"' in said
+    assert "would have fired" in said
+    assert "estimated loss" in follow(how_to / "see-drift-without-labels.md", users_folder)
+    assert "greenhouse: policy revision 2" in follow(how_to / "set-a-policy.md", users_folder)
+
+    *_, pushed = shell_blocks(how_to / "make-a-model-cheaper.md")[0][:3]
+    run("python train.py", users_folder)
+    run(pushed, users_folder)
+    said = follow(how_to / "get-alerts-by-webhook.md", users_folder)
     assert "policy.toml: a policy that tumours can have" in said
     assert "tumours: policy revision 1" in said
     assert 'secret_name = "pager"' in said
