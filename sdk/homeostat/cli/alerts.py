@@ -16,6 +16,7 @@ from homeostat.events.v1.alert_pb2 import (
     AlertRule,
     AlertState,
     CauseClass,
+    Evidence,
     Severity,
     StepKind,
 )
@@ -148,11 +149,11 @@ def _tell(alert: Alert, diagnosed: Alert) -> None:
     cause = word(CauseClass.Name(alert.cause), "CAUSE_CLASS_")
     console.print(f"probable cause: {cause}{sure}", markup=False)
     for evidence in why.evidence:
-        sign = "+" if evidence.weight >= 0 else "-"
-        spoken = word(CauseClass.Name(evidence.cause), "CAUSE_CLASS_")
-        console.print(f"  {sign} {spoken}: {evidence.text}", markup=False)
+        console.print(f"  {_weighed(evidence)}", markup=False)
+    said = {each.text for each in why.evidence}
     for residual in why.residuals:
-        console.print(f"  {residual.text}", markup=False)
+        if residual.text not in said:
+            console.print(f"  {residual.text}", markup=False)
     for number, step in enumerate(why.steps, 1):
         kind = word(StepKind.Name(step.kind), "STEP_KIND_")
         console.print(f"{number}. {kind}: {step.text}", markup=False)
@@ -160,6 +161,14 @@ def _tell(alert: Alert, diagnosed: Alert) -> None:
         for number, text in enumerate(alert.remedies, 1):
             console.print(f"{number}. {text}", markup=False)
     _parts(alert, diagnosed)
+
+
+def _weighed(evidence: Evidence) -> str:
+    """With the cause that it speaks for or against; what weighs nothing says where, not why."""
+    if not evidence.weight:
+        return evidence.text
+    sign = "+" if evidence.weight > 0 else "-"
+    return f"{sign} {word(CauseClass.Name(evidence.cause), 'CAUSE_CLASS_')}: {evidence.text}"
 
 
 def _parts(alert: Alert, diagnosed: Alert) -> None:
