@@ -28,8 +28,9 @@ _DOUBT = 3.3
 _BLOCK = 50
 _FEWEST_BLOCKS = 10
 _SURELY = 4.0
-# The normal quantile of 0.9.
-_SHORTFALL = 1.29
+# Nine in ten walks of a wealth's logarithm pass their end though chance is so many deviations
+# against them there: some passed it before and fell back (the inverse Gaussian distribution).
+_SHORTFALL = 1.1
 # Numbers of a Sample.
 _KNOWN = 4
 
@@ -147,16 +148,21 @@ class Anchored:
 
     def sees(self, values: Floats, shares: Floats, rows: int) -> bool:
         """Whether it would have told, with probability 0.9, of so many rows that have these values
-        in these shares: one stake's wealth, begun with the first of them, is enough."""
+        in these shares: the stakes' wealth begun with the first of them, and what starts before
+        that had not lost yet."""
         mean = float(values @ shares)
         # What is fed moves what is believed of the reference: here as it stands halfway.
         known, fed = self.reference.rows + 1.0, rows / 2
         believed = min((known * self.reference.mean + fed * mean) / (known + fed), self._most)
         logs = self._power * np.log1p(self._stakes[:, None] * (values - believed))
         growth = logs @ shares
-        spread = np.sqrt(np.maximum(logs**2 @ shares - growth**2, 0.0))
-        reached = rows * growth - _SHORTFALL * math.sqrt(rows) * spread
-        return bool(reached.max() >= math.log(self._threshold))
+        # Of rows that hang together a sum of so many varies as much more as they do.
+        variance = np.maximum(logs**2 @ shares - growth**2, 0.0) / self._power
+        # Where nothing has risen a start's wealth shrinks by half its stake's variance per row.
+        shrinking = np.square(self._stakes) * self.reference.variance * self._power / 2
+        begun = np.log1p(1.0 / shrinking)
+        reached = begun + rows * growth - _SHORTFALL * np.sqrt(rows * variance)
+        return bool(np.logaddexp.reduce(reached) >= math.log(self._threshold))
 
     def clear(self) -> None:
         """Begins anew; what is known of the reference stays."""
