@@ -7,3 +7,6 @@ bench-monitor: setup ## detection beside evidently, nannyml and alibi-detect; AR
 .PHONY: bench-monitor-peers
 bench-monitor-peers: setup ## installs the peers of bench-monitor, each into an environment of its own
 	@$(BIN)/python -m benchmarks.monitor.install
+.PHONY: bench-backtest
+bench-backtest: setup ## a policy over a million rows of the past; ARGS="--rows 100000"
+	@$(BIN)/python benchmarks/bench_backtest.py $(ARGS)

@@ -165,9 +165,7 @@ class Player:
 
     async def _finish(self, until: Mapping[str, int]) -> None:
         await self.tx.add_models([self.model_name])
-        for name in (PREDICTIONS.name, JOINED.name):
-            await self._pass(name, until.get(name, -(2**63)))
-        await self._judge()
+        await self._reach(until)
 
     async def _play(self, portion: Portion) -> None:
         await self.tx.add_models([self.model_name])
@@ -176,9 +174,9 @@ class Player:
         for part, promotion in _parts(portion, self.promotions[self._heard :]):
             if len(part):
                 await self._take(part)
-                await self._reach(int(part.event_times_us[-1]))
+                await self._reach(_both(int(part.event_times_us[-1])))
             if promotion is not None:
-                await self._reach(promotion.at_us)
+                await self._reach(_both(promotion.at_us))
                 await self._promote(promotion)
 
     async def _promote(self, promotion: Promotion) -> None:
@@ -221,18 +219,19 @@ class Player:
             segments={} if profile is None else segments_of(portion, profile),
         )
 
-    async def _reach(self, event_us: int) -> None:
-        """Every row before that time was taken in, and the truths of each with it."""
-        for name in (PREDICTIONS.name, JOINED.name):
-            await self._pass(name, event_us)
-        await self._judge()
-
-    async def _pass(self, topic: str, to_us: int) -> None:
-        reached = await self.tx.current_us(topic)
-        after_us = self._begun_us if reached is None else reached
-        if after_us is None:
-            return
-        self.tx.reach(topic, self.marks.between(topic, after_us, to_us))
+    async def _reach(self, until: Mapping[str, int]) -> None:
+        """Judges at one mark after the other up to these, as live traffic does that keeps up."""
+        marks: dict[int, list[str]] = {}
+        for topic, to_us in until.items():
+            reached = await self.tx.current_us(topic)
+            after_us = self._begun_us if reached is None else reached
+            if after_us is not None:
+                for mark in self.marks.between(topic, after_us, to_us):
+                    marks.setdefault(mark, []).append(topic)
+        for mark in sorted(marks):
+            for topic in marks[mark]:
+                self.tx.reach(topic, [mark])
+            await self._judge()
 
     async def _judge(self) -> None:
         while True:
@@ -242,6 +241,11 @@ class Player:
             self._in_hand.put(judged.keepers)
             if not judged.is_full:
                 return
+
+
+def _both(at_us: int) -> dict[str, int]:
+    """Every row before that time was taken in, and its truth with it."""
+    return {PREDICTIONS.name: at_us, JOINED.name: at_us}
 
 
 def _parts(
