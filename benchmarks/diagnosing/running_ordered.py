@@ -121,7 +121,7 @@ def _case(
         loss=loss,
         around=Infrastructure(serving_since_us=serving),
         reference_by_class=profile.reference_by_class,
-        natural=profile.natural,
+        natural=profile.norm("").natural,
     )
 
 

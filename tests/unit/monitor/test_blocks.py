@@ -197,3 +197,13 @@ def test_a_segments_losses_are_compared_with_its_own_rows_of_the_hold_out() -> N
     assert watches[""].reference < 0.6
     assert watches["few"].is_learning
     assert watches["unknown"].is_learning
+
+
+def test_a_segment_has_its_own_norm_and_one_of_few_rows_that_of_all() -> None:
+    segments = (Segment("rest", 'carrier != "AA"'), Segment("few", 'carrier == "AA"'))
+    made = profile_of(reference_rows(profile(PAST), SCHEMA), policy=Policy(segments=segments))
+    of_segment, of_all = made.norm("rest"), made.norm("")
+    assert of_all.reference[0] == PAST.rows
+    assert of_segment.reference[0] == (PAST.features["carrier"] != "AA").sum()
+    assert made.norm("few") is of_all
+    assert made.norm("of a policy that is gone") is of_all

@@ -57,19 +57,19 @@ def case_of_window(
     past: Past, alert: Alert, findings: Sequence[Finding], windows: Sequence[Window]
 ) -> Case:
     """``windows`` end with the one that is told of."""
-    profile = past.profile
+    profile, norm = past.profile, past.profile.norm(alert.segment)
     return Case(
         rule=alert.rule,
         segment=alert.segment,
         mode=profile.mode,
         layout=profile.layout,
-        reference=profile.reference,
+        reference=norm.reference,
         findings=findings,
         windows=windows,
         at_us=windows[-1].end_us if windows else alert.moment.watermark_us,
         around=_around(past.standing, findings),
-        reference_by_class=profile.reference_by_class,
-        natural=profile.natural,
+        reference_by_class=norm.by_class,
+        natural=norm.natural,
     )
 
 
@@ -101,7 +101,7 @@ async def diagnosis_of_loss(
     witnesses: Sequence[Alert],
 ) -> Diagnosis:
     """Why the truths say what they say. ``witnesses``: alerts on the inputs that stand open."""
-    standing, profile = past.standing, past.profile
+    standing, profile, norm = past.standing, past.profile, past.profile.norm(segment)
     findings = [found for each in witnesses for found in each.seen_at(mark_us)]
     is_seen = standing.first_judged_us is not None and standing.first_judged_us <= mark_us
     case = Case(
@@ -109,14 +109,14 @@ async def diagnosis_of_loss(
         segment=segment,
         mode=profile.mode,
         layout=profile.layout,
-        reference=profile.reference,
+        reference=norm.reference,
         findings=findings,
         windows=await past.before(segment, mark_us) if is_seen else (),
         at_us=at_us,
         loss=evidence,
         around=_around(standing, findings),
-        reference_by_class=profile.reference_by_class,
-        natural=profile.natural,
+        reference_by_class=norm.by_class,
+        natural=norm.natural,
     )
     return diagnose(case)
 

@@ -17,6 +17,7 @@ from homeostat_monitor.domain.errors import UnusableReference
 from homeostat_monitor.domain.history import levels_of
 from homeostat_monitor.domain.policy import DEFAULT, Policy
 from homeostat_monitor.domain.profile import (
+    Norm,
     Pristine,
     VersionProfile,
 )
@@ -43,8 +44,11 @@ def profile_of(
     length = length_us or _length(choice.mode, reference.event_times_us)
     expressions, remarks = _expressions(policy)
     detectors: dict[str, tuple[Pristine, ...]] = {}
+    norms: dict[str, Norm] = {}
     for name, expression in (("", None), *expressions.items()):
         counted, said = _counts_of(name, expression, reference, counts)
+        if not name or counted is not counts:
+            norms[name] = _norm(counted, choice.mode, length)
         made = list(_detectors(counted, choice.mode, length, policy, name))
         detectors[name] = tuple(Pristine(each, each.to_bytes()) for each in made)
         remarks += said
@@ -62,8 +66,8 @@ def profile_of(
         mode=choice.mode,
         mode_reason=choice.reason,
         reference=counts.whole,
-        reference_by_class=counts.sums_by_class(),
-        natural=_natural(counts, choice.mode, length),
+        reference_by_class=norms[""].by_class,
+        norms=norms,
         detectors=detectors,
         expressions=expressions,
         history_levels=levels_of(length, reference.rows / span),
@@ -85,6 +89,10 @@ def _holdouts(
         if of_segment is not None and len(of_segment.losses) >= _FEWEST_SEGMENT_ROWS:
             found[name] = of_segment
     return found
+
+
+def _norm(counts: ReferenceCounts, mode: Mode, length_us: int) -> Norm:
+    return Norm(counts.whole, counts.sums_by_class(), _natural(counts, mode, length_us))
 
 
 def _natural(counts: ReferenceCounts, mode: Mode, length_us: int) -> Natural | None:

@@ -20,6 +20,16 @@ class Pristine(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Norm:
+    """What is normal of a segment: its own rows of the reference, those of each class of truth,
+    and how far its windows go by nature (None: in i.i.d. mode)."""
+
+    reference: Counts
+    by_class: Counts | None
+    natural: Natural | None
+
+
+@dataclass(frozen=True, slots=True)
 class VersionProfile:
     """Everything that is fixed by a version's reference and its model's policy.
 
@@ -35,8 +45,8 @@ class VersionProfile:
     # The reference's sums, and those of each class of truth.
     reference: Counts
     reference_by_class: Counts | None
-    # How far windows go by nature; None: in i.i.d. mode.
-    natural: Natural | None
+    # What a diagnosis compares a segment with, by its name; "" is all rows.
+    norms: Mapping[str, Norm]
     # Per segment its detectors; "" is all rows.
     detectors: Mapping[str, tuple[Pristine, ...]]
     # Of the named segments.
@@ -50,6 +60,10 @@ class VersionProfile:
     remarks: tuple[str, ...]
     budget_per_month: float
     policy_revision: int
+
+    def norm(self, segment: str) -> Norm:
+        """Of the segment; of all rows where the reference has too few of it."""
+        return self.norms.get(segment, self.norms[""])
 
     @property
     def fewest_rows(self) -> int | None:
