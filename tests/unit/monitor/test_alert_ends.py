@@ -146,6 +146,7 @@ def test_a_second_threshold_is_told_though_another_is_passed_already() -> None:
     [
         (a_finding(Rule.MISSING_VALUES), "null rate 30 %, threshold 10 %"),
         (a_finding(statistic="surprise", observed=9.63), "once in 10^9.6 looks, told from 10^0.1"),
+        (a_finding(statistic="surprise", observed=716.2), "once in over 10^15 looks"),
         (a_finding(observed=0.3123456789, statistic="js_distance"), "js distance 0.3123,"),
         (
             a_finding(Rule.LABEL_DELAY, "", statistic="median_delay_seconds", observed=9000.0),
@@ -156,3 +157,8 @@ def test_a_second_threshold_is_told_though_another_is_passed_already() -> None:
 )
 def test_figures_are_told_in_the_unit_that_people_read(finding: Finding, told: str) -> None:
     assert told in judged(None, 0, finding).summary
+
+
+def test_two_findings_of_one_thing_are_no_further_feature() -> None:
+    scores = [a_finding(Rule.PREDICTION, "", statistic=each) for each in ("surprise", "null_rate")]
+    assert "more" not in judged(None, 0, *scores).summary.removeprefix("The scores")

@@ -36,6 +36,8 @@ _COUNTED: Mapping[Rule, str] = MappingProxyType(
 )
 # Shares of rows whose name does not say so.
 _SHARES = frozenset({"null_rate", "unseen_rate", "out_of_range_rate", "label_coverage"})
+# Looks of which nobody takes so many, as a power of ten.
+_NEVER = 15
 # A share of rows outside of the known range that is worth a sentence.
 _WORTH_TELLING = 0.01
 
@@ -49,7 +51,7 @@ def findings_summary(breaches: Sequence[Finding]) -> str:
         if worst.out_of_range > _WORTH_TELLING
         else ""
     )
-    return f"{_what(worst, where)}: {_figures(worst)}.{outside}{_others(worst.rule, len(breaches))}"
+    return f"{_what(worst, where)}: {_figures(worst)}.{outside}{_others(breaches)}"
 
 
 def _what(worst: Finding, where: str) -> str:
@@ -65,7 +67,8 @@ def _figures(worst: Finding) -> str:
     """Observed and threshold, in the unit that a person reads them in."""
     name, figures = worst.statistic, (worst.observed, worst.threshold)
     if name.endswith("surprise"):
-        return "by chance once in 10^{:.1f} looks, told from 10^{:.1f} on".format(*figures)
+        rare = f"10^{worst.observed:.1f}" if worst.observed < _NEVER else f"over 10^{_NEVER}"
+        return f"by chance once in {rare} looks, told from 10^{worst.threshold:.1f} on"
     observed, threshold = (_figure(name, each) for each in figures)
     spoken = "" if worst.rule is Rule.POLICY else name.removesuffix("_seconds").replace("_", " ")
     return f"{spoken} {observed}, threshold {threshold}".lstrip()
@@ -89,10 +92,12 @@ def _span(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def _others(rule: Rule, count: int) -> str:
+def _others(breaches: Sequence[Finding]) -> str:
+    """Of one thing several may be told: its rows out of range and its histogram."""
+    count = len({each.about for each in breaches})
     if count < 2:
         return ""
-    what = _COUNTED.get(rule, "feature")
+    what = _COUNTED.get(breaches[0].rule, "feature")
     return f" So does 1 more {what}." if count == 2 else f" So do {count - 1} more {what}s."
 
 
