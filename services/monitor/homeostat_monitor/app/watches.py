@@ -34,15 +34,16 @@ async def losses_of(keeper: Keeper, version: KnownVersion, segment: str) -> Loss
     return await keeper.get(key, lambda: fresh_losses(version, segment), maker=version.profile)
 
 
+def fresh_concept(version: KnownVersion) -> ConceptWatch:
+    """Knows the hold-out, where there is one."""
+    budget = _budget(version, Part.CONCEPT)
+    return ConceptWatch.seeded(_rows(version), task=version.task, false_alarms_per_month=budget)
+
+
 async def concept_of(keeper: Keeper, version: KnownVersion) -> ConceptWatch:
     """Whether truth follows from the scores as it did."""
-    return await keeper.get(
-        StateKey("", ConceptWatch.name),
-        lambda: ConceptWatch.seeded(
-            _rows(version), task=version.task, false_alarms_per_month=_budget(version, Part.CONCEPT)
-        ),
-        maker=version.profile,
-    )
+    key = StateKey("", ConceptWatch.name)
+    return await keeper.get(key, lambda: fresh_concept(version), maker=version.profile)
 
 
 async def rolling_of(keeper: Keeper, version: KnownVersion) -> Rolling:
