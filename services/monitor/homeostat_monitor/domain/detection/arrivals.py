@@ -30,6 +30,7 @@ _MARGIN = 1.25
 # with fewer rows in a phase are light by chance.
 _ALIKE = 0.25
 _FEWEST_ROWS_OF_A_PHASE = 16.0
+_ONE_OF_TWENTY = 0.95
 # Fewer independent deviations than this say too little of the dispersion.
 _FEWEST_FREEDOM = 7
 # A twentieth of usual traffic is no burst at any hour.
@@ -269,10 +270,28 @@ def _shape(clock: Clock, times_us: Ints) -> tuple[Habit | None, bool]:
         _add(whole, clock, start, start + 1, count)
         at = start
     _add(whole, clock, at + 1, last, 0)
+    counts = np.zeros(max(last - first - 1, 0))
+    counts[starts[1:-1] - first - 1] = rows[1:-1]
     for habit, knows_weeks in ((whole.weekly(), True), (whole.daily(), False)):
         if np.isfinite(habit.means).all():
-            return habit, knows_weeks
+            return _lasting(habit, clock, first + 1, counts), knows_weeks
     return None, False
+
+
+def _lasting(habit: Habit, clock: Clock, first: int, counts: Floats) -> Habit:
+    """Where busy and idle times last for many slots, these count for few when their dispersion is
+    estimated: then it may be as large as an estimate of few would be too low by in one of 20."""
+    from scipy.special import chdtri  # noqa: PLC0415 - not at start
+
+    phases = (first + np.arange(len(counts))) * clock.length_us % WEEK_US // clock.phase_us
+    means = habit.means[phases]
+    off = np.where(means > 0, counts / np.maximum(means, 1e-9) - 1, 0.0)
+    # Chance of single rows is no part of what lasts.
+    alike = float((off[1:] * off[:-1]).mean()) / habit.dispersion if len(off) > 1 else 0.0
+    alike = min(max(alike, 0.0), 1 - 1 / max(len(off), 2))
+    count = max(len(off) * (1 - alike) / (1 + alike), 2.0)
+    margin = count / float(chdtri(count, _ONE_OF_TWENTY))
+    return replace(habit, dispersion=habit.dispersion * max(margin / _MARGIN, 1.0))
 
 
 def _add(tally: Tally, clock: Clock, first: int, until: int, rows: int) -> None:
