@@ -1,6 +1,7 @@
 """The monitor's RPCs: message in, one question, message out."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 
 import grpc
 
@@ -10,11 +11,13 @@ from homeostat.monitor.v1.monitor_pb2 import (
 )
 from homeostat.monitor.v1.monitor_pb2_grpc import add_MonitorServiceServicer_to_server
 from homeostat_kit.auth import Roles, roles_of
+from homeostat_kit.grpc_server import MAX_MESSAGE_BYTES
 from homeostat_kit.postgres import Pool
 from homeostat_monitor.alert_messages import message_of
 from homeostat_monitor.app.deepening import LedgerAway
 from homeostat_monitor.backtests import Backtests, Busy, NoPast
 from homeostat_monitor.domain import errors
+from homeostat_monitor.domain.alerts import Alert
 from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.domain.policy_checks import BadPolicy
 from homeostat_monitor.grpc_api_alerts import AlertsApi
@@ -83,6 +86,20 @@ class MonitorServicer(HealthApi, AlertsApi, PoliciesApi):
         request: ListAlertsRequest,
         context: grpc.aio.ServicerContext[ListAlertsRequest, ListAlertsResponse],
     ) -> ListAlertsResponse:
-        """The last event of each alert, newest first; at most 10,000."""
+        """The last event of each alert, newest first; at most 10,000, and what a client takes."""
         alerts = await self._reader.list_alerts(request.model_name, open_only=request.open_only)
-        return ListAlertsResponse(alerts=[message_of(each) for each in alerts])
+        return await asyncio.to_thread(listed, alerts)
+
+
+def listed(
+    alerts: Sequence[Alert], most_bytes: int = MAX_MESSAGE_BYTES * 3 // 4
+) -> ListAlertsResponse:
+    """As many of the first ones as a client takes in one message: a diagnosis may be long."""
+    response, size = ListAlertsResponse(), 0
+    for each in alerts:
+        message = message_of(each)
+        size += message.ByteSize()
+        if size > most_bytes:
+            break
+        response.alerts.append(message)
+    return response

@@ -1,5 +1,6 @@
 """PostgreSQL: what is asked outside of transactions."""
 
+import asyncio
 from collections.abc import Mapping
 
 import numpy as np
@@ -73,7 +74,8 @@ class Reader:
     async def list_alerts(self, model_name: str, *, open_only: bool) -> list[Alert]:
         """The last event of each alert, the newest 10,000 first to last; "" means all models."""
         rows = await self._pool.fetch(_SQL["list_alerts"], model_name, open_only, _MOST_LISTED)
-        return [alert_of(row["body"]) for row in rows]
+        # Seconds, where there are thousands.
+        return await asyncio.to_thread(lambda: [alert_of(row["body"]) for row in rows])
 
     async def champion(self, model_name: str) -> Standing | None:
         """The version that serves, or the newest that was seen; None before any was."""

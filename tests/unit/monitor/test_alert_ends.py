@@ -21,6 +21,7 @@ from homeostat_monitor.domain.alerts import (
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.policy import Comparison, Policy, PolicyRule, Segment
 from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.grpc_api import listed
 from homeostat_monitor.ports import KnownVersion, ModelStanding, Standing
 
 SUBJECT = Subject("m", 1)
@@ -162,3 +163,12 @@ def test_figures_are_told_in_the_unit_that_people_read(finding: Finding, told: s
 def test_two_findings_of_one_thing_are_no_further_feature() -> None:
     scores = [a_finding(Rule.PREDICTION, "", statistic=each) for each in ("surprise", "null_rate")]
     assert "more" not in judged(None, 0, *scores).summary.removeprefix("The scores")
+
+
+def test_a_list_of_alerts_is_no_longer_than_a_client_takes() -> None:
+    alerts = [judged(None, window, a_finding()) for window in range(20)]
+    whole = listed(alerts)
+    assert len(whole.alerts) == 20
+    some = listed(alerts, most_bytes=whole.ByteSize() // 2)
+    assert 5 < len(some.alerts) < 15
+    assert some.alerts[0] == whole.alerts[0]
