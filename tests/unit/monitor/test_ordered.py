@@ -60,6 +60,29 @@ def test_streams_that_remember_and_have_seasons_are_silent(trend: float, length_
     assert alarms <= 0.05 * looks
 
 
+def rain(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """Mostly nothing; showers that last for hours, each of a strength of its own."""
+    fallen, at = np.zeros(rows), 0
+    while at < rows:
+        at += int(rng.exponential(5 * ROWS_A_DAY))
+        lasts = min(int(rng.exponential(ROWS_A_DAY / 2)), max(rows - at, 0))
+        fallen[at : at + lasts] = rng.exponential(rng.exponential(), lasts).round(2)
+        at += lasts
+    return fallen
+
+
+def test_a_shower_heavier_than_any_before_is_no_news_where_showers_differ() -> None:
+    alarms = looks = 0
+    for seed in range(6):
+        stream = a_stream(seed, 70)
+        stream.columns["slow"][:] = rain(np.random.default_rng(seed), stream.rows)
+        counts = ReferenceCounts(a_reference(days(stream, 0, REFERENCE_DAYS)))
+        found = a_detector(counts).feed(windows(counts, days(stream, REFERENCE_DAYS, 70), DAY_US))
+        alarms += sum(any(name == "slow" for _, name in breaches(each)) for each in found)
+        looks += len(found)
+    assert alarms <= 0.02 * looks
+
+
 def missing(part: Stream, rng: np.random.Generator) -> None:
     part.columns["slow"][rng.random(part.rows) < 0.1] = np.nan
 

@@ -26,13 +26,15 @@ _WANDERING_LEVEL = 1e-4
 # A few values far away make little of a mean, but much of a deviation: twice that of any block is
 # more than it was, and of bursts, whose blocks differ more than that, as much again.
 _LEAST_FACTOR = 2.0
+# The span of means that are spread evenly, and as far again on either side.
+_LEAST_FAR = 3.0
 _MOST_FACTOR = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far a feature that wanders may get: the span of its blocks' means, as far again on
-    either side, and the greatest deviation of a window."""
+    """How far a feature that wanders may get: from where to where means of windows may be, how far
+    the blocks' means are apart, and the greatest deviation of a window."""
 
     low: float
     high: float
@@ -126,11 +128,17 @@ def _reach(values: Floats) -> Reach | None:
     between = float((sizes * (means - known.mean()) ** 2).sum()) / variance
     if chdtrc(len(parts) - 1, between) > _WANDERING_LEVEL:
         return None
-    spread = float(np.ptp(means))
-    deviations = np.array([part.std() for part in parts])
-    most, usual = float(deviations.max()), float(np.median(deviations))
-    factor = float(np.clip(most / max(usual, most / _MOST_FACTOR), _LEAST_FACTOR, _MOST_FACTOR))
-    return Reach(float(means.min()) - spread, float(means.max()) + spread, spread, factor * most)
+    middle = float(np.median(means))
+    far = _next_of(np.abs(means - middle), _LEAST_FAR)
+    deviation = _next_of(np.array([part.std() for part in parts]), _LEAST_FACTOR)
+    return Reach(middle - far, middle + far, float(np.ptp(means)), deviation)
+
+
+def _next_of(sizes: Floats, least: float) -> float:
+    """How large the next block's may be: the largest, and as many times more as the largest is
+    more than usual. Of bursts, whose blocks differ by more than that, the worst is yet to come."""
+    most, usual = float(sizes.max()), float(np.median(sizes))
+    return most * float(np.clip(most / max(usual, most / _MOST_FACTOR), least, _MOST_FACTOR))
 
 
 def outside_elsewhere(values: Floats, rows: int) -> Floats:
