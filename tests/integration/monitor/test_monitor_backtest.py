@@ -88,6 +88,13 @@ async def execute(urls: tuple[str, str], statement: str) -> None:
         await connection.close()
 
 
+async def until_logged(monitor: RunningMonitor, event: str) -> None:
+    async def is_logged() -> bool:
+        return bool(monitor.logged(event))
+
+    await eventually(is_logged, what=f"{event} is logged; {monitor.log()[-3000:]}")
+
+
 async def until_rebuilt(monitor: RunningMonitor, count: int) -> None:
     async def is_done() -> bool:
         assert monitor.process.poll() is None, monitor.log()[-3000:]
@@ -124,6 +131,17 @@ async def test_the_past_played_again_tells_what_live_traffic_told_and_rebuilds_w
         assert told["alerts_of_present_policy"] == len(live)
         said = await say(monitor, "policy", "backtest", MODEL, str(file), "--days", "5")
         assert "in 5 days (the present policy: " in said
+        for arguments, problem in (
+            (("nobody", str(file)), "nothing is known of the model 'nobody'"),
+            ((MODEL, str(file), "--days", "0"), "days: 0.0 is not above 0"),
+            ((MODEL, str(file), "--version", "7"), "no predictions of delays of its version 7"),
+        ):
+            assert problem in await say(monitor, "policy", "backtest", *arguments, code=1)
+        wrong = tmp_path / "wrong.toml"
+        wrong.write_text(SEGMENTS.replace("carrier ==", "carier =="))
+        said = await say(monitor, "policy", "backtest", MODEL, str(wrong), code=1)
+        assert f"{wrong}:5: segments[0].expression" in said
+        assert "carrier" in said
         # Nothing was saved, and the alerts of live traffic stand as they stood.
         assert (await monitor.health()).policy_revision == 0
         assert {each.alert_id: bare(each) for each in await monitor.alerts()} == live
@@ -136,8 +154,16 @@ async def test_the_past_played_again_tells_what_live_traffic_told_and_rebuilds_w
             urls,
             "INSERT INTO rebuild_due SELECT model_name, version, segment, name FROM detector_state",
         )
+        await ledger.kill()
         monitor.start()
         await monitor.until_serving()
+        remarks = (await monitor.health()).remarks
+        assert sum(each.startswith("degraded: the detector") for each in remarks) == len(before)
+        said = await say(monitor, "policy", "backtest", MODEL, str(file), code=1)
+        assert "the ledger says UNAVAILABLE" in said
+        await until_logged(monitor, "rebuilding_waits")
+        assert await states(urls) != before
+        await ledger.start()
         await until_rebuilt(monitor, len(before))
         # To the bit what it was.
         assert await states(urls) == before
