@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from homeostat_inference.edges.board import Word
+from homeostat_inference.edges.board_layout import Word
 from homeostat_inference.edges.slot_relay import SlotRelay
 from homeostat_inference.edges.status import Status
 

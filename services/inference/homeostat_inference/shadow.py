@@ -18,7 +18,9 @@ from homeostat_inference.app.ports import Kind
 from homeostat_inference.app.records import pack_mark
 from homeostat_inference.app.shadowing import Due, Lag, Tail, due_versions, least_promise
 from homeostat_inference.app.whole import pack_whole
-from homeostat_inference.edges.board import Board, BoardRuns, Word
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.board_layout import Word
+from homeostat_inference.edges.board_runs import BoardRuns
 from homeostat_inference.edges.control import Control, Leave, Message, Ready, TellPlan
 from homeostat_inference.edges.journal_reader import JournalReader
 from homeostat_inference.edges.journal_writer import JournalWriter

@@ -26,7 +26,9 @@ from homeostat_inference.app.serving import NotLoaded, Served, Table
 from homeostat_inference.domain.errors import InferenceError, NotServed, Overloaded
 from homeostat_inference.domain.schema import Schema
 from homeostat_inference.domain.times import ClockMarks, TimeBounds, bounds
-from homeostat_inference.edges.board import Board, BoardRuns, Word
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.board_layout import Word
+from homeostat_inference.edges.board_runs import BoardRuns
 from homeostat_inference.edges.control import (
     AskMark,
     Assignment,

@@ -30,7 +30,8 @@ from homeostat_inference.app.records import pack_mark, unpack_mark
 from homeostat_inference.app.shadowing import shadow_block_id
 from homeostat_inference.app.whole import pack_whole, unpack_whole
 from homeostat_inference.domain.blocks import timestamp
-from homeostat_inference.edges.board import Board, Word
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.board_layout import Word
 from homeostat_inference.edges.control import Applied, Control, Failed, Leave, Message, TellPlan
 from homeostat_inference.edges.journal_reader import JournalReader
 from homeostat_inference.edges.journal_writer import JournalWriter

@@ -11,7 +11,9 @@ from homeostat.events.v1.column_pb2 import TASK_BINARY
 from homeostat.registry.v1.registry_pb2 import Signature, TensorSpec
 from homeostat_inference.domain.fingerprints import fingerprints, layout_of, packed
 from homeostat_inference.domain.schema import Schema, schema_of
-from homeostat_inference.edges.board import Board, BoardRuns, Word
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.board_layout import Word
+from homeostat_inference.edges.board_runs import BoardRuns
 
 SIGNATURE = Signature(
     task=TASK_BINARY,

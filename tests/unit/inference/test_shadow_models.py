@@ -14,7 +14,8 @@ from homeostat.registry.v1.registry_pb2 import Version
 from homeostat_inference.app.plan import ModelPlan, ServingPlan
 from homeostat_inference.domain.schema import schema_of
 from homeostat_inference.edges import shadow_models as module
-from homeostat_inference.edges.board import Board, BoardRuns
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.board_runs import BoardRuns
 from homeostat_inference.edges.control import Loaded, Message
 from homeostat_inference.edges.shadow_models import STUCK_NS, ShadowModels
 from homeostat_inference.edges.versions import VersionCache

@@ -17,7 +17,9 @@ from homeostat_inference.app.plan import ModelPlan, ServingPlan
 from homeostat_inference.app.supervising import DeadRun
 from homeostat_inference.domain.schema import schema_of
 from homeostat_inference.edges import slot_watch
-from homeostat_inference.edges.board import Board, BoardRuns, Word
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.board_layout import Word
+from homeostat_inference.edges.board_runs import BoardRuns
 from homeostat_inference.edges.control import (
     AskMark,
     Control,

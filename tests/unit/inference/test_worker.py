@@ -12,7 +12,8 @@ import pytest
 from tests.support.waiting import eventually
 
 from homeostat_inference.domain.errors import NotKept
-from homeostat_inference.edges.board import Board, Word
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.board_layout import Word
 from homeostat_inference.edges.control import AskMark, Assignment, Marked, Message
 from homeostat_inference.settings import InferenceSettings
 from homeostat_inference.worker import Worker

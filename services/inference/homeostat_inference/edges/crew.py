@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from homeostat_inference.app.plan import ServingPlan
-from homeostat_inference.edges.board import Word
+from homeostat_inference.edges.board_layout import Word
 from homeostat_inference.edges.callers import CallersPromises
 from homeostat_inference.edges.control import Assignment, TellHealth, TellPlan
 from homeostat_inference.edges.heeding import Heeding

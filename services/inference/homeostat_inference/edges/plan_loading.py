@@ -13,7 +13,7 @@ from homeostat_inference.app.serving import Served, Table
 from homeostat_inference.domain.errors import InvalidInput
 from homeostat_inference.domain.schema import Schema, schema_of
 from homeostat_inference.domain.tensors import Array
-from homeostat_inference.edges.board import BoardRuns
+from homeostat_inference.edges.board_runs import BoardRuns
 from homeostat_inference.edges.control import Applied, Dropped, Failed, Loaded, Message
 from homeostat_inference.edges.session import OnnxModel, UnfitModel, warm
 from homeostat_inference.edges.versions import VersionCache

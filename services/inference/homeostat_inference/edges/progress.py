@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from homeostat.progress.v1.progress_pb2 import GetProgressResponse
 from homeostat_inference.app.truth import CallerMarks
 from homeostat_inference.edges.beside import Beside
-from homeostat_inference.edges.board import Word
+from homeostat_inference.edges.board_layout import Word
 from homeostat_inference.edges.crew import Crew
 from homeostat_inference.edges.following import Following
 from homeostat_inference.edges.heard_changes import HeardChanges

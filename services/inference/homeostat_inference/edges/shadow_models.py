@@ -18,7 +18,9 @@ from homeostat_inference.app.shadowing import inputs_of, shadow_block
 from homeostat_inference.domain.errors import InvalidInput
 from homeostat_inference.domain.schema import Schema, schema_of
 from homeostat_inference.domain.tensors import Array
-from homeostat_inference.edges.board import Board, BoardRuns, Watched, Word
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.board_layout import Word
+from homeostat_inference.edges.board_runs import BoardRuns, Watched
 from homeostat_inference.edges.control import Applied, Dropped, Failed, Loaded, Message
 from homeostat_inference.edges.session import OnnxModel, UnfitModel
 from homeostat_inference.edges.versions import VersionCache

@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from homeostat_inference.edges.board import BATCH_BUCKETS, Board, ModelCounts, Word
+from homeostat_inference.edges.board import Board, ModelCounts
+from homeostat_inference.edges.board_layout import BATCH_BUCKETS, Word
 
 # Counters that go on from one life to the next.
 COUNTERS = (

@@ -7,7 +7,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from homeostat_inference.edges.board import Board, Word
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.board_layout import Word
 from homeostat_inference.edges.nursery import Child
 
 _LOOK_SECONDS = 0.1

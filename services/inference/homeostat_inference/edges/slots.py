@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 from homeostat_inference.app.supervising import Restarts
-from homeostat_inference.edges.board import Board, Word
+from homeostat_inference.edges.board import Board
+from homeostat_inference.edges.board_layout import Word
 from homeostat_inference.edges.control import (
     Applied,
     Failed,

@@ -27,7 +27,7 @@ from homeostat.inference.v1.serving_pb2 import (
 from homeostat_inference.app.plan import BatchingPlan, ModelPlan
 from homeostat_inference.app.supervising import CrashBook
 from homeostat_inference.domain.blocks import timestamp
-from homeostat_inference.edges.board import Word
+from homeostat_inference.edges.board_layout import Word
 from homeostat_inference.edges.following import Following
 from homeostat_inference.edges.journal_writer import JournalWriter
 from homeostat_inference.edges.slot_relay import SlotRelay
