@@ -82,7 +82,7 @@ def _picture_in_order(case: Case, windows: Sequence[Window]) -> Picture:
     spreads = {name: natural.of(name).dispersion for name in case.layout.names}
     change = of_loss
     if change is None or told_features(case):
-        change = change_in_order(case, ranked(case), windows)
+        change = change_in_order(case, ranked(case), windows, natural)
     picture = _picture(case, windows, spreads, change)
     units = {name: scale for name, (_, scale) in case.layout.extras.scales.items()}
     doings = {

@@ -15,7 +15,7 @@ _CERTAIN = 4.0
 _MANY_TRUTHS = 200
 _LATE = 0.05
 # A row of broken data loses at most so many times the reference's mean where losses have no bound;
-# below the first part of the rows, or the second of the rise, the loss is not about a break.
+# below the first part of the rows, or the second of the rise or of its time, it is about no break.
 _MOST_TIMES = 20.0
 _FEW_ROWS, _PART = 0.2, 0.5
 # Predictions per window over the expected: what no ordinary day shows.
@@ -58,7 +58,8 @@ def loss_explained(case: Case, picture: Picture) -> dict[str, float]:
         return {}
     found = {}
     for each in picture.shares:
-        part = picture.covered * _broken_rows(picture, each)
+        is_in_time = picture.covered >= _PART
+        part = picture.covered * _broken_rows(each) if is_in_time else 0.0
         rise = loss.observed - loss.reference
         if rise > 0:
             most = max(1.0, loss.observed) if loss.observed <= 1 else _MOST_TIMES * loss.reference
@@ -67,7 +68,7 @@ def loss_explained(case: Case, picture: Picture) -> dict[str, float]:
     return found
 
 
-def _broken_rows(picture: Picture, share: FeatureShare) -> float:
+def _broken_rows(share: FeatureShare) -> float:
     """Of nulls and texts never seen those that came; of a moved value all rows."""
     if share.finding.rule not in (Rule.MISSING_VALUES, Rule.UNSEEN_VALUES):
         return 1.0
