@@ -1,11 +1,12 @@
 """Do rows come more than once? From the sketch of whole rows, against the reference's own rate.
 
 Rows alike share one of the sketch's buckets. Of n different rows the pairs that share one are
-n (n - 1) / 2 over the number of buckets, and Pearson's statistic of the buckets is chi-squared; a
-row that comes twice adds a pair that chance does not.
+n (n - 1) / 2 over the number of buckets, by chance some more; a row that comes twice adds a pair
+that chance does not.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,21 +88,21 @@ def extra_copies(sketches: Counts) -> Floats:
     return found
 
 
+@lru_cache(maxsize=4096)
 def chance(rows: int, level: float) -> float:
-    """Extra copies per row that so many different rows seem to have with that chance: the buckets'
-    chi-squared distribution, or Poisson's of the pairs where they are few."""
-    from scipy.special import chdtri  # noqa: PLC0415 - not at start
+    """Extra copies per row that so many different rows seem to have with that chance.
 
-    pairs = rows * (rows - 1) / (2 * BUCKETS)
-    by_buckets = (float(chdtri(BUCKETS - 1, level)) - (BUCKETS - 1)) / (2 * BUCKETS)
-    upper = pairs
-    while float(_poisson_tail(upper, pairs)) > level:
-        upper += max(np.sqrt(pairs) / 8, 0.5)
-    return max(by_buckets, (upper - pairs) / rows)
+    A gamma distribution with the first three moments of the pairs that share a bucket, which are
+    exact: pairs are independent two by two, but three rows in one bucket are three pairs at once.
+    Poisson's and the chi-squared distribution have tails that are too light by several times.
+    """
+    from scipy.special import gammainccinv  # noqa: PLC0415 - not at start
 
-
-def _poisson_tail(count: float, mean: float) -> float:
-    """P(X >= count) of Poisson, continued between whole numbers."""
-    from scipy.special import gammainc  # noqa: PLC0415 - not at start
-
-    return float(gammainc(max(count, 1e-9), mean)) if mean > 0 else 0.0
+    rows = max(rows, 2)
+    pairs, share = rows * (rows - 1) / 2, 1 / BUCKETS
+    variance = pairs * share * (1 - share)
+    third = variance * (1 - 2 * share + 2 * (rows - 2) * share)
+    shape, scale = 4 * variance**3 / third**2, third / (2 * variance)
+    # Whole pairs: half a one more.
+    upper = scale * (float(gammainccinv(shape, level)) - shape) + 0.5
+    return upper / rows
