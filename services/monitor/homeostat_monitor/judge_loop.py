@@ -18,7 +18,9 @@ from homeostat_kit.postgres import Connection, Pool, retrying
 from homeostat_kit.telemetry import Telemetry
 from homeostat_monitor.app.judging import Judged, VersionNotKnown, judge_model
 from homeostat_monitor.app.keeping import InHand
+from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.metrics import Metrics
+from homeostat_monitor.ports import KnownVersion
 from homeostat_monitor.store import Reader, StoreTransaction
 from homeostat_monitor.versions import RegistryAway, Versions
 
@@ -74,6 +76,7 @@ class JudgeLoop:
         self._reader = Reader(pool)
         self._versions = versions
         self._leases = Leases(pool, instance, lease_seconds)
+        self._lease_seconds = lease_seconds
         self._told = told
         self._spans = spans
         self._metrics = metrics
@@ -83,11 +86,18 @@ class JudgeLoop:
         self._running: dict[str, asyncio.Task[None]] = {}
         # Models that somebody else in this process has in hand.
         self._reserved: set[str] = set()
+        # Those that were due when it was asked last, and whether more may be due by now.
+        self._due: list[str] = []
+        self._may_be_more = True
+        # Watched versions, as they were seen last; and until when (monotonic) a model is ours.
+        self._watched: dict[str, list[Subject]] = {}
+        self._ours_until: dict[str, float] = {}
         # Models whose judging waits for the world: until when (monotonic), and how long next.
         self._pauses: dict[str, tuple[float, float]] = {}
 
     def wake(self) -> None:
         """A watermark has moved."""
+        self._may_be_more = True
         self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -106,6 +116,8 @@ class JudgeLoop:
                 except _AWAY as error:
                     _log.warning("models_not_read", error=repr(error))
                 await first_of(stop, self._woken, timeout=_IDLE_SECONDS)
+                # Another instance may have taken marks in.
+                self._may_be_more |= not self._woken.is_set()
                 self._raise_failed()
         finally:
             await _end(list(self._running.values()))
@@ -123,35 +135,49 @@ class JudgeLoop:
             yield await self.renewed(model_name) is not None
         finally:
             self._reserved.discard(model_name)
-            self._woken.set()
+            self.wake()
 
     async def renewed(self, model_name: str) -> Lease | None:
         """The model's lease for a while longer; None where another process has it."""
         return next(iter(await self._leases.take([f"{_LEASE}{model_name}"])), None)
 
     async def _begin_due(self) -> None:
-        """Starts as many as there is room for."""
+        """Starts as many as there is room for; what is due is asked for once for many."""
         room = _AT_ONCE - len(self._running)
         if room <= 0:
             return
         now = time.monotonic()
-        due = [
-            name
-            for name in await self._reader.due_models(most=_MOST_DUE)
-            if name not in self._running
-            and name not in self._reserved
-            and self._pauses.get(name, (0.0, 0.0))[0] <= now
-        ]
+        if self._may_be_more or not self._due:
+            self._may_be_more = False
+            self._due = self._in_turn(await self._reader.due_models(most=_MOST_DUE), now)
+        due = [name for name in self._due if self._is_free(name, now)]
         # Somebody else may hold some of them: ask for more than there is room for.
-        wanted = due if len(due) <= room else random.sample(due, min(len(due), 4 * room))
+        wanted = due[: 4 * room]
         leases = await self._leases.take([f"{_LEASE}{name}" for name in wanted])
-        for lease in leases[:room]:
-            name = lease.name.removeprefix(_LEASE)
+        names = [each.name.removeprefix(_LEASE) for each in leases]
+        taken = set(names[:room]) | (set(wanted) - set(names))
+        # What is under way may be due again after it.
+        self._due = [name for name in self._due if name not in taken]
+        for name, lease in zip(names[:room], leases, strict=False):
             if name in self._reserved:
                 continue
+            self._ours_until[name] = now + self._lease_seconds
             task = asyncio.create_task(self._judge_due(name, lease), name=f"judge-{name}")
             self._running[name] = task
             task.add_done_callback(lambda _: self._woken.set())
+
+    def _in_turn(self, due: list[str], now: float) -> list[str]:
+        """Ours first, as long as they have been due; then others, in any order: some are judged by
+        another instance, and no two should ask for the same."""
+        self._ours_until = {name: until for name, until in self._ours_until.items() if until > now}
+        ours = [name for name in due if name in self._ours_until]
+        others = [name for name in due if name not in self._ours_until]
+        random.shuffle(others)
+        return ours + others
+
+    def _is_free(self, name: str, now: float) -> bool:
+        is_in_hand = name in self._running or name in self._reserved
+        return not is_in_hand and self._pauses.get(name, (0.0, 0.0))[0] <= now
 
     def _raise_failed(self) -> None:
         """A bug in judging takes the process down with its cause."""
@@ -179,8 +205,7 @@ class JudgeLoop:
 
     async def _judge(self, model_name: str, lease: Lease) -> Judged:
         begun = time.perf_counter()
-        subjects = await self._reader.watched(model_name)
-        known = {each: (await self._versions.get(each)).known for each in subjects}
+        known = await self._known(model_name)
 
         async def work(connection: Connection) -> Judged:
             await lease.check(connection)
@@ -193,12 +218,22 @@ class JudgeLoop:
             try:
                 judged = await retrying(self._pool, work)
             except VersionNotKnown:
-                # Announced while we asked: ask again.
+                # Announced since we asked: ask again.
+                self._watched.pop(model_name, None)
                 return Judged(is_full=True)
             self._in_hand.put(judged.keepers)
             span.set_attribute("homeostat.alerts", [each.alert_id for each in judged.alerts])
         self._note(model_name, judged, time.perf_counter() - begun)
         return judged
+
+    async def _known(self, model_name: str) -> dict[Subject, KnownVersion]:
+        """Of versions that are watched, and perhaps of some that no longer are. RegistryAway."""
+        subjects = self._watched.pop(model_name, None)
+        if subjects is None:
+            subjects = await self._reader.watched(model_name)
+        known = {each: (await self._versions.get(each)).known for each in subjects}
+        self._watched[model_name] = subjects
+        return known
 
     def _note(self, model_name: str, judged: Judged, seconds: float) -> None:
         if judged.windows or judged.losses:

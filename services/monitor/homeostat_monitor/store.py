@@ -140,13 +140,11 @@ class StoreTransaction(AlertsStore, SumsStore):
         Marks before the first thing that is due are passed over. Losses wait for the predictions'
         mark, so that what is known of the inputs then is known.
         """
-        due = await self._on.fetchrow(_SQL["read_due"], model.model_name)
-        if due is None:
+        due = await self._on.fetchrow(_SQL["read_due"], model.model_name, PREDICTIONS.name)
+        if due is None or due["reached_us"] is None:
             return [], []
         windows: list[int] = []
-        reached = await self.current_us(PREDICTIONS.name)
-        if reached is None:
-            return [], []
+        reached: int = due["reached_us"]
         if due["windows_us"] is not None:
             after = _latest(model.windows_until_us, due["windows_us"] - 1)
             windows = await self._marks(PREDICTIONS.name, after, reached, most)

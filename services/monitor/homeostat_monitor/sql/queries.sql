@@ -232,13 +232,20 @@ ON CONFLICT (model_name) DO UPDATE
 SET windows_us = excluded.windows_us, losses_us = excluded.losses_us;
 
 -- name: read_due
-SELECT windows_us, losses_us FROM due WHERE model_name = $1;
+-- What is due of a model, and the watermark that was reached.
+SELECT windows_us, losses_us, (SELECT current_us FROM watermark WHERE topic = $2) AS reached_us
+FROM due WHERE model_name = $1;
 
 -- name: due_models
--- Models that have something to judge at the marks that were reached.
-SELECT model_name FROM due WHERE windows_us <= $1
-UNION SELECT model_name FROM due WHERE losses_us < $2
-LIMIT $3;
+-- Models that have something to judge at the marks that were reached, those that waited longest
+-- first.
+SELECT model_name FROM (
+    (SELECT model_name, windows_us AS at_us FROM due WHERE windows_us <= $1
+        ORDER BY windows_us LIMIT $3)
+    UNION ALL
+    (SELECT model_name, losses_us FROM due WHERE losses_us < $2 ORDER BY losses_us LIMIT $3)
+) AS each
+GROUP BY model_name ORDER BY min(at_us) LIMIT $3;
 
 -- name: reached
 -- The predictions' mark, and the newest mark of what was joined that it has passed too.
