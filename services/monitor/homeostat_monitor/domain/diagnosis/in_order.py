@@ -82,11 +82,12 @@ def evidence_in_order(
     shares: Sequence[FeatureShare],
     doings: Mapping[str, Doing],
     explained: Mapping[str, float],
+    known: float,
 ) -> list[Evidence]:
     """``explained``: the part of a risen loss that a break of the feature can explain, 0 to 1; of
-    other alerts empty."""
+    other alerts empty. ``known``: how well the reference knows what days are like, 0 to 1."""
     parts = {each.feature: each.share for each in shares}
-    found = [*_of_rates(case, parts, explained), *_of_pairs(case, doings, parts)]
+    found = [*_of_rates(case, parts, explained), *_of_pairs(case, doings, parts, known)]
     for each in shares[:_LOOKED_AT]:
         if _values_told(case, each.feature, doings):
             found += _of_doing(doings[each.feature], each.share, explained)
@@ -117,7 +118,7 @@ def _broken(feature: str, weight: float, text: str, explained: Mapping[str, floa
 
 
 def _of_pairs(
-    case: Case, doings: Mapping[str, Doing], parts: Mapping[str, float]
+    case: Case, doings: Mapping[str, Doing], parts: Mapping[str, float], known: float
 ) -> Iterator[Evidence]:
     """Correlations within windows: rows were joined or ordered wrongly."""
     for each in ranked(case):
@@ -125,7 +126,7 @@ def _of_pairs(
         if is_pair and each.other_feature:
             share = sum(parts.get(one, 0.0) for one in {blamed(each, doings), each.feature})
             text = f"{each.feature} and {each.other_feature} no longer go together within a window"
-            yield Evidence(Cause.DATA_BREAK, _SURE * share, text)
+            yield Evidence(Cause.DATA_BREAK, _SURE * share * known, text)
             return
 
 

@@ -32,6 +32,8 @@ _WITNESSES = 3
 _WEIGHTY = 0.2
 # Where the first window after the change may hold older rows, it is left out if so many rest.
 _ENOUGH_AFTER = 0.75
+# Windows that show how much days differ: two of each weekday.
+_ENOUGH_WINDOWS = 14
 # Rows that the reference is worth beside the windows of a segment.
 _HINT = 50.0
 
@@ -53,6 +55,8 @@ class Picture:
     # the rows since the loss rose that came after the inputs had changed.
     doings: Mapping[str, Doing] = field(default_factory=dict)
     covered: float = 1.0
+    # How well the reference knows what days are like, 0 to 1.
+    known: float = 1.0
 
     @property
     def inputs_moved(self) -> bool:
@@ -93,6 +97,7 @@ def _picture_in_order(case: Case, windows: Sequence[Window]) -> Picture:
         change=of_loss or change,
         shares=shares_in_order(case, doings),
         doings=doings,
+        known=min(natural.windows / _ENOUGH_WINDOWS, 1.0),
         covered=1.0 if of_loss is None else _covered(windows, of_loss, change),
     )
 

@@ -74,7 +74,7 @@ def evidence_of(
     """All that speaks for or against a cause, the weightiest first."""
     if case.mode is Mode.TIME_ORDERED:
         inputs = evidence_in_order(
-            case, picture.shares, picture.doings, loss_explained(case, picture)
+            case, picture.shares, picture.doings, loss_explained(case, picture), picture.known
         )
         others = [*_of_pace(picture), *_of_mixture(mixed, picture)]
         found = [*inputs, *others, *of_loss(case, picture), *of_surroundings(case, picture)]
