@@ -177,6 +177,8 @@ def _smallest(line: PowerLine) -> str:
         return _NONE
     if line.change == "shift":
         return f"{line.smallest:.3g} deviations"
+    if line.change == "loss":
+        return f"{line.smallest:.3g} more"
     return f"{line.smallest:.2%}"
 
 
