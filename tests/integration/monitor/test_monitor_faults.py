@@ -1,6 +1,5 @@
-"""kill -9, a lost broker, other portions: the same alerts, and nothing counted twice."""
+"""A lost broker, two monitors, a damaged state: the same alerts, and nothing counted twice."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,59 +40,9 @@ async def _events(world: dict[str, Any], alerts: Sequence[Alert]) -> dict[str, s
     return told
 
 
-async def _undisturbed(world: dict[str, Any], registry: str, url: str) -> list[bytes]:
-    async with (
-        a_stream(world["broker"]) as stream,
-        a_monitor(registry=registry, **{**world, "database": url}) as monitor,
-    ):
-        await _play_all(stream)
-        await monitor.until_judged(stream)
-        return sorted(each.SerializeToString(deterministic=True) for each in await monitor.alerts())
-
-
 async def _play_all(stream: Stream) -> None:
     await stream.play(CALM)
     await stream.play(TROUBLE)
-
-
-async def test_kill_9_in_mid_run_gives_the_same_alerts(
-    world: dict[str, Any], postgres_admin_url: str
-) -> None:
-    """Once quietly in polls of 500, once killed again and again in polls of 7."""
-    from homeostat_local.database import create_service_database  # noqa: PLC0415
-
-    other = create_service_database(postgres_admin_url, f"{world['broker'][-5:]}_calm", "calm")
-    async with a_registry(PAST) as registry:
-        expected = await _undisturbed(world, registry.address, other)
-        assert len(expected) >= 3
-        async with (
-            a_stream(world["broker"]) as stream,
-            a_monitor(registry=registry.address, poll_records=7, **world) as monitor,
-        ):
-            stream.produced = await _ends_of(stream, world)
-            for _ in range(4):
-                await monitor.until_serving()
-                await asyncio.sleep(0.3)
-                await monitor.kill()
-                monitor.start()
-            await monitor.until_judged(stream, seconds=60)
-            found = sorted(
-                each.SerializeToString(deterministic=True) for each in await monitor.alerts()
-            )
-            assert found == expected
-            health = await monitor.health()
-            assert health.predictions == CALM.rows + TROUBLE.rows
-            # Both runs told the same events under the same ids.
-            alerts = await monitor.alerts()
-            told = await _events(world, [*alerts, *alerts])
-            assert len(told) == sum(each.revision for each in alerts)
-            assert all(len(contents) == 1 for contents in told.values())
-
-
-async def _ends_of(stream: Stream, world: dict[str, Any]) -> dict[tuple[str, int], int]:
-    """What the first player produced, as the second sees it: one more mark on every partition."""
-    await stream.mark(TROUBLE.end_us)
-    return dict(stream.produced)
 
 
 async def test_a_new_life_of_the_broker_counts_nothing_twice(
