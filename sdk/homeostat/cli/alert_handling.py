@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from homeostat.cli.shared import FOLDER, Folder, channel, run, show_table, when, word
+from homeostat.cli.shared import FOLDER, Folder, channel, rule_name, run, show_table, when
 from homeostat.events.v1.alert_pb2 import Alert, AlertRule
 from homeostat.monitor.v1.monitor_pb2 import (
     AcknowledgeAlertRequest,
@@ -24,9 +24,7 @@ from homeostat.monitor.v1.policy_pb2 import Mute
 
 _SECONDS = 60.0
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_RULES = {
-    name.removeprefix("ALERT_RULE_").lower(): number for name, number in AlertRule.items() if number
-}
+_RULES = {rule_name(number): number for number in AlertRule.values() if number}
 
 _Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
 _Id = Annotated[str, typer.Argument(metavar="ALERT", help="Its id, as `alerts list` shows it.")]
@@ -39,7 +37,10 @@ def ack(
     by: _Who = "",
     folder: Folder = FOLDER,
 ) -> None:
-    """Says that you have seen an alert; it stays open until the world is well again."""
+    """Says that you have seen an alert; it stays open until the world is well again.
+
+    Example: homeostat alerts ack ALERT --comment "the new thermometers"
+    """
     request = AcknowledgeAlertRequest(alert_id=alert, acknowledged_by=by or _me(), comment=comment)
 
     async def ask() -> Alert:
@@ -57,7 +58,10 @@ def assign(
     ] = "",
     folder: Folder = FOLDER,
 ) -> None:
-    """Says who shall look at an alert; without WHO, nobody any more."""
+    """Says who shall look at an alert; without WHO, nobody any more.
+
+    Example: homeostat alerts assign ALERT maria
+    """
 
     async def ask() -> Alert:
         async with channel("monitor", folder) as opened:
@@ -86,7 +90,12 @@ def mute(
     by: _Who = "",
     folder: Folder = FOLDER,
 ) -> None:
-    """Keeps webhooks quiet for a while. Alerts are told on the topic, and listed, all the same."""
+    """Keeps webhooks quiet for a while. Alerts are told on the topic, and listed, all the same.
+
+    Example: homeostat alerts mute flights --for 8h --reason "the road is closed"
+
+    Example: homeostat alerts mute flights --rule missing_values --segment evening --for 7d
+    """
     until = datetime.now(UTC) + _span(lasting)
     request = MuteAlertsRequest(mute=_mute(model, rule, feature, segment))
     request.mute.until.FromDatetime(until)
@@ -103,7 +112,10 @@ def unmute(
     segment: _Segment = "",
     folder: Folder = FOLDER,
 ) -> None:
-    """Ends a mute: name the rule, feature and segment that it was for."""
+    """Ends a mute: name the rule, feature and segment that it was for.
+
+    Example: homeostat alerts unmute flights --rule missing_values --segment evening
+    """
     run(_send_mute(MuteAlertsRequest(mute=_mute(model, rule, feature, segment)), folder))
     typer.echo(f"{model}: webhooks hear again")
 
@@ -123,7 +135,7 @@ def mutes(model: _Model, folder: Folder = FOLDER) -> None:
         ("rule", "feature", "segment", "until", "by", "reason"),
         (
             (
-                word(AlertRule.Name(each.rule), "ALERT_RULE_") if each.rule else "every",
+                rule_name(each.rule) if each.rule else "every",
                 each.feature or "every",
                 each.segment or "every",
                 when(each.until),

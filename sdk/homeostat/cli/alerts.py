@@ -10,10 +10,19 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from homeostat.cli import alert_handling
-from homeostat.cli.shared import FOLDER, Folder, channel, console, run, show_table, when, word
+from homeostat.cli.shared import (
+    FOLDER,
+    Folder,
+    channel,
+    console,
+    rule_name,
+    run,
+    show_table,
+    when,
+    word,
+)
 from homeostat.events.v1.alert_pb2 import (
     Alert,
-    AlertRule,
     AlertState,
     CauseClass,
     Evidence,
@@ -48,7 +57,10 @@ commands = typer.Typer(
     cls=_ListUnlessTold,
     help="What the monitor saw, its whole life, and what people know of it.\n\n"
     "Begin with [bold]homeostat alerts list MODEL[/bold]; [bold]alerts show ALERT[/bold] tells "
-    "since when, why probably, and what would help.",
+    "since when, why probably, and what would help.\n\n"
+    "Example: homeostat alerts list flights --open\n\n"
+    "Example: homeostat alerts show 0a843d90bd5fa8344009ca47942cf49f\n\n"
+    'Example: homeostat alerts mute flights --rule covariate --for 7d --reason "a new airport"',
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -61,7 +73,10 @@ def list_(
     folder: Folder = FOLDER,
     as_json: _Json = False,
 ) -> None:
-    """Lists a model's alerts, newest first."""
+    """Lists a model's alerts, newest first.
+
+    Example: homeostat alerts list flights --open
+    """
 
     async def ask() -> Sequence[Alert]:
         async with channel("monitor", folder) as opened:
@@ -85,7 +100,7 @@ def list_(
             (
                 when(each.since_at),
                 word(Severity.Name(each.severity), "SEVERITY_"),
-                each.policy_rule or word(AlertRule.Name(each.rule), "ALERT_RULE_"),
+                each.policy_rule or rule_name(each.rule),
                 word(AlertState.Name(each.state), "ALERT_STATE_")
                 + (", muted" if each.is_muted else ""),
                 word(CauseClass.Name(each.cause), "CAUSE_CLASS_"),
@@ -101,7 +116,11 @@ def list_(
 
 @commands.command()
 def show(alert: _Id, folder: Folder = FOLDER, as_json: _Json = False) -> None:
-    """Tells an alert's life: since when, how much, whose part, why probably, what would help."""
+    """Tells an alert's life: since when, how much, whose part, why probably, what would help.
+
+    What speaks for a cause has a +, what speaks against it a -, the weightiest first. For programs:
+    homeostat alerts show ALERT --json
+    """
 
     async def ask() -> Sequence[Alert]:
         async with channel("monitor", folder) as opened:
@@ -134,9 +153,10 @@ def show(alert: _Id, folder: Folder = FOLDER, as_json: _Json = False) -> None:
 
 def _tell(alert: Alert, diagnosed: Alert) -> None:
     why = diagnosed.diagnosis
-    rule = word(AlertRule.Name(alert.rule), "ALERT_RULE_")
     console.print(f"[bold]{escape(alert.summary)}[/bold]")
-    about = f"{alert.model_name} version {alert.version}, {alert.policy_rule or rule}"
+    about = (
+        f"{alert.model_name} version {alert.version}, {alert.policy_rule or rule_name(alert.rule)}"
+    )
     where = f", segment {alert.segment}" if alert.segment else ""
     console.print(f"{about}{where}", markup=False)
     between = (

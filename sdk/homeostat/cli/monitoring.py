@@ -34,13 +34,19 @@ _Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name."
 _Json = Annotated[bool, typer.Option("--json", help="Print it as JSON, for programs.")]
 
 monitor_app = typer.Typer(
-    help="How a model does, and which changes its watch would see.", no_args_is_help=True
+    help="How a model does, and which changes its watch would see.\n\n"
+    "Example: homeostat monitor health flights\n\n"
+    "Example: homeostat monitor power flights --within 5000",
+    no_args_is_help=True,
 )
 
 
 @monitor_app.command()
 def health(model: _Model, folder: Folder = FOLDER, as_json: _Json = False) -> None:
-    """Shows how a model does: its mode and why, rolling metrics, labels, segments, remarks."""
+    """Shows how a model does: its mode and why, rolling metrics, labels, segments, remarks.
+
+    Example: homeostat monitor health flights
+    """
 
     async def ask() -> GetModelHealthResponse:
         async with channel("monitor", folder) as opened:
@@ -130,6 +136,8 @@ def power(
     """Shows the smallest change that would be seen in time, per feature and segment.
 
     That is what the budget of false alarms buys: fewer allowed, larger changes needed.
+
+    Example: homeostat monitor power flights --within 5000
     """
 
     async def ask() -> GetPowerResponse:

@@ -12,8 +12,18 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from homeostat import policy_files
-from homeostat.cli.shared import FOLDER, Folder, channel, console, run, show_table, when, word
-from homeostat.events.v1.alert_pb2 import AlertRule, AlertState, Severity
+from homeostat.cli.shared import (
+    FOLDER,
+    Folder,
+    channel,
+    console,
+    rule_name,
+    run,
+    show_table,
+    when,
+    word,
+)
+from homeostat.events.v1.alert_pb2 import AlertState, Severity
 from homeostat.monitor.v1.monitor_pb2 import (
     BacktestPolicyRequest,
     BacktestResult,
@@ -34,7 +44,8 @@ _Json = Annotated[bool, typer.Option("--json", help="Print it as JSON, for progr
 policy_app = typer.Typer(
     help="What you want of a model's watch: budget of false alarms, segments, thresholds, webhooks."
     "\n\nWrite down what holds with [bold]homeostat policy show MODEL > policy.toml[/bold], change "
-    "it, try it on the past with [bold]policy backtest[/bold], then [bold]policy set[/bold].",
+    "it, try it on the past with [bold]policy backtest[/bold], then [bold]policy set[/bold].\n\n"
+    "Example: homeostat policy backtest flights policy.toml --days 30",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -42,7 +53,10 @@ policy_app = typer.Typer(
 
 @policy_app.command()
 def show(model: _Model, folder: Folder = FOLDER, as_json: _Json = False) -> None:
-    """Prints the policy that holds, as a file that `policy set` takes."""
+    """Prints the policy that holds, as a file that `policy set` takes.
+
+    Example: homeostat policy show flights > policy.toml
+    """
 
     async def ask() -> Policy:
         async with channel("monitor", folder) as opened:
@@ -59,7 +73,10 @@ def show(model: _Model, folder: Folder = FOLDER, as_json: _Json = False) -> None
 
 @policy_app.command()
 def check(model: _Model, file: _File, folder: Folder = FOLDER) -> None:
-    """Says everything that is wrong with a policy, each at its line, and saves nothing."""
+    """Says everything that is wrong with a policy, each at its line, and saves nothing.
+
+    Example: homeostat policy check flights policy.toml
+    """
     run(_set(model, file, file.read_text(), folder, is_dry_run=True, expected=None))
     typer.echo(f"{file}: a policy that {model} can have")
 
@@ -76,7 +93,10 @@ def set_(
     ] = None,
     folder: Folder = FOLDER,
 ) -> None:
-    """Checks a policy and sets it; what was before is kept as an older revision."""
+    """Checks a policy and sets it; what was before is kept as an older revision.
+
+    Example: homeostat policy set flights policy.toml --expected-revision 3
+    """
     policy = run(_set(model, file, file.read_text(), folder, is_dry_run=False, expected=expected))
     typer.echo(f"{model}: policy revision {policy.revision}, set by {policy.set_by}")
 
@@ -116,7 +136,12 @@ def backtest(
     folder: Folder = FOLDER,
     as_json: _Json = False,
 ) -> None:
-    """Says what a policy would have told over the ledger's past, before you set it."""
+    """Says what a policy would have told over the ledger's past, before you set it.
+
+    The code that judges live traffic plays the past, once by this policy and once by the present.
+
+    Example: homeostat policy backtest flights policy.toml --days 30
+    """
     text = file.read_text()
     policy = policy_files.read(text, name=str(file), model_name=model)
     request = BacktestPolicyRequest(policy=policy, days=days, version=version)
@@ -175,7 +200,7 @@ def show_backtest(result: BacktestResult, days: float) -> None:
                 (
                     when(each.since_at),
                     word(Severity.Name(each.severity), "SEVERITY_"),
-                    each.policy_rule or word(AlertRule.Name(each.rule), "ALERT_RULE_"),
+                    each.policy_rule or rule_name(each.rule),
                     word(AlertState.Name(each.state), "ALERT_STATE_"),
                     each.segment,
                     each.summary,

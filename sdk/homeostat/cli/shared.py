@@ -16,6 +16,7 @@ from rich.text import Text
 
 from homeostat.channels import open_channel
 from homeostat.endpoints import DEFAULT_FOLDER, address
+from homeostat.events.v1.alert_pb2 import AlertRule
 
 Result = TypeVar("Result")
 
@@ -65,6 +66,11 @@ def span(seconds: float) -> str:
         if abs(seconds) >= unit:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds:.3g} s"
+
+
+def rule_name(rule: "AlertRule.ValueType") -> str:
+    """As policies and options take it."""
+    return AlertRule.Name(rule).removeprefix("ALERT_RULE_").lower()
 
 
 def word(name: str, prefix: str) -> str:
