@@ -28,6 +28,7 @@ _CHANGES = {
     "shift": "shift of the mean",
     "null_rate": "share of nulls more",
     "unseen_rate": "share of texts never seen",
+    "loss": "rise of the mean loss",
 }
 
 _Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
@@ -166,7 +167,7 @@ def show_power(found: GetPowerResponse) -> None:
         ("feature", "segment", "change", "smallest"),
         (
             (
-                _SCORES if each.feature == _SCORE else each.feature,
+                _SCORES if each.feature == _SCORE else each.feature or _NONE,
                 each.segment or "all rows",
                 _CHANGES.get(each.change, each.change.replace("_", " ")),
                 _smallest(each),
