@@ -1,7 +1,19 @@
 """Which partitions this monitor reads, where several share one database.
 
-Every live monitor is in a table; they share the partitions out by their places among the names.
-For a moment two may read the same one: offsets move by compare-and-set, so one of them keeps it.
+Every live monitor is in a table and says so four times in ``ttl_seconds``; who has said nothing for
+that long is gone. The partitions are shared out by places among the live names: whoever sees the
+same names agrees with the others without a word. Names are therefore to differ (the setting
+``instance``).
+
+What is counted stays exact through every change of the parts. Where two read the same partition for
+a moment, offsets move by compare-and-set in the transaction that adds the sums: one of them keeps
+it, the other reads on from what is stored. Where nobody reads one, since its reader was killed and
+is not missed yet, its blocks and its marks wait; the watermark waits with them, so nothing is
+judged before they are in, and no window looks thin. Sums are integers per partition: any monitor
+may add to any other's.
+
+Which monitor judges a model is another matter (leases, judge_loop.py): it merges all partitions'
+sums, whoever has counted them.
 """
 
 import asyncio
@@ -20,10 +32,15 @@ _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Sharing:
-    """This monitor's part of the partitions."""
+    """This monitor's part of the partitions.
+
+    A reader waits on ``changed`` beside its work, leaves its partitions when that is set, and asks
+    for its new ones: what it had in hand is committed or read again by whoever has them then.
+    """
 
     def __init__(self, pool: Pool, instance: str, ttl_seconds: float) -> None:
-        """Who was not seen for ``ttl_seconds`` is gone."""
+        """``instance`` is this process's own name. Who was not seen for ``ttl_seconds``, by the
+        database's clock, is gone."""
         self._pool = pool
         self._instance = instance
         self._ttl_seconds = ttl_seconds
@@ -32,7 +49,7 @@ class Sharing:
         self.changed = asyncio.Event()
 
     def partitions(self, topic: Topic) -> list[int]:
-        """Its numbers of the topic's partitions."""
+        """Its numbers of the topic's partitions; none where there are more monitors than those."""
         place = self._names.index(self._instance)
         return [each for each in range(topic.partitions) if each % len(self._names) == place]
 
