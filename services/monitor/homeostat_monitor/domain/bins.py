@@ -23,6 +23,8 @@ _FEWEST_OF_ATOM = 3
 # With fewer rows the search is faster, whose branches no processor foresees. There are at most
 # 51 edges: nine quantiles, two for each of twenty frequent values, two ends.
 _ROWS_PER_EDGE = 40
+# What the rest of it costs, in edges.
+_FEWEST_EDGES = 8
 # A category rarer than this shares one bin with the other rare ones.
 _RARE_SHARE = 0.002
 # Widest histogram of a category column; the rest are rare.
@@ -80,7 +82,7 @@ class NumberBins:
         if not isinstance(column, NumberColumn):
             raise TypeError("texts where numbers were expected")
         values = column.values
-        if len(values) < _ROWS_PER_EDGE * len(self.edges):
+        if len(values) < _ROWS_PER_EDGE * (len(self.edges) + _FEWEST_EDGES):
             bins = self._search.searchsorted(values, side="right")
         else:
             bins = self._counted(values)

@@ -38,6 +38,7 @@ class Teller:
         self._plan = plan
         self._segment = segment
         self._score = plan.names.index(SCORE)
+        self._pair_means = plan.trends.mean[2 * len(plan.names) :].tolist()
         cells = plan.cells
         is_null = np.arange(len(cells.at)) >= cells.bins
         self._rule_of = np.where(
@@ -131,10 +132,10 @@ class Teller:
 
     def _pair(self, at: int, looks: Looks, pairs: Hits) -> Finding:
         number, look = int(pairs.thing[at]), int(pairs.look[at])
-        (a, b), place = self._plan.pairs[number], 2 * len(self._plan.names) + number
+        a, b = self._plan.pairs[number]
         rows, product = self._looker.pair(looks.sums[look], number)
         log_p, excess = float(pairs.log_p[at]), float(pairs.excess[at])
-        change = abs(product / max(rows, 1) - self._plan.trends.mean[place]) / _UNIT
+        change = abs(product / max(rows, 1) - self._pair_means[number]) / _UNIT
         # The bound is quadratic in the change where the tail is normal.
         least = change * math.sqrt(max((log_p + excess) / log_p, 0.0)) if log_p < 0 else 1.0
         since, p = int(looks.since_us[look]), math.exp(log_p)
