@@ -144,6 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=10_000, help="events per stream")
+    parser.add_argument("--first-seed", type=int, default=0, help="another gives other streams")
     parser.add_argument("--out", type=Path, help="also written there as JSON")
     given = parser.parse_args()
     makers: dict[str, Callable[[], Any]] = {
@@ -158,7 +159,7 @@ def main() -> None:
     noisy: list[tuple[str, int]] = []
     begun = time.process_time()
     for kind, totals in counted.items():
-        for seed in range(per_kind):
+        for seed in range(given.first_seed, given.first_seed + per_kind):
             for name, count in run(kind, seed, given.rows, makers).items():
                 totals[name] += count
                 if name == "iid" and count:
@@ -169,6 +170,7 @@ def main() -> None:
         "streams": per_kind * len(KINDS),
         "events": events * len(KINDS),
         "pane_rows": PANE_ROWS,
+        "first_seed": given.first_seed,
         "signed_per_100k_events": SIGNED,
         "by_kind": counted,
         "noisy_streams": noisy,
