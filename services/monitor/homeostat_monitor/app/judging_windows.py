@@ -27,6 +27,8 @@ from homeostat_monitor.ports import StateKey, StoredSum
 _BEFORE_ALL = -(2**63)
 # More rows than this out of range are no tail.
 _MOST_TAIL = 0.05
+# More copies than this many times the threshold are not due to values that are missing.
+_MOST_ALIKE = 2.0
 # Every so many windows old ones are joined.
 _JOIN_EVERY = 64
 
@@ -203,7 +205,8 @@ async def _tell(
     mark: int,
 ) -> None:
     moved = _moved(now, segment, findings)
-    findings = [each for each in findings if not _follows(each, moved)]
+    has_holes = any(each.is_breach and each.rule is Rule.MISSING_VALUES for each in findings)
+    findings = [each for each in findings if not _follows(each, moved, has_holes=has_holes)]
     for rule in dict.fromkeys(each.rule for each in findings):
         after = after_window(
             now.book.get(rule, segment),
@@ -234,10 +237,15 @@ def _moved(now: Pass, segment: str, findings: Sequence[Finding]) -> set[str]:
     return moved
 
 
-def _follows(finding: Finding, moved: set[str]) -> bool:
-    """Where a distribution moves its tail leaves the known range too: that is no second alert."""
+def _follows(finding: Finding, moved: set[str], *, has_holes: bool) -> bool:
+    """What is no second alert: where a distribution moves its tail leaves the known range too, and
+    rows that lack the same values are more alike."""
+    if not finding.is_breach:
+        return False
+    if finding.rule is Rule.DUPLICATES:
+        return has_holes and finding.observed < _MOST_ALIKE * finding.threshold
     is_tail = finding.rule is Rule.OUT_OF_RANGE and finding.observed < _MOST_TAIL
-    return is_tail and finding.is_breach and finding.feature in moved
+    return is_tail and finding.feature in moved
 
 
 def _past(now: Pass) -> Past:
