@@ -167,6 +167,6 @@ def test_trap_a_backlog_that_drains_partition_by_partition_is_what_live_traffic_
     backlog.judge(*range(101, 105))
     assert [each.feature for each in live.alerts if each.rule is Rule.COVARIATE] == ["small"]
     assert backlog.alerts == live.alerts
-    assert {key: state for key, (state, _) in backlog.tx.states(SUBJECT).items()} == {
-        key: state for key, (state, _) in live.tx.states(SUBJECT).items()
-    }
+    states = {key: state for key, (state, _) in live.tx.states(SUBJECT).items()}
+    assert len(states) >= 5
+    assert {key: state for key, (state, _) in backlog.tx.states(SUBJECT).items()} == states
