@@ -42,15 +42,22 @@ def terms_of(rows: Truths, task: Task, centre: float) -> Floats:
         parts = [ones, error, square, np.abs(error), np.square(square), *powers, *mixed]
         return np.stack(parts)
     is_right = (rows.decisions == rows.truths).astype(np.float64)
-    hit = rows.truths if task is Task.BINARY else is_right
-    sure = np.clip(rows.scores, _SUREST, 1.0 - _SUREST)
-    cost = -np.log(np.where(hit > 0, sure, 1.0 - sure))
+    cost = raw_costs(rows, task)
     brier = np.square(error)
     said = (rows.decisions == 1.0) if task is Task.BINARY else np.zeros(len(rows), dtype=bool)
     true = rows.truths == 1.0
     parts = [ones, is_right, cost, cost * cost, brier, brier * brier, error]
     parts += [said & true, said & ~true, ~said & true]
     return np.stack([np.asarray(each, dtype=np.float64) for each in parts])
+
+
+def raw_costs(rows: Truths, task: Task) -> Floats:
+    """Log-loss of every row of a classification; of several classes that of the decided one."""
+    is_right = (rows.decisions == rows.truths).astype(np.float64)
+    hit = rows.truths if task is Task.BINARY else is_right
+    sure = np.clip(rows.scores, _SUREST, 1.0 - _SUREST)
+    cost: Floats = -np.log(np.where(hit > 0, sure, 1.0 - sure))
+    return cost
 
 
 def score_counts(rows: Truths, scores: Floats) -> Floats:
@@ -101,11 +108,20 @@ def _of_classes(sums: Sums, task: Task) -> Iterator[Figure]:
 def _of_values(terms: list[float]) -> Iterator[Figure]:
     rows, error, square, size, fourth, *_ = terms
     yield "mae", *_not_below(0.0, intervals.of_mean(rows, size, square))
-    mse, low, high = intervals.of_mean(rows, square, fourth)
+    mse, low, high = _of_squares(rows, square, fourth)
     yield "rmse", math.sqrt(mse), math.sqrt(max(low, 0.0)), math.sqrt(high)
     yield "loss", *_not_below(0.0, (mse, low, high))
     yield "bias", *intervals.of_mean(rows, error, square)
     yield "r2", *_r2(terms)
+
+
+def _of_squares(rows: float, square: float, fourth: float) -> tuple[float, float, float]:
+    """Mean of squares; its interval is taken of its logarithm, which leans less."""
+    mse, _, high = intervals.of_mean(rows, square, fourth)
+    if mse <= 0.0 or not math.isfinite(high):
+        return mse, 0.0, high
+    times = math.exp((high - mse) / mse)
+    return mse, mse / times, mse * times
 
 
 def _r2(terms: list[float]) -> tuple[float, float, float]:

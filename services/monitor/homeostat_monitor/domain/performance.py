@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from homeostat_monitor.domain.dependent import widened, widenings
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.figures import (
     SCORE_BINS,
@@ -111,10 +112,16 @@ class Rolling:
             "newest": sums_of(newest, self._task, self._centre),
             "all": Sums(self._terms, self._scores),
         }
-        return [
-            Metric(name, value, low, high, self._known(name), int(sums.terms[0]), span)
+        # Of all truths only sums are kept: they are taken to hang together as the newest do.
+        wider, is_share = widenings(newest, self._task), self._task is not Task.REGRESSION
+        found = [
+            (span, int(sums.terms[0]), widened(each, wider.get(each[0], 1.0), is_share=is_share))
             for span, sums in spans.items()
-            for name, value, low, high in figures(sums, self._task)
+            for each in figures(sums, self._task)
+        ]
+        return [
+            Metric(name, value, low, high, self._known(name), rows, span)
+            for span, rows, (name, value, low, high) in found
         ]
 
     def _known(self, name: str) -> float:
