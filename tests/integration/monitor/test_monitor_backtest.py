@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import grpc
+import pytest
 from google.protobuf.json_format import ParseDict
 from tests.integration.monitor.test_monitor_deepening import a_world, play, urls
 from tests.integration.monitor.test_monitor_policies import say
@@ -13,6 +15,9 @@ from tests.support.monitor import MODEL, RunningMonitor, days
 from tests.support.waiting import eventually
 
 from homeostat.events.v1 import alert_pb2 as pb
+from homeostat.monitor.v1.monitor_pb2 import BacktestPolicyRequest
+from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+from homeostat.monitor.v1.policy_pb2 import Policy
 
 __all__ = ["urls"]
 
@@ -88,6 +93,27 @@ async def execute(urls: tuple[str, str], statement: str) -> None:
         await connection.close()
 
 
+async def nobody_waits(monitor: RunningMonitor) -> None:
+    """One whose deadline is over ends, and makes room for the next."""
+    stub = MonitorServiceStub(monitor.channel)
+    request = BacktestPolicyRequest(policy=Policy(model_name=MODEL))
+    with pytest.raises(grpc.aio.AioRpcError) as over:
+        async for _ in stub.BacktestPolicy(request, timeout=0.3):
+            pass
+    assert over.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    async def is_next() -> bool:
+        try:
+            parts = [each async for each in stub.BacktestPolicy(request, timeout=150)]
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            return False
+        assert parts[-2].progress.rows_done == parts[-2].progress.rows_total
+        return parts[-1].HasField("result")
+
+    await eventually(is_next, seconds=160, what="the next one may run")
+
+
 async def until_logged(monitor: RunningMonitor, event: str) -> None:
     async def is_logged() -> bool:
         return bool(monitor.logged(event))
@@ -142,6 +168,7 @@ async def test_the_past_played_again_tells_what_live_traffic_told_and_rebuilds_w
         said = await say(monitor, "policy", "backtest", MODEL, str(wrong), code=1)
         assert f"{wrong}:5: segments[0].expression" in said
         assert "carrier" in said
+        await nobody_waits(monitor)
         # Nothing was saved, and the alerts of live traffic stand as they stood.
         assert (await monitor.health()).policy_revision == 0
         assert {each.alert_id: bare(each) for each in await monitor.alerts()} == live

@@ -101,7 +101,9 @@ def judges_alike(one: Policy, other: Policy) -> bool:
 
 
 def _judged(policy: Policy) -> Policy:
-    return replace(policy, revision=0, set_by="", set_at_us=0, webhooks=(), throttle_seconds=0.0)
+    return replace(
+        policy, revision=0, set_by="", set_at_us=0, webhooks=(), throttle_seconds=0.0, fault=""
+    )
 
 
 def live_remarks(tallies: Mapping[str, int]) -> list[str]:
