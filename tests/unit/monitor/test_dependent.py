@@ -1,4 +1,4 @@
-"""Intervals of rolling metrics hold what they promise, also where neighbours resemble each other."""
+"""Intervals of rolling metrics hold what they promise, where neighbours resemble each other too."""
 
 from collections.abc import Callable
 
