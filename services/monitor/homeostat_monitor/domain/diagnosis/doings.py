@@ -34,6 +34,8 @@ _ALONG = 0.5
 # Logarithms of what is thought before: a known conversion, a feed that broke in some other way, a
 # feature that moved as it does by nature, one that moved as it never did.
 _CONVERTED, _BROKE, _NATURAL, _MOVED = np.log([0.3, 0.1, 0.5, 0.3])
+# A judge found it unnatural while its companion is calm: nature is left one chance in twenty.
+_EXCLUDED = np.log(0.05)
 # That only one of two that belong together moves as it never did.
 _MOVED_ALONE = np.log(0.01)
 # A spread of nothing at all.
@@ -126,7 +128,8 @@ def _weighed(seen: _Seen) -> Doing:
     fits = np.isfinite(conversions).any()
     faults = [float(np.logaddexp.reduce(conversions)) + _CONVERTED if fits else -np.inf]
     text = f"{seen.name} looks like {CATALOGUE[best].text}"
-    moves = [float(_log(seen, np.ones(1), np.zeros(1))[0]) + _NATURAL]
+    by_nature = _EXCLUDED if seen.calm else _NATURAL
+    moves = [float(_log(seen, np.ones(1), np.zeros(1))[0]) + by_nature]
     anyhow = _anyhow(seen)
     if seen.calm:
         faults.append(anyhow + _BROKE)

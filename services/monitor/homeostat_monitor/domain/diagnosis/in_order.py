@@ -28,7 +28,7 @@ _SURE, _MOVED, _MOST = 4.0, 2.0, 4.0
 # Below these log-odds the other is told as well.
 _IN_DOUBT = 1.5
 _WHAT: Mapping[Rule, str] = {
-    Rule.MISSING_VALUES: "{0:.1%} of {1} are null",
+    Rule.MISSING_VALUES: "{0:.1%} of {1} are missing",
     Rule.UNSEEN_VALUES: "{0:.1%} of {1} are texts that the reference never had",
     Rule.STUCK: "{1} shows one and the same value where the reference varies",
 }

@@ -18,6 +18,8 @@ _LATE = 0.05
 # below the first part of the rows, or the second of the rise or of its time, it is about no break.
 _MOST_TIMES = 20.0
 _FEW_ROWS, _PART = 0.2, 0.5
+# Logarithm of the spans of the interval that a version served, from which on it is no chance.
+_OFTEN = float(np.log(10.0))
 # Predictions per window over the expected: what no ordinary day shows.
 _FEW, _MANY = 0.5, 2.0
 
@@ -122,10 +124,13 @@ def _of_version(case: Case, picture: Picture) -> list[Evidence]:
     width = max(change.to_us - change.from_us, case.windows[0].end_us - begin, 1)
     begin = min(begin, serving)
     if change.from_us - width <= serving <= change.to_us + width:
-        weight = 3.0 + float(np.clip(np.log((case.at_us - begin) / width), 0.0, 4.0))
-        if case.mode is Mode.TIME_ORDERED and change.from_us <= case.windows[0].start_us:
-            # From its first window on: so it is where the season left the reference before.
-            weight *= 0.5
+        chance = float(np.clip(np.log((case.at_us - begin) / width), 0.0, 4.0))
+        weight = 3.0 + chance
+        if case.mode is Mode.TIME_ORDERED:
+            # All that happens to a version of a few windows begins near its begin, and where the
+            # season left the reference before it shows from its first window on.
+            weight *= min(chance / _OFTEN, 1.0)
+            weight *= 0.5 if change.from_us <= case.windows[0].start_us else 1.0
         return [Evidence(Cause.NEW_VERSION, weight, "it began when the version took over")]
     return [Evidence(Cause.NEW_VERSION, -2.0, "the version had served before it began")]
 
@@ -156,7 +161,7 @@ def _of_duplicates(case: Case, picture: Picture) -> list[Evidence]:
     if not told or (case.mode is Mode.TIME_ORDERED and case.rule is not Rule.DUPLICATES):
         # In order of time weather that is null for hours makes rows alike: another alert's matter.
         return []
-    text = f"the same rows came again ({told[0].statistic} {told[0].observed:.3g})"
+    text = f"the same rows came again ({told[0].observed:.2g} further copies per row)"
     if picture.inputs_moved:
         return [Evidence(Cause.DATA_BREAK, 3.0, f"{text}, and inputs moved with them")]
     return [Evidence(Cause.INFRASTRUCTURE, 4.0, f"{text}, with inputs as before: sent twice")]

@@ -16,6 +16,7 @@ from homeostat_monitor.domain.diagnosis.in_order import evidence_in_order
 from homeostat_monitor.domain.diagnosis.mechanisms import Mechanism, log_odds_of_fault
 from homeostat_monitor.domain.diagnosis.mixture import Mixture
 from homeostat_monitor.domain.diagnosis.picture import LOSS_RULES, Picture
+from homeostat_monitor.domain.diagnosis.since import change_of_loss
 from homeostat_monitor.domain.diagnosis.surroundings import (
     loss_explained,
     of_loss,
@@ -41,6 +42,21 @@ _MOST = 5.0
 _BROKEN_VALUES = 4.0
 # With fewer broken rows than this share it is not they that raised the mean loss of all.
 _ENOUGH_BROKEN = 0.05
+# Shares of rows that judges tell of, from which on they are blamed for a loss; and what they are.
+_BROKEN: Mapping[Rule, float] = MappingProxyType(
+    {
+        Rule.MISSING_VALUES: _ENOUGH_BROKEN,
+        Rule.UNSEEN_VALUES: _ENOUGH_BROKEN,
+        Rule.OUT_OF_RANGE: 0.5,
+    }
+)
+_SAID: Mapping[Rule, str] = MappingProxyType(
+    {
+        Rule.MISSING_VALUES: "null",
+        Rule.UNSEEN_VALUES: "texts that the reference never had",
+        Rule.OUT_OF_RANGE: "outside of all that the reference knows",
+    }
+)
 _MOVED = 2.0
 # Log-odds of fault against move below which both are told.
 _IN_DOUBT = 1.5
@@ -81,6 +97,7 @@ def evidence_of(
         return sorted(found, key=lambda each: -abs(each.weight))
     found = [
         *_of_values(case, picture),
+        *_of_told(case),
         *_of_mechanisms(case, picture, explained),
         *_of_pairs(picture),
         *_of_pace(picture),
@@ -118,6 +135,24 @@ def _of_values(case: Case, picture: Picture) -> list[Evidence]:
             text = f"{outside:.0%} of {each.feature} are outside of all that the reference knows"
             found.append(Evidence(Cause.DATA_BREAK, 2.0 * each.share, text))
     return found
+
+
+def _of_told(case: Case) -> Iterator[Evidence]:
+    """Why a loss rose is asked of whole blocks of windows, which may end before a break that a
+    judge has told of by now: then what that judge measured speaks, if it began with the loss."""
+    loss = case.loss
+    if case.rule not in LOSS_RULES or loss is None:
+        return
+    shown_us = case.windows[-1].end_us if case.windows else 0
+    until_us = change_of_loss(loss, case.at_us).to_us
+    told = {(each.rule, each.feature): each for each in case.findings if each.is_breach}
+    for (rule, feature), each in told.items():
+        if rule not in _BROKEN or each.since_us is None or not feature:
+            continue
+        broken = each.observed - each.reference
+        if shown_us <= each.since_us <= until_us and broken >= _BROKEN[rule]:
+            text = f"{broken:.0%} of {feature} are {_SAID[rule]} since then, as its own alert tells"
+            yield Evidence(Cause.DATA_BREAK, _BROKEN_VALUES, text)
 
 
 def _told(case: Case, feature: str) -> set[Rule]:
