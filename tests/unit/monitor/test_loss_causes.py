@@ -1,5 +1,7 @@
 """Why a loss rose: what happens beside it is not what it comes of."""
 
+from dataclasses import replace
+
 import numpy as np
 from tests.unit.monitor.test_diagnosis import CHANGED, PANE_US, a_case, a_loss, breach, by
 
@@ -30,3 +32,22 @@ def test_a_feed_that_broke_with_the_loss_did_raise_it() -> None:
 def test_the_alert_of_the_feed_itself_names_it_however_few_rows_it_was() -> None:
     found = diagnose(a_case(A_FEW_NEW, rule=Rule.UNSEEN_VALUES, findings=TOLD))
     assert found.cause is Cause.DATA_BREAK
+
+
+def told_later(rule: Rule, share: float, since_pane: int) -> object:
+    """A loss that rose with pane CHANGED; the windows at hand end there, the judges' word does
+    not."""
+    told = breach(rule, "heat", observed=share, since_us=since_pane * PANE_US)
+    loss = a_loss(since_us=CHANGED * PANE_US)
+    case = a_case(rule=Rule.PERFORMANCE, loss=loss, findings=(told,), panes=CHANGED)
+    return diagnose(replace(case, at_us=(CHANGED + 10) * PANE_US)).cause
+
+
+def test_a_break_that_no_kept_window_shows_yet_is_known_by_its_own_alert() -> None:
+    assert told_later(Rule.OUT_OF_RANGE, 1.0, CHANGED) is Cause.DATA_BREAK
+    assert told_later(Rule.MISSING_VALUES, 0.3, CHANGED) is Cause.DATA_BREAK
+
+
+def test_neither_a_few_broken_rows_nor_a_later_break_raised_the_loss() -> None:
+    assert told_later(Rule.MISSING_VALUES, 0.01, CHANGED) is not Cause.DATA_BREAK
+    assert told_later(Rule.OUT_OF_RANGE, 1.0, CHANGED + 10_000) is not Cause.DATA_BREAK
