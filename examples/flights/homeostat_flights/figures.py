@@ -1,15 +1,15 @@
 """The figures of a run, and what happened in it, gathered from the services at the end."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from homeostat.channels import open_channel
-from homeostat.events.v1.alert_pb2 import Alert, CauseClass
+from homeostat.events.v1.alert_pb2 import ALERT_STATE_RESOLVED, Alert, CauseClass
 from homeostat.events.v1.retraining_run_pb2 import RetrainingRun
 from homeostat.ledger.v1.ledger_pb2 import GetStatisticsRequest, GetStatisticsResponse
 from homeostat.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
-from homeostat.monitor.v1.monitor_pb2 import ListAlertsRequest
+from homeostat.monitor.v1.monitor_pb2 import GetAlertRequest, ListAlertsRequest
 from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from homeostat.registry.v1.registry_pb2 import (
     STAGE_CHAMPION,
@@ -33,6 +33,12 @@ class Story:
     alerts: Sequence[Alert]
     runs: Sequence[RetrainingRun]
     statistics: GetStatisticsResponse
+    # By alert id, of those that ended: the last event says how, the first what it was about.
+    openings: Mapping[str, str] = field(default_factory=dict)
+
+    def what(self, alert: Alert) -> str:
+        """What the alert was opened for."""
+        return self.openings.get(alert.alert_id, alert.summary)
 
     @property
     def promoted(self) -> list[Version]:
@@ -60,9 +66,14 @@ async def read_story(addresses: Mapping[str, str], model_name: str) -> Story:
         versions = await RegistryServiceStub(channels["registry"]).ListVersions(
             ListVersionsRequest(model_name=model_name), timeout=30
         )
-        alerts = await MonitorServiceStub(channels["monitor"]).ListAlerts(
-            ListAlertsRequest(model_name=model_name), timeout=30
-        )
+        monitor = MonitorServiceStub(channels["monitor"])
+        alerts = await monitor.ListAlerts(ListAlertsRequest(model_name=model_name), timeout=30)
+        openings: dict[str, str] = {}
+        for each in alerts.alerts:
+            if each.state == ALERT_STATE_RESOLVED:
+                request = GetAlertRequest(alert_id=each.alert_id)
+                told = await monitor.GetAlert(request, timeout=30)
+                openings[each.alert_id] = told.events[0].summary
         runs = await RetrainerServiceStub(channels["retrainer"]).ListRuns(
             ListRunsRequest(model_name=model_name), timeout=30
         )
@@ -72,7 +83,7 @@ async def read_story(addresses: Mapping[str, str], model_name: str) -> Story:
     finally:
         for channel in channels.values():
             await channel.close()
-    return Story(versions.versions, alerts.alerts, runs.runs, statistics)
+    return Story(versions.versions, alerts.alerts, runs.runs, statistics, openings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,9 @@ import plotly.graph_objects as go
 
 from homeostat.events.v1.alert_pb2 import (
     SEVERITY_CRITICAL,
-    Alert,
     AlertRule,
     AlertState,
     CauseClass,
-    Resolution,
 )
 from homeostat.events.v1.retraining_run_pb2 import RetrainingRun, RunOutcome, RunTrigger
 from homeostat.registry.v1.registry_pb2 import Stage, Version
@@ -70,7 +68,7 @@ def write_report(path: Path, scores: Scores, story: Story, figures: Mapping[str,
             charts=_charts(scores, story, figures),
             incident=_incident(figures),
             versions=_versions(story.versions),
-            alerts=_alerts(story.alerts),
+            alerts=_alerts(story),
             runs=_runs(story.runs),
         ),
         encoding="utf-8",
@@ -129,7 +127,7 @@ def _chart(
             opacity=0.7,
         )
     low = min(min(getattr(w, f"{measure}_loop"), getattr(w, f"{measure}_never")) for w in weeks)
-    _add_alerts(figure, story.alerts, low - 0.01)
+    _add_alerts(figure, story, low - 0.01)
     if "incident" in figures:
         _add_incident(figure)
     figure.update_layout(
@@ -141,11 +139,12 @@ def _chart(
     return figure
 
 
-def _add_alerts(figure: go.Figure, alerts: Sequence[Alert], level: float) -> None:
+def _add_alerts(figure: go.Figure, story: Story, level: float) -> None:
+    alerts = story.alerts
     figure.add_scatter(
         x=[_time(alert.since_at.ToMicroseconds()) for alert in alerts],
         y=[level] * len(alerts),
-        text=[alert.summary for alert in alerts],
+        text=[story.what(alert) for alert in alerts],
         name="alerts",
         mode="markers",
         marker_color=[
@@ -205,20 +204,20 @@ def _versions(versions: Iterable[Version]) -> str:
     return _table(heads, rows)
 
 
-def _alerts(alerts: Iterable[Alert]) -> str:
+def _alerts(story: Story) -> str:
     rows = (
         (
             _time(each.since_at.ToMicroseconds()).strftime("%Y-%m-%d"),
             each.version,
             _word(AlertRule.Name(each.rule), "ALERT_RULE_"),
             each.feature,
-            each.summary,
+            story.what(each),
             _word(CauseClass.Name(each.cause), "CAUSE_CLASS_"),
             "; ".join(step.text for step in each.diagnosis.steps) or "; ".join(each.remedies),
             _word(AlertState.Name(each.state), "ALERT_STATE_"),
-            _word(Resolution.Name(each.resolution), "RESOLUTION_") if each.resolution else "",
+            each.summary.removeprefix("Resolved: ") if each.resolution else "",
         )
-        for each in alerts
+        for each in story.alerts
     )
     heads = (
         "since",
@@ -229,7 +228,7 @@ def _alerts(alerts: Iterable[Alert]) -> str:
         "cause",
         "what would help",
         "state",
-        "resolution",
+        "how it ended",
     )
     return _table(heads, rows)
 
