@@ -23,7 +23,7 @@ from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_monitor.app.backtesting import Backtest, judges_alike
 from homeostat_monitor.app.in_memory import MemoryTransaction
 from homeostat_monitor.app.judging import judge_model
-from homeostat_monitor.app.portions import Portion
+from homeostat_monitor.app.portions import Portion, columns_of, segments_of
 from homeostat_monitor.app.rebuilding import player_of, rebuilt
 from homeostat_monitor.app.replaying import Marks, Player, Promotion, in_memory
 from homeostat_monitor.app.taking import take_losses, take_predictions
@@ -34,6 +34,7 @@ from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.policy import Comparison, Policy, PolicyRule, Segment, Webhook
+from homeostat_monitor.domain.segments.expressions import parse
 from homeostat_monitor.domain.truths import Task
 from homeostat_monitor.ports import BlockOfLosses, KnownVersion, StateKey
 from homeostat_monitor.references import reference_rows
@@ -263,3 +264,26 @@ def test_what_waits_for_something_is_no_past() -> None:
 
     with pytest.raises(RuntimeError, match="waited"):
         in_memory(waits())
+
+
+def test_a_segment_may_be_of_a_context() -> None:
+    whole = portion(PLAYED[:1])
+    names = np.array(["EWR", "JFK"])
+    codes = (np.arange(len(whole)) % 3 == 0).astype(np.int32)
+    context = {"context.origin": CategoryColumn(codes, names.tolist())}
+    whole = replace(whole, columns={**whole.columns, **context})
+    expressions = {
+        name: parse(text)
+        for name, text in (
+            ("context", 'context.origin == "JFK"'),
+            ("short", 'origin == "JFK"'),
+            ("nowhere", 'context.destination == "JFK"'),
+        )
+    }
+    profile = replace(known().profile, expressions=expressions)
+    masks = segments_of(whole, profile)
+    np.testing.assert_array_equal(masks["context"], codes == 1)
+    np.testing.assert_array_equal(masks["short"], codes == 1)
+    assert not masks["nowhere"].any()
+    few = columns_of(replace(whole, columns={}), known().profile)
+    assert all(each.nulls is not None and each.nulls.all() for each in few)
