@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "services/inference/homeostat_inference"
-ROOMS = ("sdk", "kit", "local", "services/inference", "services/registry", ".")
+ROOMS = ("sdk", "kit", "local", "services/inference", "services/registry", "services/monitor", ".")
 _POWER = "tests/unit/inference/test_power_loss.py"
 _JOURNAL = "tests/unit/inference/test_journal.py"
 _LOSSES = "tests/integration/inference/test_losses.py"
@@ -34,11 +34,12 @@ class Mutation:
     new: str
     # Arguments for pytest.
     tests: tuple[str, ...]
+    package: str = PACKAGE
 
     @property
     def fits(self) -> bool:
         """Whether the line stands in the code, once."""
-        return (ROOT / PACKAGE / self.file).read_text().count(self.old) == 1
+        return (ROOT / self.package / self.file).read_text().count(self.old) == 1
 
 
 _WRITER, _FORMAT = "edges/journal_writer.py", "edges/journal_format.py"
@@ -182,7 +183,7 @@ def tried(mutation: Mutation) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="homeostat-mutant-") as name:
         copy = Path(name)
         _copied(copy)
-        file = copy / PACKAGE / mutation.file
+        file = copy / mutation.package / mutation.file
         file.write_text(file.read_text().replace(mutation.old, mutation.new))
         begun = time.monotonic()
         ran = subprocess.run(

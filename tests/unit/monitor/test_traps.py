@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 from tests.support.memory_monitor import (
     SUBJECT,
     Monitor,
@@ -132,6 +133,33 @@ def test_trap(trap: Trap, mode: Mode) -> None:
     found = {(each.rule, share.feature) for each in monitor.alerts for share in each.shares}
     assert {(rule, trap.feature) for rule in trap.rules} & found
     assert {feature for _, feature in found} == {trap.feature}
+
+
+def wandering(day: int, days: int, seed: int) -> Rows:
+    """One number remembers where it was for a day, as weather does."""
+    rows = rows_of(day, days, seed=seed, rows=ROWS)
+    steps = np.random.default_rng(seed).normal(size=rows.rows)
+    level = lfilter([1.0], [1.0, -0.999], steps / 20)
+    return replace(rows, features=rows.features | {"amount": level + rows.features["amount"]})
+
+
+def told_of(past: Rows, now: Rows, mode: Mode | None) -> tuple[Mode, set[str]]:
+    monitor = Monitor(a_version(past, mode=mode))
+    monitor.take(a_block(now))
+    monitor.judge(103)
+    assert monitor.known.profile is not None
+    found = {share.feature for each in monitor.alerts for share in each.shares}
+    return monitor.known.profile.mode, found
+
+
+def test_trap_a_stream_that_moves_by_itself_is_judged_in_its_order() -> None:
+    """Any test for rows of one distribution tells of it all the time."""
+    past, now = wandering(70, PAST_DAYS, seed=1), wandering(100, 3, seed=5)
+    assert told_of(past, now, None) == (Mode.TIME_ORDERED, set())
+    assert told_of(past, now, Mode.IID) == (Mode.IID, {"amount"})
+    at_random = np.random.default_rng(2).permutation(past.rows)
+    mixed = replace(past, features={name: each[at_random] for name, each in past.features.items()})
+    assert told_of(mixed, rows_of(100, 3, seed=6), None)[0] is Mode.IID
 
 
 def deliveries() -> tuple[Rows, Rows]:
