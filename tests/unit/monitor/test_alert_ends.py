@@ -14,6 +14,7 @@ from homeostat_monitor.domain.alerts import (
     Alert,
     Moment,
     Resolution,
+    Severity,
     State,
     Subject,
     after_window,
@@ -134,12 +135,15 @@ def test_a_second_threshold_is_told_though_another_is_passed_already() -> None:
     both = judged(alert, 1, of_policy("first", 0.3), of_policy("second", 0.2))
     assert both.state is State.ESCALATED
     assert both.summary.endswith("threshold 10 %. So does 1 more threshold.")
+    worse = judged(both, 2, of_policy("first", 0.3), of_policy("second", 0.2, is_critical=True))
+    assert worse.severity is Severity.CRITICAL
+    assert worse.summary.startswith("second: null rate passed the policy's critical threshold")
     for window in (2, 3):
         both = judged(both, window, of_policy("first", 0.3), of_policy("second", 0.0))
         assert both.is_open
     for window in (4, 5):
         both = judged(both, window, of_policy("first", 0.0), of_policy("second", 0.0))
-    assert not both.is_open
+    assert both.summary == "Resolved: back within the policy's thresholds for 2 windows."
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from tests.unit.monitor.test_diagnosis import CHANGED, PANE_US, a_case, a_loss, breach, by
 
 from homeostat_monitor.domain.causes import Cause
@@ -51,3 +52,11 @@ def test_a_break_that_no_kept_window_shows_yet_is_known_by_its_own_alert() -> No
 def test_neither_a_few_broken_rows_nor_a_later_break_raised_the_loss() -> None:
     assert told_later(Rule.MISSING_VALUES, 0.01, CHANGED) is not Cause.DATA_BREAK
     assert told_later(Rule.OUT_OF_RANGE, 1.0, CHANGED + 10_000) is not Cause.DATA_BREAK
+
+
+@pytest.mark.parametrize("rule", [Rule.LABEL_DELAY, Rule.LABEL_COVERAGE])
+def test_truths_that_do_not_come_are_no_changed_concept(rule: Rule) -> None:
+    loss = a_loss(since_us=CHANGED * PANE_US, observed=1.0, reference=0.0, rows=0)
+    found = diagnose(a_case(rule=rule, loss=loss))
+    assert found.cause is Cause.INFRASTRUCTURE
+    assert StepKind.RETRAIN not in [each.kind for each in found.steps]

@@ -19,6 +19,8 @@ from homeostat_monitor.domain.judges import Finding, Rule
 _NEWS_PER_FEATURE = frozenset(
     {Rule.MISSING_VALUES, Rule.UNSEEN_VALUES, Rule.OUT_OF_RANGE, Rule.STUCK, Rule.POLICY}
 )
+# Where a person says what is well, it is not the reference that does.
+_WITHIN = {Rule.POLICY: "within the policy's thresholds"}
 # Judged by truths, not by inputs.
 LOSS_RULES = frozenset({Rule.PERFORMANCE, Rule.CONCEPT, Rule.LABEL_DELAY, Rule.LABEL_COVERAGE})
 # In i.i.d. mode a detector looks back on up to so many rows: only when all of them are newer than
@@ -163,7 +165,8 @@ def after_window(
     alerts that may have opened at the same time.
     """
     breaches = sorted(
-        (each for each in findings if each.is_breach), key=lambda each: (-each.excess, each.feature)
+        (each for each in findings if each.is_breach),
+        key=lambda each: (not each.is_critical, -each.excess, each.feature),
     )
     if alert is None or not alert.is_open:
         if not breaches:
@@ -266,7 +269,7 @@ def _calmed(
     if alert.calm_windows < calm.windows or alert.calm_rows < calm.rows:
         return alert
     span = f"{calm.rows} rows" if calm.rows else f"{calm.windows} windows"
-    text = f"back to what the reference explains for {span}"
+    text = f"back {_WITHIN.get(alert.rule, 'to what the reference explains')} for {span}"
     return resolved(alert, Resolution.RECOVERED, text, moment)
 
 
