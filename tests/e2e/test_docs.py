@@ -125,6 +125,12 @@ def test_the_demo_of_one_month_keeps_its_promises(tmp_path: Path) -> None:
     assert found["checksum_joined"] == found["checksum_sent"]
     assert found["failed_requests"] == 0
     assert "no human step" in said
+    incident = found["incident"]
+    assert incident["is_told"]
+    assert (incident["feature"], incident["cause"]) == ("temp", "data_break")
+    assert incident["since"] == incident["from"] == "2013-02-12"
+    assert "degrees Fahrenheit sent as Celsius" in incident["advice"]
+    assert incident["runs_meanwhile"] == 0
     report = (tmp_path / "flights-report.html").read_text()
     report = re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL)
     assert not re.search(r'(src|href)="https?://', report)
@@ -148,7 +154,8 @@ def follow(page: Path, folder: Path) -> str:
 def test_the_pages_on_alerts_work(users_folder: Path) -> None:
     how_to = ROOT / "docs" / "how-to"
     said = follow(how_to / "read-a-diagnosis.md", users_folder)
-    assert "temperature" in said
+    assert "temperature is outside of its range" in said
+    assert "retraining runs of greenhouse: none" in said
     alerts = json.loads(run("homeostat alerts list greenhouse --json", users_folder))
     outside = next(each for each in alerts if each["rule"] == "ALERT_RULE_OUT_OF_RANGE")
     diagnosed = run(f"homeostat alerts show {outside['alert_id']}", users_folder)
