@@ -35,7 +35,7 @@ class Looked:
     # Features' shift, spread and shape.
     moved: Hits
     pairs: Hits
-    # Of all features together; the thing is the feature that has most of it.
+    # Of all features together, which are one thing.
     joint: Hits
 
     def is_quiet(self) -> bool:

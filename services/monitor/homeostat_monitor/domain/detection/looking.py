@@ -44,6 +44,8 @@ _MARGIN = 4.0
 # Of too many rows of what less than half of all are it is at most that part of the statistic
 # (ln 2 where all rows of a span as long as the reference are of a kind that the reference lacks).
 _SELDOM = 0.7
+# Of more cells than this some breach, mostly.
+_FEW = 16
 # Of other bounds; for rounding.
 _SLACK = 1e-6
 # What is not tested is never remarkable; no infinity, which times nothing is no number.
@@ -65,13 +67,14 @@ class Looker:
         self._firsts = slice(start, start + 2 * features + pairs)
         self._seconds = slice(self._firsts.stop, self._firsts.stop + 2 * features)
         self._pairs = slice(self._seconds.stop, self._seconds.stop + pairs)
-        self._moments = slice(self._pairs.stop, self._pairs.stop + len(plan.moment_at))
-        self.width = self._moments.stop
+        places = range(self._pairs.stop, self._pairs.stop + len(plan.moment_at), 2)
+        self._moment_at = dict(zip(plan.numbers.tolist(), places, strict=True))
+        self.width = self._pairs.stop + len(plan.moment_at)
         # Places in a layout; what stands at those of scores is filled in later.
         both, products = plan.pair_at[0::2], plan.pair_at[1::2]
         later = np.zeros(2 * features, dtype=np.intp)
-        places = [later[:1], cells.at, later, products, later, both, plan.moment_at]
-        self._taken = np.concatenate(places).astype(np.intp)
+        columns = [later[:1], cells.at, later, products, later, both, plan.moment_at]
+        self._taken = np.concatenate(columns).astype(np.intp)
         self._rare_cells = np.flatnonzero(cells.is_rare)
         self._rare = self._rare_cells + 1
         self._unseen = np.flatnonzero(cells.is_unseen) + 1
@@ -117,10 +120,7 @@ class Looker:
 
     def look(self, spans: Ints, log_level: Floats) -> Looked:
         """Spans ([looks, width]), and the logarithm of what each look may spend, 0 at most."""
-        cells, stop = self.plan.cells, self._pairs.stop
-        sums = np.empty((len(spans), stop + self._features))
-        sums[:, :stop] = spans[:, :stop]
-        np.subtract(sums[:, :1], sums[:, self._nulls], out=sums[:, stop:])
+        cells, sums = self.plan.cells, self._tested(spans)
         counts, of = sums[:, self._cells], sums.take(self._of, axis=1)
         surplus = counts * cells.rows
         surplus -= of * cells.reference
@@ -129,8 +129,17 @@ class Looker:
         terms = self._terms(counts, of, surplus)
         remarkable, is_more = self._remarkable(counts, of, surplus, terms, log_level)
         shapes = self._shapes(sums, terms, of, log_level)
-        moved, pairs, joint = self._trends(sums, log_level)
+        moved, pairs = self._trends(sums, log_level)
+        joint = self._joint(sums, log_level)
         return Looked(remarkable, is_more, joined(moved, shapes), pairs, joint)
+
+    def _tested(self, spans: Ints) -> Floats:
+        """The columns that are tested, and behind them the rows that have each feature."""
+        stop = self._pairs.stop
+        sums = np.empty((len(spans), stop + self._features))
+        sums[:, :stop] = spans[:, :stop]
+        np.subtract(sums[:, :1], sums[:, self._nulls], out=sums[:, stop:])
+        return sums
 
     def count(self, span: Ints, cell: int) -> tuple[int, int]:
         """Of one span's row: rows of a cell, and the rows that could have been of it."""
@@ -144,13 +153,19 @@ class Looker:
         both = span[self._pairs.start + number]
         return int(both), int(span[self._firsts.start + 2 * self._features + number])
 
+    def foremost(self, span: Ints) -> int:
+        """Of one span's row: the feature whose mean score moved most."""
+        each = np.arange(self._features)
+        shifts = self._log_mean(
+            self._moments(self._tested(span[None, :])), np.zeros_like(each), each
+        )
+        return int(shifts.argmin())
+
     def stands_still(self, span: Ints, number: int) -> bool:
         """Of one span's row: whether a feature is a number and had one value all the time."""
-        place = np.flatnonzero(self.plan.numbers == number)
-        present = int(span[0] - span[self._nulls.start + number])
-        if not len(place) or not present:
+        at, present = self._moment_at.get(number), int(span[0] - span[self._nulls.start + number])
+        if at is None or not present:
             return False
-        at = self._moments.start + 2 * int(place[0])
         first, squares = int(span[at]), int(span[at + 1])
         # No rounding: all are z where rows x squares = sum x sum.
         return present * squares == first * first
@@ -178,25 +193,26 @@ class Looker:
         whole *= terms
         look, cell = where(whole > rest)
         if not len(look):
-            return NOTHING, _NEITHER
-        more, k = surplus[look, cell] > 0, counts[look, cell]
-        r, n, m = cells.reference[cell], cells.rows[cell], of[look, cell]
+            return NOTHING, np.empty(0, dtype=bool)
+        more, k, m = surplus[look, cell] > 0, counts[look, cell], of[look, cell]
+        r, n = cells.reference[cell], cells.rows[cell]
         limit = np.where(more, cells.share_more[cell], cells.share_fewer[cell]) + log_level[look]
-        # That all of k rows are of the cell is rarer than that k of more rows are.
-        might = (k * self._log_one[cell] - _SLACK < limit) | ~more
-        seldom = more & (2 * (k + r) <= m + n) & (m <= n)
-        might &= ~seldom | (_SELDOM * whole[look, cell] > rest[look, cell])
-        look, cell, more, limit = look[might], cell[might], more[might], limit[might]
-        if not len(look):
-            return NOTHING, _NEITHER
-        log_p = log_tail(k[might], m[might], r[might], n[might], more)
+        if len(look) <= _FEW:
+            # That all of k rows are of the cell is rarer than that k of more rows are.
+            might = (k * self._log_one[cell] - _SLACK < limit) | ~more
+            seldom = more & (2 * (k + r) <= m + n) & (m <= n)
+            might &= ~seldom | (_SELDOM * whole[look, cell] > rest[look, cell])
+            if not might.any():
+                return NOTHING, np.empty(0, dtype=bool)
+        log_p = log_tail(k, m, r, n, more)
         # An unseen text may come again: such rows are no independent ones.
-        again = m[might] / np.maximum(n[might], 1.0)
-        log_p = np.where(cells.is_unseen[cell], log_p / (1 + again), log_p)
+        again = np.where(cells.is_unseen[cell], m / np.maximum(n, 1.0), 0.0)
+        log_p /= 1 + again
         return breaching(look, cell, log_p, limit), more[limit > log_p]
 
-    def _trends(self, sums: Floats, log_level: Floats) -> tuple[Hits, Hits, Hits]:
-        """Mean scores and products against the reference's: of features, of pairs, of all."""
+    def _moments(self, sums: Floats) -> tuple[Floats, Floats, Floats]:
+        """Of mean scores and products, [looks, 2F + P]: how far their sums are from where they
+        should be, the variance of that, and of how many rows it is."""
         trends, size = self.plan.trends, 2 * self._features
         m = sums.take(self._trend_rows, axis=1)
         whole = np.maximum(m + trends.rows, 1.0)
@@ -214,26 +230,22 @@ class Looker:
         effective /= whole
         variance *= effective
         deviation = first - m * mean
-        moments = (deviation, variance, effective)
-        look, thing = where(
-            deviation * deviation > variance * (self._trend_least - 2 * log_level[:, None])
-        )
-        joint = self._joint(sums, moments, log_level)
+        return deviation, variance, effective
+
+    def _trends(self, sums: Floats, log_level: Floats) -> tuple[Hits, Hits]:
+        """Mean scores and products against the reference's: of features and of pairs."""
+        size, moments = 2 * self._features, self._moments(sums)
+        deviation, variance, _ = moments
+        least = self._trend_least - 2 * log_level[:, None]
+        look, thing = where(deviation * deviation > variance * least)
         if not len(look):
-            return NOTHING, NOTHING, joint
-        found = breaching(
-            look,
-            thing,
-            self._log_mean(moments, look, thing),
-            trends.share[thing] + log_level[look],
-        )
+            return NOTHING, NOTHING
+        limit = self.plan.trends.share[thing] + log_level[look]
+        found = breaching(look, thing, self._log_mean(moments, look, thing), limit)
         of_pair = found.thing >= size
         features, pairs = only(found, ~of_pair), only(found, of_pair)
-        return (
-            numbered(features, features.thing % self._features),
-            numbered(pairs, pairs.thing - size),
-            joint,
-        )
+        shifted = numbered(features, features.thing % self._features)
+        return shifted, numbered(pairs, pairs.thing - size)
 
     def _log_mean(
         self, moments: tuple[Floats, Floats, Floats], look: Places, thing: Places
@@ -242,9 +254,7 @@ class Looker:
         skew, kurt = self.plan.trends.skew[thing], self.plan.trends.kurt[thing]
         return log_mean(deviation, variance, effective, skew, kurt)
 
-    def _joint(
-        self, sums: Floats, moments: tuple[Floats, Floats, Floats], log_level: Floats
-    ) -> Hits:
+    def _joint(self, sums: Floats, log_level: Floats) -> Hits:
         """Hotelling's two-sample statistic of the mean scores of all features."""
         joint, rows = self.plan.joint, sums[:, 0]
         freedom = joint.whitening.shape[1]
@@ -266,9 +276,7 @@ class Looker:
         heavier = 1 + joint.skew * np.sqrt(squared / effective) / 3
         heavier += joint.kurt * squared / (12 * effective)
         log_p = log_chi2(squared / heavier, np.full(len(look), float(freedom)))
-        each = np.arange(self._features)
-        shifts = self._log_mean(moments, look[:, None], each)
-        return breaching(look, shifts.argmin(axis=1), log_p, joint.share + log_level[look])
+        return breaching(look, np.zeros_like(look), log_p, joint.share + log_level[look])
 
     def _shapes(self, sums: Floats, terms: Floats, of: Floats, log_level: Floats) -> Hits:
         """Pearson's statistic over the bins that are not thin; these are tested one by one."""
@@ -288,6 +296,3 @@ class Looker:
         by_luck = np.where(self._is_text[thing], total / np.maximum(present + total, 1.0), 1.0)
         log_p = log_chi2(statistic[look, thing] * by_luck, freedom[look, thing])
         return breaching(look, thing, log_p, self.plan.share_shape[thing] + log_level[look])
-
-
-_NEITHER = np.empty(0, dtype=bool)

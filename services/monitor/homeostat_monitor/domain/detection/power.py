@@ -1,8 +1,8 @@
 """What the budget buys: the smallest change of each feature that would be seen in time.
 
-A change is taken for seen where the test that sees it best, over the longest span that fits into
-the wanted events, exceeds its level though the sample falls short by chance as far as nine in ten
-do. Nothing is simulated; the same arithmetic as the detector's own.
+A change is taken for seen where the test that sees it best, over the span that does at its last
+look within the wanted events, exceeds its level though the sample falls short by chance as far as
+nine in ten do. Nothing is simulated; the same arithmetic as the detector's own.
 """
 
 import math
@@ -22,13 +22,16 @@ Floats = NDArray[np.float64]
 
 # The normal quantile of 0.9, and a little for what is not quite normal.
 _SHORTFALL = 1.45
-# A span that is full of changed rows ends up to this part of it later: looks come in steps of a
-# quarter, a span is up to a sixteenth longer than wanted.
-_LATE = 1 + 1 / 4 + 1 / 16
+# The last look at a span may lie so much of it back: looks come in steps of a quarter. And a span is
+# up to a sixteenth longer than wanted.
+_STRIDE = 1 / 4
+_LONGER = 1 + 1 / 16
 # One deviation of a normal feature moves its mean mid-rank by this much per deviation of shift, in
 # mid-rank deviations: sqrt(3 / pi), Wilcoxon's efficiency; ten bins keep the most of it.
 _RANKS_PER_SHIFT = math.sqrt(3 / math.pi) * 0.98
 _STEPS = 40
+# Of a span's rows so many must be changed ones.
+_LEAST = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +57,17 @@ def power_lines(
 ) -> Sequence[PowerLine]:
     """One line per feature and one for the scores (named as in the layout)."""
     plan = plan_of(counts)
-    spans = [scale for scale in SCALES if scale * _LATE <= within_events]
     level = math.log(level_per_look)
-    return [
-        _line(plan, counts, number, [(span, level) for span in spans], within_events)
-        for number in range(len(plan.names))
-    ]
+    changed = {scale: min(scale, within_events - _STRIDE * scale) / scale for scale in SCALES}
+    looks = [(scale, share / _LONGER, level) for scale, share in changed.items() if share >= _LEAST]
+    return [_line(plan, counts, number, looks, within_events) for number in range(len(plan.names))]
 
 
 def _line(
     plan: Plan,
     counts: ReferenceCounts,
     number: int,
-    looks: Sequence[tuple[int, float]],
+    looks: Sequence[tuple[int, float, float]],
     within_events: int,
 ) -> PowerLine:
     bins, name = counts.layout.bins[number], plan.names[number]
@@ -95,7 +96,10 @@ def _smallest(sees: Callable[[float], bool], most: float) -> float | None:
     return high
 
 
-def _sees_shift(plan: Plan, number: int, size: float, span: int, level: float) -> bool:
+def _sees_shift(
+    plan: Plan, number: int, size: float, span: int, changed: float, level: float
+) -> bool:
+    """``changed``: the share of the span's rows that are."""
     trend = plan.trends
     n = trend.rows[number]
     if not np.isfinite(trend.share[number]) or trend.variance[number] <= 0:
@@ -107,7 +111,7 @@ def _sees_shift(plan: Plan, number: int, size: float, span: int, level: float) -
     moved = math.sqrt(3.0) * math.erf(
         size * _RANKS_PER_SHIFT / math.sqrt(3.0) * math.sqrt(math.pi) / 2
     )
-    z = moved * math.sqrt(effective) - _SHORTFALL
+    z = changed * moved * math.sqrt(effective) - _SHORTFALL
     if z <= 0:
         return False
     arguments = (z * math.sqrt(effective), effective, effective)
@@ -117,11 +121,12 @@ def _sees_shift(plan: Plan, number: int, size: float, span: int, level: float) -
     return bool(log_p[0] < level + trend.share[number])
 
 
-def _sees_rate(plan: Plan, cell: int, rate: float, span: int, level: float) -> bool:
+def _sees_rate(plan: Plan, cell: int, rate: float, span: int, changed: float, level: float) -> bool:
     cells = plan.cells
     if not np.isfinite(cells.share_more[cell]):
         return False
     r, n, m = cells.reference[cell], cells.rows[cell], float(span)
+    rate = changed * rate + (1 - changed) * min(r / n, rate)
     # What nine in ten samples have at least: binomial, by its normal approximation.
     fewest = math.floor(m * rate - _SHORTFALL * math.sqrt(m * rate * (1 - rate)))
     if fewest <= m * r / n:

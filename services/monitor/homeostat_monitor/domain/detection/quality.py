@@ -25,6 +25,8 @@ _FORM = "quality-1"
 _PARTS = 3
 # Less than twice or half as many rows is no news, whatever its significance.
 _LEAST_FACTOR = 2.0
+# A shorter pause is no news, however regular the traffic was.
+_LEAST_SILENCE_US = 60_000_000
 # The most that chance explains is no breach by the last digit of a quotient.
 _NO_ROUNDING = 1 + 1e-9
 # After so many windows off the same way, and at least a day, a level is the new one.
@@ -93,7 +95,7 @@ class QualityDetector:
             self._off, self._off_since_us = 0, None
 
     def _silence(self, until_us: int) -> Finding | None:
-        if self._until_us is None or until_us <= self._until_us:
+        if self._until_us is None or until_us - self._until_us < _LEAST_SILENCE_US:
             return None
         expected = self._arrivals.expected(self._until_us, until_us)
         found = None if expected is None else self._finding(expected, 0)

@@ -73,7 +73,7 @@ class Teller:
         self._tell_moved(found, looks, looked)
         for pane, at in _worst(looks, looked.pairs, looked.pairs.thing):
             found[pane].append(self._pair(at, looks, looked.pairs))
-        for pane, at in _worst(looks, looked.joint, np.zeros_like(looked.joint.thing)):
+        for pane, at in _worst(looks, looked.joint, looked.joint.thing):
             if not found[pane]:
                 found[pane].append(self._together(at, looks, looked.joint))
         for pane in judged:
@@ -97,7 +97,9 @@ class Teller:
         k, m = self._looker.count(looks.sums[look], cell)
         r, n = float(self._plan.cells.reference[cell]), float(self._plan.cells.rows[cell])
         log_p = float(cells.log_p[at])
-        least = _least(log_p + float(cells.excess[at]), m, r, n) / m
+        # In steps: that it is worked out once for all that may spend the same.
+        limit = round(log_p + float(cells.excess[at]), 6)
+        least = _least(limit, m, r, n) / m
         number = int(self._plan.cells.feature[cell])
         if rule is Rule.OUT_OF_RANGE and number == self._score:
             rule = Rule.PREDICTION
@@ -147,7 +149,8 @@ class Teller:
         """Many features a little; told of the one that moved most."""
         log_p, excess = float(joint.log_p[at]), float(joint.excess[at])
         figures = (-log_p / math.log(10), 0.0, -(log_p + excess) / math.log(10))
-        name, since = self._name(int(joint.thing[at])), int(looks.since_us[joint.look[at]])
+        look = int(joint.look[at])
+        name, since = self._name(self._looker.foremost(looks.sums[look])), int(looks.since_us[look])
         return self._finding(
             Rule.COVARIATE, name, "joint_surprise", figures, True, since, math.exp(log_p)
         )
@@ -186,10 +189,13 @@ def _worst(looks: Looks, hits: Hits, kinds: Places) -> list[tuple[int, int]]:
     """The worst breach per pane and kind: pane, and which of the hits; by pane, then by kind."""
     if not len(hits):
         return []
-    order = hits.excess.argsort(kind="stable")
-    keys = zip(looks.panes[hits.look[order]].tolist(), kinds[order].tolist(), strict=True)
-    # The last one of a key is the worst.
-    worst = dict(zip(keys, order.tolist(), strict=True))
+    # Mostly there are only a few.
+    panes, excess = looks.panes[hits.look].tolist(), hits.excess.tolist()
+    worst: dict[tuple[int, int], int] = {}
+    for at, key in enumerate(zip(panes, kinds.tolist(), strict=True)):
+        known = worst.get(key)
+        if known is None or excess[at] >= excess[known]:
+            worst[key] = at
     return [(pane, at) for (pane, _), at in sorted(worst.items())]
 
 
