@@ -149,12 +149,12 @@ def closed(kind: str, seed: int, weeks: int, usual: float) -> Ints:
 
 
 def silences(detector: QualityDetector, live: list[Window], length_us: int) -> list[Finding]:
-    """What is told while nothing comes, looked for as the monitor does, and at windows."""
+    """What is told while nothing comes, looked for at every length, and at windows."""
     told: list[Finding] = []
     for window, following in pairwise(live):
         told += breaches(detector.feed([window]))
-        looks = (window.end_us + length_us * 2**each for each in range(1, 11))
-        found = [detector.overdue(at) for at in looks if at <= following.start_us]
+        looks = range(window.end_us + 2 * length_us, following.start_us + 1, length_us)
+        found = [detector.overdue(at) for at in looks]
         told += [each for each in found if each is not None]
     return told
 

@@ -1,8 +1,9 @@
 """When to look although nothing came: a stream that stopped brings no window that would say so.
 
-Looks are at fixed times after the last window, ever rarer: after 2, 4, 8 ... lengths. So a model
-that fell silent for good costs nothing in the end, and what is found does not depend on how many
-marks came at once.
+Looks are at fixed times after the last window: after 2, 4, 8 ... lengths, then every hour (or
+length) of two weeks, since who fell silent in the evening is missed in the morning. So a model that
+fell silent for good costs nothing in the end, and what is found does not depend on how many marks
+came at once. All looks at one silence are one test: the longer it lasts the less likely it is.
 """
 
 from bisect import bisect_left
@@ -14,7 +15,10 @@ from homeostat_monitor.domain.judges import Finding
 from homeostat_monitor.domain.windows import Window
 
 DAY_US = 86_400_000_000
-_MOST_LOOKS = 10
+_HOUR_US = 3_600_000_000
+_LONGEST_US = 14 * DAY_US
+# Of windows so long that two weeks have few of them.
+_FEWEST_LOOKS = 4
 
 
 @runtime_checkable
@@ -88,4 +92,7 @@ def _looks(quiet: Quiet, since_us: int | None, marks: Sequence[int], before: int
 
 
 def _times(since_us: int, length_us: int) -> Iterator[int]:
-    return (since_us + length_us * 2**each for each in range(1, _MOST_LOOKS + 1))
+    gap = 2 * length_us
+    while gap <= max(_LONGEST_US, _FEWEST_LOOKS * length_us):
+        yield since_us + gap
+        gap += max(length_us, min(gap, _HOUR_US))
