@@ -28,6 +28,9 @@ _REMARKED = {
     "superseded_losses": "truths came after another version took over",
     "skipped_rows": "predictions were in spans too thin to judge",
     "losses_not_finite": "losses were not finite",
+    "scores_not_finite": (
+        "scores were no finite numbers: they are in no figure; look at what the model answers"
+    ),
 }
 
 Asked = TypeVar("Asked")

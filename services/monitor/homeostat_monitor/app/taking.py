@@ -68,6 +68,7 @@ async def take_predictions(taken: Sequence[TakenRows], *, tx: Transaction) -> in
         rows = int(is_new.sum())
         counts = tallies.setdefault(each.subject, Counter())
         counts.update({"predictions": rows, "repeated_rows": len(each.block_of) - rows})
+        counts["scores_not_finite"] += int((is_new & ~np.isfinite(each.rows.scores)).sum())
         total += rows
         if not rows or each.profile is None:
             continue
