@@ -303,3 +303,27 @@ async def test_counts_add_up_and_a_remark_stands_once(tx: Transaction) -> None:
     await tx.remark(ONE, ["a"])
     await tx.remark(ONE, [])
     assert await tallies_of(tx, ONE) == ({"rows": 7, "late": 1}, ["a", "b"])
+
+
+@pytest.mark.parametrize("tx", ["postgres"], indirect=True)
+async def test_of_old_marks_the_first_of_every_hour_is_remembered(tx: Transaction) -> None:
+    assert isinstance(tx, StoreTransaction)
+    minute = 60_000_000
+    marks = [number * minute + 7 for number in range(30, 900)]
+    await reach(tx, PREDICTIONS, *marks)
+    await tx.drop_marks()
+    rows = await tx._on.fetch("SELECT watermark_us FROM mark ORDER BY watermark_us")
+    left = [row["watermark_us"] for row in rows]
+    newest = marks[-256:]
+    hours = [30 * minute + 7, *(hour * 60 * minute + 7 for hour in range(1, 15))]
+    assert left == sorted({*newest, *hours})
+    # What is due keeps the marks at which it is to be judged.
+    await tx.add_sums({key(0): total(400 * minute, 1)})
+    await reach(tx, PREDICTIONS, *(number * minute for number in range(900, 1800)))
+    await tx.drop_marks()
+    model = await tx.lock_model("delays")
+    windows, _ = await tx.due_marks(model, most=2)
+    assert windows == [420 * minute + 7, 480 * minute + 7]
+    assert (
+        await tx._on.fetchval("SELECT count(*) FROM mark WHERE watermark_us >= 54000000000") == 900
+    )
