@@ -99,9 +99,9 @@ class AlertsApi(MonitorServiceServicer):
         request: pb.ListMutesRequest,
         context: "Context[pb.ListMutesRequest, pb.ListMutesResponse]",
     ) -> pb.ListMutesResponse:
-        """Those that have not ended."""
+        """Those that have not ended; NOT_FOUND."""
         async with self._pool.acquire() as connection:
-            mutes = await PolicyStore(connection).mutes(request.model_name)
+            mutes = await policies.mutes_of(request.model_name, tx=PolicyStore(connection))
         return pb.ListMutesResponse(mutes=map(mute_message, mutes))
 
     async def ListNotifications(  # noqa: N802

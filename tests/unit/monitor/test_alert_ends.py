@@ -8,6 +8,7 @@ import pytest
 from homeostat_monitor.app.book import Book
 from homeostat_monitor.app.hearing import RunNews, hear_run
 from homeostat_monitor.app.passing import Judged, Pass
+from homeostat_monitor.app.policies import mutes_of
 from homeostat_monitor.app.unwanted import end_unwanted, end_withdrawn
 from homeostat_monitor.domain.alerts import (
     LOSS_RULES,
@@ -19,6 +20,7 @@ from homeostat_monitor.domain.alerts import (
     Subject,
     after_window,
 )
+from homeostat_monitor.domain.errors import UnknownModel
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.policy import Comparison, Policy, PolicyRule, Segment
 from homeostat_monitor.domain.truths import Task
@@ -176,3 +178,13 @@ def test_a_list_of_alerts_is_no_longer_than_a_client_takes() -> None:
     some = listed(alerts, most_bytes=whole.ByteSize() // 2)
     assert 5 < len(some.alerts) < 15
     assert some.alerts[0] == whole.alerts[0]
+
+
+async def test_mutes_of_a_model_that_is_not_known_are_no_empty_list() -> None:
+    class Nobody:
+        async def is_known(self, model_name: str) -> bool:
+            return False
+
+    tx: Any = Nobody()
+    with pytest.raises(UnknownModel, match="homeostat models"):
+        await mutes_of("delay", tx=tx)

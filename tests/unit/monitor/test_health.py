@@ -46,3 +46,19 @@ def test_metrics_stand_beside_the_hold_outs(task: Task) -> None:
     for each in told:
         assert math.isfinite(each.reference), each.name
         assert each.reference == pytest.approx(each.value, abs=0.2 * abs(each.value) + 0.2)
+
+
+def test_a_reference_of_few_rows_says_how_long_one_waits_for_the_first_window() -> None:
+    rows = streams.binary(120, seed=1)
+    reference = ReferenceRows(
+        np.arange(120, dtype=np.int64) * 1_000_000,
+        {"x": NumberColumn(np.random.default_rng(5).normal(size=120))},
+        rows.scores,
+        np.ones(120, dtype=bool),
+        Holdout(rows.losses, rows.known_at_us, rows),
+    )
+    told = [each for each in profile_of(reference).remarks if each.startswith("windows are 7 days")]
+    assert len(told) == 1
+    assert "cure" in told[0]
+    fixed = profile_of(reference, length_us=3_600_000_000)
+    assert not any(each.startswith("windows") for each in fixed.remarks)

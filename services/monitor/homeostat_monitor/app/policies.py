@@ -115,6 +115,12 @@ async def mute(mute: Mute, *, tx: PolicyTransaction) -> bool:
     return True
 
 
+async def mutes_of(model_name: str, *, tx: PolicyTransaction) -> list[Mute]:
+    """Those that have not ended. UnknownModel."""
+    await _require_model(model_name, tx)
+    return await tx.mutes(model_name)
+
+
 async def _alert(alert_id: str, tx: PolicyTransaction) -> Alert:
     """Read once more under the model's lock: judging changes alerts too."""
     found = await tx.find_alert(alert_id)

@@ -24,7 +24,13 @@ from homeostat_monitor.domain.profile import (
 from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
 from homeostat_monitor.domain.segments.expressions import BadExpression, Expression, parse
 from homeostat_monitor.domain.sums import Counter
-from homeostat_monitor.domain.windows import Window, pane_length_us, window_length_us
+from homeostat_monitor.domain.windows import (
+    HOUR_US,
+    TYPICAL_ROWS,
+    Window,
+    pane_length_us,
+    window_length_us,
+)
 
 # A segment with fewer rows in the reference is compared with all rows; with fewer in the hold-out
 # its losses are learned live.
@@ -43,6 +49,8 @@ def profile_of(
     choice = _mode(reference, counts, policy)
     length = length_us or _length(choice.mode, reference.event_times_us)
     expressions, remarks = _expressions(policy)
+    if length_us is None and choice.mode is Mode.TIME_ORDERED:
+        remarks += _of_length(length, reference.rows)
     detectors: dict[str, tuple[Pristine, ...]] = {}
     norms: dict[str, Norm] = {}
     for name, expression in (("", None), *expressions.items()):
@@ -121,6 +129,17 @@ def _mode(reference: ReferenceRows, counts: ReferenceCounts, policy: Policy) -> 
 
 def _length(mode: Mode, event_times_us: NDArray[np.int64]) -> int:
     return pane_length_us(event_times_us) if mode is Mode.IID else window_length_us(event_times_us)
+
+
+def _of_length(length_us: int, rows: int) -> list[str]:
+    """Whoever waits for the first window should know how long, and why."""
+    if rows >= TYPICAL_ROWS:
+        return []
+    days = length_us / (24 * HOUR_US)
+    return [
+        f"windows are {days:g} days long, for the reference has only {rows} rows: nothing is "
+        f"judged before the first is over; cure: push the version with {TYPICAL_ROWS} rows or more"
+    ]
 
 
 def _expressions(policy: Policy) -> tuple[dict[str, Expression], list[str]]:
