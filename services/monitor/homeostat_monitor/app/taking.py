@@ -55,6 +55,8 @@ class TakenRows:
 
 async def take_predictions(taken: Sequence[TakenRows], *, tx: Transaction) -> int:
     """Adds rows to their windows' sums, each block once in its life; how many rows were new."""
+    # Before anybody has to wait for us: hardly ever rows are repeated or late.
+    counted = [_sums_of_all(each) for each in taken]
     await tx.share_models(sorted({each.subject.model_name for each in taken}))
     reached = await tx.current_us(PREDICTIONS.name)
     standings = await tx.standings(sorted({each.subject for each in taken}))
@@ -63,7 +65,7 @@ async def take_predictions(taken: Sequence[TakenRows], *, tx: Transaction) -> in
     sums: dict[SumKey, Sum] = {}
     remembered: list[tuple[BlockSegments, int]] = []
     total = 0
-    for each in taken:
+    for each, whole in zip(taken, counted, strict=True):
         is_new = np.isin(each.block_of, _first_copies(each, fresh))
         rows = int(is_new.sum())
         counts = tallies.setdefault(each.subject, Counter())
@@ -81,7 +83,7 @@ async def take_predictions(taken: Sequence[TakenRows], *, tx: Transaction) -> in
         )
         starts, kept = _in_time(each, each.profile, is_new, standing, reached)
         counts["late_rows"] += rows - int(kept.sum())
-        sums.update(_sums_of(each, each.profile, starts, kept))
+        sums.update(whole if kept.all() else _sums_of(each, each.profile, starts, kept))
         remembered += _rows_of_segments(each)
     await tx.tally_many(tallies)
     await tx.add_block_segments(
@@ -115,13 +117,24 @@ def _in_time(
     reached_us: int | None,
 ) -> tuple[NDArray[np.int64], Mask]:
     """Each row's window, and which rows are new and not late."""
-    length = profile.length_us
-    starts = taken.event_times_us - taken.event_times_us % length
+    length, starts = profile.length_us, _starts(taken, profile)
     # What the mark has passed is closed, whether or not it was judged by now.
     closed = [standing.closed_until_us] if standing.closed_until_us is not None else []
     if reached_us is not None:
         closed.append(reached_us - reached_us % length)
     return starts, is_new & (starts >= max(closed)) if closed else is_new
+
+
+def _starts(taken: TakenRows, profile: VersionProfile) -> NDArray[np.int64]:
+    return taken.event_times_us - taken.event_times_us % profile.length_us
+
+
+def _sums_of_all(taken: TakenRows) -> dict[SumKey, Sum]:
+    """As if every row were new and in time."""
+    if taken.profile is None:
+        return {}
+    everything = np.ones(len(taken.block_of), dtype=np.bool_)
+    return dict(_sums_of(taken, taken.profile, _starts(taken, taken.profile), everything))
 
 
 def _sums_of(
