@@ -55,7 +55,7 @@ CATALOGUE: tuple[Conversion, ...] = (
 )
 # Words in names of what is measured, and words in the texts above of units that measure it.
 _MEASURED: Mapping[tuple[str, ...], tuple[str, ...]] = {
-    ("temp", "heat", "celsius", "fahr", "kelvin", "dew", "therm"): ("elsius", "temperature"),
+    ("temp", "heat", "celsius", "fahr", "kelvin", "dew", "therm"): ("elsius",),
     ("dist", "mile", "kilomet", "visib"): ("miles", "feet", "kilometres"),
     ("height", "elev", "altit", "depth", "length", "width"): ("feet", "inches", "metres"),
     ("speed", "wind", "veloc", "gust"): ("m/s", "knots", "km/h", "miles"),

@@ -7,7 +7,7 @@ a known conversion brings it back to where it should be, that is told.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ _ALONG = 0.5
 # Logarithms of what is thought before: a known conversion, a feed that broke in some other way, a
 # feature that moved as it does by nature, one that moved as it never did.
 _CONVERTED, _BROKE, _NATURAL, _MOVED = np.log([0.3, 0.1, 0.5, 0.3])
+# A conversion that no companion bears witness to: seasons go beyond what the reference knows too.
+_CONVERTED_UNSEEN = np.log(0.05)
 # A judge found it unnatural while its companion is calm: nature is left one chance in twenty.
 _EXCLUDED = np.log(0.05)
 # That only one of two that belong together moves as it never did.
@@ -72,9 +74,19 @@ class _Seen:
 
 
 def doing_of(
-    name: str, suspects: Mapping[str, Suspect], natural: Natural, units: Mapping[str, float]
+    name: str,
+    suspects: Mapping[str, Suspect],
+    natural: Natural,
+    units: Mapping[str, float],
+    *,
+    witness: str = "",
 ) -> Doing:
-    """What became of a feature. ``units``: the reference's deviations of the numbers."""
+    """What became of a feature. ``units``: the reference's deviations of the numbers; ``witness``:
+    the companion that a judge compared it with, where ``natural`` knows none."""
+    if not natural.of(name).companion and witness in suspects:
+        # By how much it follows is not known: where the other stays, it should.
+        known = replace(natural.of(name), companion=witness, residual=natural.of(name).centre)
+        natural = replace(natural, wander={**natural.wander, name: known})
     seen = _seen(name, suspects, natural, units)
     if seen is None:
         return Doing(name, -np.inf, "", f"the distribution of {name} moved")
@@ -126,7 +138,8 @@ def _weighed(seen: _Seen) -> Doing:
     conversions = _conversions(seen)
     best = int(np.argmax(conversions))
     fits = np.isfinite(conversions).any()
-    faults = [float(np.logaddexp.reduce(conversions)) + _CONVERTED if fits else -np.inf]
+    prior = _CONVERTED if seen.calm else _CONVERTED_UNSEEN
+    faults = [float(np.logaddexp.reduce(conversions)) + prior if fits else -np.inf]
     text = f"{seen.name} looks like {CATALOGUE[best].text}"
     by_nature = _EXCLUDED if seen.calm else _NATURAL
     moves = [float(_log(seen, np.ones(1), np.zeros(1))[0]) + by_nature]

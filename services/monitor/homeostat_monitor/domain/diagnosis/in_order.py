@@ -40,6 +40,15 @@ def told_features(case: Case) -> list[str]:
     return list(dict.fromkeys(one for one in named if one in case.layout.names))
 
 
+def witness_of(case: Case, name: str) -> str:
+    """The other one of a pair of which a judge found that one left the other; empty: none."""
+    for each in ranked(case):
+        pair = {each.feature, each.other_feature}
+        if each.statistic == OFF_COMPANION and name in pair:
+            return next(iter(pair - {name}), "")
+    return ""
+
+
 def shares_in_order(case: Case, doings: Mapping[str, Doing]) -> list[FeatureShare]:
     """By how far beyond nature the judges found each, squared. Two that no longer go together are
     the doing of the one that left."""

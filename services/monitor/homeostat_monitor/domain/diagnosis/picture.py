@@ -9,7 +9,12 @@ from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, FeatureShare
 from homeostat_monitor.domain.diagnosis.dependence import Dependence, dependences, products_of
 from homeostat_monitor.domain.diagnosis.doings import Doing, doing_of
-from homeostat_monitor.domain.diagnosis.in_order import ranked, shares_in_order, told_features
+from homeostat_monitor.domain.diagnosis.in_order import (
+    ranked,
+    shares_in_order,
+    told_features,
+    witness_of,
+)
 from homeostat_monitor.domain.diagnosis.likelihoods import Measured, Suspect
 from homeostat_monitor.domain.diagnosis.natural import FEWEST_RECENT, Natural, before, natural_of
 from homeostat_monitor.domain.diagnosis.shares import breaches, broken_pairs, shares_of
@@ -90,7 +95,8 @@ def _picture_in_order(case: Case, windows: Sequence[Window]) -> Picture:
     picture = _picture(case, windows, spreads, change)
     units = {name: scale for name, (_, scale) in case.layout.extras.scales.items()}
     doings = {
-        name: doing_of(name, picture.suspects, natural, units) for name in told_features(case)
+        name: doing_of(name, picture.suspects, natural, units, witness=witness_of(case, name))
+        for name in told_features(case)
     }
     return replace(
         picture,
