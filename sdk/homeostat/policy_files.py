@@ -225,7 +225,7 @@ _TAUGHT = f"""\
 #   name = "short"
 #   expression = 'distance < 500 and carrier in ["AA", "EV"]'
 #   [[rules]]                        # thresholds of your own
-#   name = "too wrong"
+#   name = "too-wrong"
 #   metric = "loss"
 #   comparison = "relative_above"    # or above, below, relative_below
 #   warning = 0.1

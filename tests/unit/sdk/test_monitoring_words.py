@@ -11,6 +11,9 @@ from homeostat.cli.monitoring import show_health, show_power
 from homeostat.cli.shared import console, span
 from homeostat.monitor.v1.monitor_pb2 import GetModelHealthResponse, GetPowerResponse
 from homeostat.monitor.v1.policy_pb2 import Policy
+from homeostat_monitor.domain.hosts import AllowedHosts
+from homeostat_monitor.domain.policy_checks import Known, require_valid
+from homeostat_monitor.policy_messages import policy_of
 
 
 def printed(found: GetModelHealthResponse | GetPowerResponse) -> str:
@@ -83,6 +86,8 @@ def test_a_first_policy_shows_what_may_stand_in_one_and_all_of_it_is_right() -> 
     taught = re.sub(r"^#   ", "", text, flags=re.MULTILINE)
     policy = policy_files.read(taught, name="p", model_name="m")
     assert [len(each) for each in (policy.segments, policy.rules, policy.webhooks)] == [1, 1, 1]
+    hosts = AllowedHosts.parse("hooks.example.com")
+    require_valid(policy_of(policy), Known(hosts=hosts))
     assert "# Nobody" not in policy_files.write(Policy(model_name="m", revision=1))
 
 
