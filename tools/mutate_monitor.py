@@ -90,13 +90,13 @@ MUTATIONS = (
         "good_turing",
     ),
     _mutation(
-        "a constant has no bin of its own",
+        "a frequent single value has no bin of its own",
         "domain/bins.py",
         "edges = np.unique(np.concatenate([quantiles, atoms, above, ends]))",
-        "edges = np.unique(quantiles)",
-        _TRAPS,
+        "edges = np.unique(np.concatenate([quantiles, ends]))",
+        f"{_UNIT}/test_sums.py",
         "-k",
-        "constant",
+        "frequent",
     ),
     # Windows of event time.
     _mutation(
@@ -178,13 +178,6 @@ MUTATIONS = (
         "store_alerts.py",
         "        await outbox.put_many(\n",
         "        await self._on.execute('COMMIT; BEGIN')\n        await outbox.put_many(\n",
-        _TOGETHER,
-    ),
-    _mutation(
-        "what was fed for nothing stays in hand",
-        _KEEPING,
-        "        return dict(self._held.pop(subject, {}))",
-        "        return self._held.setdefault(subject, {})",
         _TOGETHER,
     ),
     _mutation(
