@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from homeostat_monitor.domain.alert_texts import findings_summary
 from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.judges import Finding, Judge, Rule
 from homeostat_monitor.domain.judges.covariate import covariate_judge
@@ -302,3 +303,19 @@ def test_values_that_one_block_alone_has_are_unseen_by_the_others() -> None:
     codes = np.array([0, 1, 0, 1, 2, 0, 0, 1, 3])
     shares = unseen_elsewhere(codes, np.ones(9, dtype=bool), 3)
     assert shares.tolist() == pytest.approx([0, 1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("no_number", [np.nan, np.inf])
+@pytest.mark.parametrize("every", [1, 20])
+def test_scores_that_are_no_finite_numbers_are_missing_values_of_the_score(
+    rng: np.random.Generator, no_number: float, every: int
+) -> None:
+    usual = rng.normal(size=5000)
+    profile = calibrated(a_reference(usual, x=numbers(rng.normal(size=5000))))
+    live, said = numbers(rng.normal(size=1000)), rng.normal(size=1000)
+    assert not breaches(judged(profile, said, x=live))
+    said[::every] = no_number
+    found = judged(profile, said, x=live)
+    assert breaches(found) == {(Rule.MISSING_VALUES, "")}
+    told = next(each for each in found if each.is_breach)
+    assert findings_summary([told]).startswith("The score is no finite number more often than")

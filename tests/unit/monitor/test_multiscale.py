@@ -364,3 +364,24 @@ def test_the_shares_of_all_tests_are_no_more_than_the_budget(rng: np.random.Gene
 def test_looks_of_a_month_spend_the_budget_and_no_more() -> None:
     level = Budget(2.0).level_per_look(60_000_000, segments=4)
     assert level * (MONTH_US / 60_000_000) * 4 == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("no_number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("every", [1, 10])
+def test_scores_that_are_no_finite_numbers_are_told_of_the_score(
+    rng: np.random.Generator, no_number: float, every: int
+) -> None:
+    reference, live = world(rng, 5000), world(rng, 1000)
+    usual, said = rng.normal(size=5000), rng.normal(size=1000)
+    said[::every] = no_number
+    found = breaches(reference, live, (usual, said))
+    assert set(found) == {(Rule.MISSING_VALUES, "")}
+
+
+def test_scores_that_are_no_numbers_in_the_hold_out_too_are_no_news(
+    rng: np.random.Generator,
+) -> None:
+    reference, live = world(rng, 5000), world(rng, 5000)
+    usual, said = rng.normal(size=5000), rng.normal(size=5000)
+    usual[rng.random(5000) < 0.1] = said[rng.random(5000) < 0.1] = np.nan
+    assert not breaches(reference, live, (usual, said))

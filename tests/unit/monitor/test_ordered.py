@@ -1,6 +1,7 @@
 """Time-ordered mode: silent on streams that move by themselves, awake where they break."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,6 +23,7 @@ from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.judges.distance import FLOOR, limits, measure, strides
 from homeostat_monitor.domain.judges.outside import outside_elsewhere
+from homeostat_monitor.domain.layout import SCORE
 from homeostat_monitor.domain.reference import ReferenceCounts
 from homeostat_monitor.domain.windows import HOUR_US, Window
 
@@ -285,3 +287,19 @@ def test_outside_elsewhere_compares_each_block_with_all_the_others() -> None:
     values = np.array([1.0, 2.0, 3.0, 9.0, 2.0, np.nan, 0.0, 2.5])
     assert outside_elsewhere(values, 2).tolist() == [0.0, 1.0, 0.0, 0.5]
     assert outside_elsewhere(values, 8).tolist() == []
+
+
+def test_training_rows_without_honest_scores_make_no_habit_of_scores_that_are_no_numbers() -> None:
+    stream, _ = a_world(3)
+    reference = a_reference(stream.part(0, REFERENCE_DAYS * ROWS_A_DAY))
+    is_holdout = np.arange(reference.rows) % 5 == 0
+    scores = np.random.default_rng(3).normal(size=reference.rows)
+    counts = ReferenceCounts(replace(reference, scores=scores, is_holdout=is_holdout))
+    detector = a_detector(counts)
+    live = windows(counts, days(stream, REFERENCE_DAYS, REFERENCE_DAYS + 2), DAY_US)
+    at = counts.layout.names.index(SCORE)
+    start, end = counts.layout.starts[at], counts.layout.starts[at] + counts.layout.bins[at].width
+    live[0].sums[start:end], live[0].sums[end] = counts.score_sums, 0
+    calm, broken = detector.feed(live)
+    assert (Rule.MISSING_VALUES, "") not in breaches(calm)
+    assert (Rule.MISSING_VALUES, "") in breaches(broken)

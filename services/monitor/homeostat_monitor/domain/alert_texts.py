@@ -60,6 +60,8 @@ def _what(worst: Finding, where: str) -> str:
         level = "critical" if worst.is_critical else "warning"
         metric = worst.statistic.replace("_", " ")
         return f"{worst.policy_rule}: {metric}{of}{where} passed the policy's {level} threshold"
+    if worst.rule is Rule.MISSING_VALUES and not worst.feature:
+        return f"The score is no finite number more often than the reference explains{where}"
     return _WHAT[worst.rule].format(worst.feature or "A feature", worst.other_feature) + where
 
 

@@ -110,11 +110,13 @@ class ReferenceCounts:
         self.rows = reference.rows
         self.features = tuple(reference.features)
         # A model is surer of rows it was trained on: scores are compared with honest ones.
-        honest = reference.is_holdout & np.isfinite(reference.scores)
+        asked, finite = reference.is_holdout, np.isfinite(reference.scores)
+        if (asked & finite).sum() < _FEWEST_HOLDOUT_SCORES and (finite & ~asked).any():
+            asked = np.ones(reference.rows, dtype=bool)
+        honest = asked & finite
         self.score_rows = int(honest.sum())
-        if self.score_rows < _FEWEST_HOLDOUT_SCORES:
-            honest = np.isfinite(reference.scores)
-            self.score_rows = int(honest.sum())
+        # Of the rows that the honest ones are of: which have no finite score.
+        self.score_holes: NDArray[np.bool_] = ~finite[asked]
         self.scores_are_honest = bool(reference.is_holdout[honest].all())
         self._honest = honest
         scores = reference.scores[honest]

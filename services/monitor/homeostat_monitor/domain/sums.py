@@ -87,7 +87,8 @@ class Counter:
     def count(self, rows: Rows) -> Counts:
         """One row of sums per group; [groups, width]."""
         layout, total = self._layout, rows.group_count
-        columns = (*rows.columns, NumberColumn(rows.scores))
+        # An infinite score is no number either.
+        columns = (*rows.columns, NumberColumn(rows.scores, ~np.isfinite(rows.scores)))
         places = np.empty((len(columns), len(rows.groups)), dtype=np.intp)
         for number, (bins, column) in enumerate(zip(layout.bins, columns, strict=True)):
             places[number] = self._assigned(number, bins, column)

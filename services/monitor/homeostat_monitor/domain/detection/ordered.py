@@ -132,6 +132,8 @@ def _calendar(counts: ReferenceCounts, length_us: int) -> Calendar:
     calendar = Calendar(counts.layout, length_us)
     starts, groups = np.unique(counts.event_times_us // length_us, return_inverse=True)
     sums = counts.grouped(groups.astype(np.intp), len(starts))
+    # Scores of rows that are not honest were left out: that they lack is no habit.
+    counts.layout.nulls(SCORE, sums)[...] = 0
     for start, each in zip((starts * length_us).tolist(), sums, strict=True):
         window = Window(start, start + length_us, each)
         for name in counts.layout.names:

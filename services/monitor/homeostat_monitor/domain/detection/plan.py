@@ -161,12 +161,15 @@ def _cells(counts: ReferenceCounts, whole: Counts, present: Floats) -> Cells:
         else:
             is_outside[starts[number] + np.array(bins.outside)] = True
     is_null = np.arange(len(at)) >= total
-    # What happens of the scores' nulls is nobody's news; without a reference nothing is.
-    of_score = feature == layout.names.index(SCORE)
-    quality = (is_unseen | is_outside | is_null) & ~(is_null & of_score)
-    quality &= np.where(is_null, counts.rows, present[feature]) > 0
+    rows = np.where(is_null, counts.rows, present[feature]).astype(np.float64)
+    # Scores that are no numbers are compared with those of honest rows.
+    no_score = total + layout.names.index(SCORE)
+    reference[no_score], rows[no_score] = counts.score_holes.sum(), len(counts.score_holes)
+    # Without a reference nothing is news.
+    quality = (is_unseen | is_outside | is_null) & (rows > 0)
+    quality[no_score] &= counts.score_rows > 0
     plain = ~quality & ~is_null & (present[feature] > 0)
-    reference = np.minimum(reference, np.where(is_null, counts.rows, present[feature]))
+    reference = np.minimum(reference, rows)
     share = np.where(plain, 1 / (kinds[feature] * max(int((present > 0).sum()), 1)), 0.0)
     with np.errstate(divide="ignore"):
         more = np.log(_BINS * share / 2 / len(SCALES))
@@ -176,7 +179,7 @@ def _cells(counts: ReferenceCounts, whole: Counts, present: Floats) -> Cells:
         at=at,
         feature=feature,
         reference=reference,
-        rows=np.where(is_null, counts.rows, present[feature]).astype(np.float64),
+        rows=rows,
         share_more=np.where(quality, _evenly(_QUALITY, quality), more),
         share_fewer=fewer,
         is_unseen=is_unseen,

@@ -2,8 +2,8 @@
 
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.judges.rate_judge import RateJudge
-from homeostat_monitor.domain.judges.rates import ALPHA, explained_rates
-from homeostat_monitor.domain.layout import Counts, Layout
+from homeostat_monitor.domain.judges.rates import ALPHA, ExplainedRates, explained_rates
+from homeostat_monitor.domain.layout import SCORE, Counts, Layout
 from homeostat_monitor.domain.reference import ReferenceCounts
 
 
@@ -23,4 +23,15 @@ def missing_values_judge(counts: ReferenceCounts, level: float = ALPHA) -> RateJ
         expected = (missing + 1) / (counts.rows + 2)
         shares = ((each.rows, counts.layout.nulls(name, each.sums) / each.rows) for each in blocks)
         rates[name] = explained_rates(missing / max(counts.rows, 1), expected, shares)
+    if counts.score_rows:
+        rates[SCORE] = _rates_of_scores(counts)
     return RateJudge(Rule.MISSING_VALUES, "null_rate", nulls, rates, level)
+
+
+def _rates_of_scores(counts: ReferenceCounts) -> ExplainedRates:
+    """Of scores that are no finite numbers, among honest rows."""
+    holes = counts.score_holes
+    missing, rows = int(holes.sum()), len(holes)
+    cuts = ((size, holes[: rows // size * size]) for size in counts.block_sizes(rows))
+    shares = ((size, each.reshape(-1, size).mean(axis=1)) for size, each in cuts)
+    return explained_rates(missing / rows, (missing + 1) / (rows + 2), shares)

@@ -11,7 +11,7 @@ from homeostat_monitor.domain.judges.rates import (
     critical_count,
     rate_after,
 )
-from homeostat_monitor.domain.layout import Counts, Layout
+from homeostat_monitor.domain.layout import SCORE, Counts, Layout
 from homeostat_monitor.domain.windows import Window
 
 
@@ -68,4 +68,5 @@ class RateJudge:
         rate = has / could
         is_breach = has >= limit and rate >= self.least_rate
         threshold = max(limit / could, self.least_rate)
-        return Finding(self.rule, name, self.statistic, rate, typical, threshold, is_breach)
+        feature = "" if name == SCORE else name
+        return Finding(self.rule, feature, self.statistic, rate, typical, threshold, is_breach)
