@@ -106,10 +106,18 @@ class Leases:
         """It was lost: ask anew."""
         self._held.pop(lease.name, None)
 
+    async def give_up(self, lease: Lease) -> None:
+        """Lets others have this one at once."""
+        self.forget(lease)
+        await self._release([lease])
+
     async def release(self) -> None:
         """Lets others have them at once."""
         held = [lease for lease, _ in self._held.values()]
         self._held.clear()
+        await self._release(held)
+
+    async def _release(self, held: Sequence[Lease]) -> None:
         if not held:
             return
         with suppress(*_DATABASE_ERRORS):

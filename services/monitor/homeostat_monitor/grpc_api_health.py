@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import grpc
@@ -9,8 +10,10 @@ import grpc
 from homeostat.events.v1 import alert_pb2
 from homeostat.monitor.v1 import monitor_pb2 as pb
 from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceServicer
+from homeostat_kit.postgres import Pool
 from homeostat_monitor.app.taking import SEGMENT_TALLY
 from homeostat_monitor.domain.errors import CorruptState, UnusableReference
+from homeostat_monitor.faults import Fault, fault_of
 from homeostat_monitor.health import estimate_of, labels_of, losses_of, metrics_of
 from homeostat_monitor.ports import KnownVersion, Standing, StateKey
 from homeostat_monitor.powers import power_of
@@ -42,6 +45,7 @@ if TYPE_CHECKING:  # generic in the stubs only
 class HealthApi(MonitorServiceServicer):
     """Its part of the contract; whoever inherits gives what it asks."""
 
+    _pool: Pool
     _reader: Reader
     _versions: Versions
 
@@ -56,6 +60,9 @@ class HealthApi(MonitorServiceServicer):
         response = pb.GetModelHealthResponse(
             model_name=name, open_alerts=await self._reader.open_alert_count(name)
         )
+        fault = await fault_of(self._pool, name)
+        if fault is not None:
+            response.remarks.append(_failing(fault))
         if standing is not None:
             await self._fill(response, standing)
         return response
@@ -96,6 +103,15 @@ class HealthApi(MonitorServiceServicer):
         _fill_known(response, known, states)
         for each in response.segments:
             each.predictions = tallies.get(f"{SEGMENT_TALLY}{each.name}", 0)
+
+
+def _failing(fault: Fault) -> str:
+    since = datetime.fromtimestamp(fault.since_us / 1e6, UTC)
+    return (
+        f"degraded: judging fails with {fault.error} since {since:%Y-%m-%d %H:%M:%S} UTC "
+        f"({fault.times} times) and is tried again once a minute; nothing is lost; "
+        "cure: the monitor's log (judging_failed) has the cause"
+    )
 
 
 def _degraded(key: StateKey) -> str:

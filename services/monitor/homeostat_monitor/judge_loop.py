@@ -19,6 +19,7 @@ from homeostat_kit.telemetry import Telemetry
 from homeostat_monitor.app.judging import Judged, VersionNotKnown, judge_model
 from homeostat_monitor.app.keeping import InHand
 from homeostat_monitor.domain.alerts import Subject
+from homeostat_monitor.faults import Faults, Pauses, Tell, is_of_one_model
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.ports import KnownVersion
 from homeostat_monitor.store import Reader, StoreTransaction
@@ -81,6 +82,7 @@ class JudgeLoop:
         self._spans = spans
         self._metrics = metrics
         self._traces = traces
+        self._faults = Faults(pool, metrics)
         self._in_hand = InHand()
         self._woken = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -92,8 +94,12 @@ class JudgeLoop:
         # Watched versions, as they were seen last; and until when (monotonic) a model is ours.
         self._watched: dict[str, list[Subject]] = {}
         self._ours_until: dict[str, float] = {}
-        # Models whose judging waits for the world: until when (monotonic), and how long next.
-        self._pauses: dict[str, tuple[float, float]] = {}
+        # Models whose judging waits for the world.
+        self._pauses = Pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+
+    async def tells(self, tell: Tell) -> None:
+        """``tell`` hears whether every model is judged, now and whenever that changes."""
+        await self._faults.tells(tell)
 
     def wake(self) -> None:
         """A watermark has moved."""
@@ -177,10 +183,11 @@ class JudgeLoop:
 
     def _is_free(self, name: str, now: float) -> bool:
         is_in_hand = name in self._running or name in self._reserved
-        return not is_in_hand and self._pauses.get(name, (0.0, 0.0))[0] <= now
+        is_paused = self._pauses.is_paused(name, now) or self._faults.is_paused(name, now)
+        return not is_in_hand and not is_paused
 
     def _raise_failed(self) -> None:
-        """A bug in judging takes the process down with its cause."""
+        """What is wrong for every model takes the process down with its cause."""
         for name, each in list(self._running.items()):
             if each.done():
                 del self._running[name]
@@ -191,17 +198,30 @@ class JudgeLoop:
         try:
             while (await self._judge(model_name, lease)).is_full:
                 pass
-            self._pauses.pop(model_name, None)
+            self._pauses.end(model_name)
+            await self._faults.over(model_name)
         except LeaseLost as error:
             self._leases.forget(lease)
             _log.warning("lease_lost", model_name=model_name, error=str(error))
         except _AWAY as error:
-            _, pause = self._pauses.get(model_name, (0.0, _FIRST_PAUSE_SECONDS))
-            self._pauses[model_name] = (
-                time.monotonic() + pause,
-                min(2 * pause, _LONGEST_PAUSE_SECONDS),
-            )
-            _log.warning("judging_waits", model_name=model_name, error=repr(error))
+            self._wait(model_name, error)
+        except Exception as error:
+            if not is_of_one_model(error):
+                raise
+            await self._set_aside(model_name, lease, error)
+
+    def _wait(self, model_name: str, error: BaseException) -> None:
+        self._pauses.begin(model_name)
+        _log.warning("judging_waits", model_name=model_name, error=repr(error))
+
+    async def _set_aside(self, model_name: str, lease: Lease, error: Exception) -> None:
+        """A bug that one model's data met stops that model alone; another instance may try it."""
+        self._ours_until.pop(model_name, None)
+        try:
+            await self._faults.note(model_name, error)
+            await self._leases.give_up(lease)
+        except _AWAY as away:
+            self._wait(model_name, away)
 
     async def _judge(self, model_name: str, lease: Lease) -> Judged:
         begun = time.perf_counter()
@@ -266,6 +286,7 @@ class JudgeLoop:
                 await tx.forget(min(present))
 
         await retrying(self._pool, work)
+        await self._faults.refresh(*await self._reader.reached())
 
 
 async def _end(owners: list[asyncio.Task[None]]) -> None:

@@ -42,6 +42,9 @@ from homeostat_monitor.store_deepening import DeepeningStore
 from homeostat_monitor.versions import Versions
 from homeostat_monitor.webhooks import WebhookLoop
 
+# What a health check asks for to learn whether every model is judged.
+JUDGING_HEALTH = "homeostat.monitor.judging"
+
 _log = logs.get_logger("homeostat_monitor")
 
 
@@ -124,7 +127,10 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             told=told,
             ledger=None if ledger is None else LedgerPast(ledger),
         )
-        await stack.enter_async_context(await _serve_grpc(settings, pool, bus, relay, monitor))
+        server = await _serve_grpc(settings, pool, bus, relay, monitor)
+        await stack.enter_async_context(server)
+        # By itself: the service answers, and other models are judged.
+        await loop.tells(lambda well: server.tell_health(JUDGING_HEALTH, is_serving=well))
         _log.info("monitor_serving", address=settings.grpc_address)
         async with asyncio.TaskGroup() as group:
             group.create_task(relay.run(stop))

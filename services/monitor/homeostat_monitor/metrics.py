@@ -16,6 +16,11 @@ class Metrics:
         self.windows = meter.create_counter(
             "homeostat.monitor.windows", "{window}", "Windows judged"
         )
+        self.faults = meter.create_counter(
+            "homeostat.monitor.judging_faults",
+            "{fault}",
+            "Tries to judge a model that failed by a bug its data met, by model and error class",
+        )
         self.alerts = meter.create_counter(
             "homeostat.monitor.alerts", "{event}", "Alert events, by rule, state and severity"
         )

@@ -55,15 +55,16 @@ class Reader:
 
     async def due_models(self, *, most: int) -> list[str]:
         """Models that have something to judge at the marks that were reached."""
-        windows_us, losses_us = await self._reached()
+        windows_us, losses_us = await self.reached()
         rows = await self._pool.fetch(_SQL["due_models"], windows_us, losses_us, most)
         return [row["model_name"] for row in rows]
 
     async def open_work(self) -> int:
         """How many they are."""
-        return int(await self._pool.fetchval(_SQL["open_work"], *await self._reached()))
+        return int(await self._pool.fetchval(_SQL["open_work"], *await self.reached()))
 
-    async def _reached(self) -> tuple[int, int]:
+    async def reached(self) -> tuple[int, int]:
+        """Marks up to which windows, and up to which losses can be judged."""
         row = await self._pool.fetchrow(_SQL["reached"], PREDICTIONS.name, JOINED.name)
         if row is None:
             return _BEFORE_ALL, _BEFORE_ALL

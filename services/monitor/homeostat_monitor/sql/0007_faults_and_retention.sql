@@ -1,0 +1,15 @@
+-- Models whose judging fails while others' goes on: shown by health until they are judged again.
+CREATE TABLE judging_fault (
+    model_name text PRIMARY KEY REFERENCES model,
+    -- The error's class; the log has the rest.
+    error text NOT NULL,
+    since timestamptz NOT NULL DEFAULT now(),
+    times bigint NOT NULL DEFAULT 1
+);
+
+-- Alerts of all models, newest first, and those that ended long ago.
+CREATE INDEX alert_newest_of_all ON alert (occurred_at_us DESC, alert_id);
+CREATE INDEX alert_ended ON alert (occurred_at_us) WHERE NOT is_open;
+CREATE INDEX deepening_done ON deepening (done_at) WHERE done_at IS NOT NULL;
+CREATE INDEX acknowledgement_of ON acknowledgement (alert_id);
+CREATE INDEX notification_created ON notification (created_at);
