@@ -1,13 +1,17 @@
 """From the watermark that closes a window to the alert on the topic, under load.
 
-A broker, a database and a monitor process run as in the local stack; predictions come in blocks of
-many rows, spread over many models, in real time. One model after the other moves one feature by two
-deviations. Latency: from when the last partition's mark was sent that an alert names to when that
-alert was read from its topic.
+Alone: a broker, a database and a monitor process run as in the local stack; predictions come in
+blocks of many rows, spread over many models, in real time. One model after the other moves one
+feature by two deviations. Latency: from when the last partition's mark was sent that an alert names
+to when that alert was read from its topic.
+
+`--whole` (the default) starts everything that `homeostat up` starts, and sends rows by gRPC through
+inference; `--monitor-alone` runs broker, database and monitor, with a stand-in for the registry.
 """
 
 import argparse
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -19,6 +23,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import psutil
 import pyarrow as pa
+from benchmarks.latency import whole
 from tests.support.monitor import (
     INPUTS,
     RunningMonitor,
@@ -45,6 +50,7 @@ _CARRIERS = np.array(["AA", "BB", "CC", "DD"], dtype=object)
 _REFERENCE_ROWS = 6000
 _MARK_SECONDS = 0.25
 _SHIFT = 2.0
+_MODELS_ALONE = 100
 _WARM_UP_SECONDS = 5.0
 _KNOWN_SECONDS = 120.0
 _LEAVE_SECONDS = 5.0
@@ -228,14 +234,42 @@ async def run(arguments: argparse.Namespace) -> None:
         await measure(load, arguments.seconds, monitor, bus)
 
 
+def run_whole(arguments: argparse.Namespace) -> None:
+    """Everything at once; a table, and all figures as JSON where they are wanted."""
+    plan = whole.Plan(
+        seconds=arguments.seconds,
+        rows_per_second=arguments.rows_per_second,
+        rows_per_request=arguments.rows_per_request,
+        models=arguments.models or whole.MODELS,
+        clients=arguments.clients,
+        seed=arguments.seed,
+    )
+    report = asyncio.run(whole.measure(plan)).report()
+    print("\n".join(whole.told(report)))
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
 def main() -> None:
     """One run."""
     parser = argparse.ArgumentParser(description=__doc__)
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--whole", action="store_true", help="everything runs (default)")
+    kind.add_argument("--monitor-alone", action="store_true")
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--models", type=int, default=100)
+    parser.add_argument("--models", type=int, help="default: 6; alone: 100")
     parser.add_argument("--rows-per-second", type=int, default=20_000)
+    parser.add_argument("--rows-per-request", type=int, default=512)
+    parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
-    asyncio.run(run(parser.parse_args()))
+    parser.add_argument("--json", type=Path, help="where the figures go, beside the output")
+    arguments = parser.parse_args()
+    if not arguments.monitor_alone:
+        run_whole(arguments)
+        return
+    arguments.models = arguments.models or _MODELS_ALONE
+    asyncio.run(run(arguments))
 
 
 if __name__ == "__main__":
