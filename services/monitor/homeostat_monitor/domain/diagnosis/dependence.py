@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
 
 from homeostat_monitor.domain.diagnosis.since import Products
 from homeostat_monitor.domain.layout import Counts, Layout
@@ -38,6 +37,8 @@ class Dependence:
 
     @property
     def p_value(self) -> float:
+        from scipy.special import ndtr  # noqa: PLC0415 - scipy takes a while to import: not at start
+
         return float(2 * ndtr(-abs(self.deviates)))
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, gammaln
 
 from homeostat_monitor.domain.bins import Bins, CategoryBins
 from homeostat_monitor.domain.sums import Counts, Layout
@@ -77,6 +76,8 @@ def smoothed(counts: Floats) -> Floats:
 def distance(before: Floats, after: Floats, dispersion: float = 1.0) -> Distance:
     """The G test of two samples: 2 sum n log(n / expected), chi-squared in bins - 1 degrees of
     freedom (Wilks 1938); bins that neither filled are left out."""
+    from scipy.special import chdtrc  # noqa: PLC0415 - not at start
+
     both = before + after
     held = both > 0
     total, before_rows, after_rows = both.sum(), before.sum(), after.sum()
@@ -129,6 +130,8 @@ def extended(layout: Layout, name: str, sums: Counts) -> Floats:
 def log_dirichlet(alpha: Floats, counts: Floats) -> Floats:
     """Log marginal likelihood of counts in one order under Dirichlet shares (Minka 2000).
     Shapes broadcast over [..., bins]."""
+    from scipy.special import gammaln  # noqa: PLC0415 - not at start
+
     total, rows = alpha.sum(axis=-1), counts.sum(axis=-1)
     each = gammaln(alpha + counts) - gammaln(alpha)
     marginal: Floats = gammaln(total) - gammaln(total + rows) + each.sum(axis=-1)
