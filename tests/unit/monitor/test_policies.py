@@ -11,10 +11,12 @@ import pytest
 from homeostat import policy_files
 from homeostat.monitor.v1 import policy_pb2 as pb
 from homeostat_monitor.domain.alerts import Severity
+from homeostat_monitor.domain.bins import NumberColumn, bins_of
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.domain.judges import Rule
+from homeostat_monitor.domain.layout import Layout, layout_of
 from homeostat_monitor.domain.policy import (
     DEFAULT,
     Comparison,
@@ -24,7 +26,9 @@ from homeostat_monitor.domain.policy import (
     Webhook,
 )
 from homeostat_monitor.domain.policy_checks import BadPolicy, Known, problems_of
+from homeostat_monitor.domain.policy_figures import of_window, rows_needed
 from homeostat_monitor.domain.policy_rules import Measured, PolicyWatch, policy_findings
+from homeostat_monitor.domain.sums import Rows, count
 from homeostat_monitor.domain.windows import Window
 from homeostat_monitor.policy_messages import policy_message, policy_of
 
@@ -260,17 +264,70 @@ def test_a_watch_of_one_segment_has_its_rules_alone() -> None:
 
 
 def test_windows_with_too_few_rows_are_taken_together() -> None:
-    watch = PolicyWatch(a_policy(rules=(a_rule(least_rows=30),)))
+    policy = a_policy(rules=(a_rule(least_rows=30),))
+    watch = PolicyWatch(policy)
     windows = [Window(at, at + 1, np.array([12, at + 1])) for at in range(6)]
-    assert watch.gathered(windows[0]) is None
-    again = PolicyWatch(a_policy(rules=(a_rule(least_rows=30),)))
+    assert not watch.gathered(windows[0])
+    again = PolicyWatch(policy)
     again.restore(watch.to_bytes())
     assert again.to_bytes() == watch.to_bytes()
-    assert again.gathered(windows[1]) is None
-    whole = again.gathered(windows[2])
-    assert whole is not None
+    assert not again.gathered(windows[1])
+    [(rule, whole)] = again.gathered(windows[2])
+    assert rule == policy.rules[0]
     assert (whole.start_us, whole.end_us, whole.sums.tolist()) == (0, 3, [36, 6])
-    assert again.gathered(windows[3]) is None
+    assert not again.gathered(windows[3])
+
+
+def test_a_rule_that_needs_many_rows_holds_back_no_other() -> None:
+    rules = (a_rule(), a_rule(name="rare", least_rows=30), a_rule(name="also", least_rows=30))
+    watch = PolicyWatch(a_policy(rules=rules))
+    due = [watch.gathered(Window(at, at + 1, np.array([26]))) for at in range(4)]
+    names = [[rule.name for rule, _ in each] for each in due]
+    assert names == [["worse"], ["worse", "rare", "also"]] * 2
+    assert [window.rows for _, window in due[1]] == [26, 52, 52]
+    own = [(rules[1], measured(0.9)), (rules[0], measured(0.5))]
+    found = watch.feed([], own)
+    assert {each.policy_rule: each.is_breach for each in found} == {"worse": False, "rare": True}
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.1, 0.3])
+def test_a_threshold_of_a_distance_is_not_passed_by_chance(threshold: float) -> None:
+    rng = np.random.default_rng(8)
+    layout, reference = number_layout(rng.normal(size=20_000))
+    rule = a_rule(metric="js_distance", comparison=Comparison.ABOVE, feature="x")
+    rule = replace(rule, warning=threshold, critical=None)
+    rows = rows_needed(rule, layout, reference)
+    calm = [
+        of_window(rule, layout, reference, Window(0, 1, counted(layout, rng.normal(size=rows))))
+        for _ in range(200)
+    ]
+    values = [each.value for each in calm if each is not None]
+    assert len(values) == 200
+    assert max(values) < threshold
+    assert max(values) > threshold / 3, "no more rows than it takes"
+    assert rows_needed(replace(rule, metric="null_rate"), layout, reference) == rule.least_rows
+    moved = counted(layout, rng.normal(size=rows) + 10 * threshold)
+    told = of_window(rule, layout, reference, Window(0, 1, moved))
+    assert told is not None
+    assert told.value > threshold
+
+
+def test_nobody_waits_for_more_rows_than_the_reference_has() -> None:
+    layout, reference = number_layout(np.random.default_rng(8).normal(size=2000))
+    rule = a_rule(metric="js_distance", comparison=Comparison.ABOVE, feature="x", warning=0.001)
+    assert rows_needed(rule, layout, reference) == 2000
+    assert rows_needed(replace(rule, least_rows=9000), layout, reference) == 9000
+
+
+def number_layout(values: np.ndarray) -> tuple[Layout, np.ndarray]:
+    bins = bins_of(NumberColumn(values))
+    layout = layout_of({"x": bins}, bins)
+    return layout, counted(layout, values)
+
+
+def counted(layout: Layout, values: np.ndarray) -> np.ndarray:
+    rows = len(values)
+    return count(layout, Rows(np.zeros(rows, dtype=np.intp), 1, (NumberColumn(values),), values))[0]
 
 
 def test_truths_are_looked_at_once_a_window() -> None:
@@ -296,6 +353,6 @@ def test_the_policies_that_the_pages_show_are_valid(page: str) -> None:
     text = (ROOT / "docs" / "how-to" / page).read_text()
     [shown] = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     policy = policy_of(policy_files.read(shown, name=page, model_name="delays"))
-    columns = frozenset({"carrier", "dep_minute", "tail_number"})
+    columns = frozenset({"carrier", "dep_minute", "tail_number", "light", "humidity"})
     hosts = AllowedHosts.parse("localhost,127.0.0.1")
     assert list(map(str, problems_of(policy, Known(columns, hosts)))) == []

@@ -11,7 +11,7 @@ import pkgutil
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -182,13 +182,15 @@ def feed_rules(part: PolicyWatch, begin: int, end: int) -> object:
     found = []
     for at in range(begin, end):
         window = windows()[at]
-        gathered = part.gathered(window)
-        rows = window.rows if gathered is None else gathered.rows
-        figures = [
-            Measured("mean_score", 0.5 - at / 100, 0.5, rows),
-            Measured("null_rate", at / 60, 0.02, rows, feature="speed"),
+        figures = {
+            "mean_score": Measured("mean_score", 0.5 - at / 100, 0.5, window.rows),
+            "null_rate": Measured("null_rate", at / 60, 0.02, window.rows, feature="speed"),
+        }
+        own = [
+            (rule, replace(figures[rule.metric], rows=gathered.rows))
+            for rule, gathered in part.gathered(window)
         ]
-        found += [part.feed(figures), part.is_new_window(at // 3)]
+        found += [part.feed([], own), part.is_new_window(at // 3)]
     return found
 
 

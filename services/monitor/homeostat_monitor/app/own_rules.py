@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from homeostat_monitor.app.passing import Pass
 from homeostat_monitor.app.watches import losses_of, rolling_of
 from homeostat_monitor.domain.judges import Finding
-from homeostat_monitor.domain.policy_figures import of_findings, of_metrics, of_window
+from homeostat_monitor.domain.policy_figures import of_findings, of_metrics, of_window, rows_needed
 from homeostat_monitor.domain.policy_rules import Measured, PolicyWatch
 from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.windows import Window
@@ -17,17 +17,17 @@ async def at_window(
 ) -> list[Finding]:
     """How the segment's rules stand after a window; ``findings`` are the others' of it.
 
-    Windows of fewer rows than the segment's rules want are taken together.
+    Windows of fewer rows than a rule needs are taken together for it.
     """
     if not _has_rules(now, segment):
         return []
     watch = await _watch(now, segment)
-    measured = list(of_findings(findings, window.rows))
-    gathered = watch.gathered(window)
-    if gathered is not None:
-        policy, layout = now.version.policy, profile.layout
-        measured += of_window(policy, layout, profile.reference, gathered, segment)
-    return watch.feed(measured)
+    own = [
+        (rule, measured)
+        for rule, gathered in watch.gathered(window)
+        if (measured := of_window(rule, profile.layout, profile.reference, gathered)) is not None
+    ]
+    return watch.feed(of_findings(findings, window.rows), own)
 
 
 async def at_truths(
@@ -55,9 +55,13 @@ def _has_rules(now: Pass, segment: str) -> bool:
 
 
 async def _watch(now: Pass, segment: str) -> PolicyWatch:
-    policy = now.version.policy
-    return await now.keeper.get(
-        StateKey(segment, PolicyWatch.name),
-        lambda: PolicyWatch(policy, segment),
-        maker=now.version.profile or policy,
-    )
+    policy, profile = now.version.policy, now.version.profile
+
+    def made() -> PolicyWatch:
+        if profile is None:
+            return PolicyWatch(policy, segment)
+        layout, reference = profile.layout, profile.reference
+        return PolicyWatch(policy, segment, lambda rule: rows_needed(rule, layout, reference))
+
+    key = StateKey(segment, PolicyWatch.name)
+    return await now.keeper.get(key, made, maker=profile or policy)

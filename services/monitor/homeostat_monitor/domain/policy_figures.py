@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
+from scipy.special import chdtri
 
 from homeostat_monitor.domain.bins import NumberBins
 from homeostat_monitor.domain.judges import Finding
-from homeostat_monitor.domain.judges.distance import distances
+from homeostat_monitor.domain.judges.distance import distances, expected_divergence
 from homeostat_monitor.domain.layout import SCORE, Layout
 from homeostat_monitor.domain.performance import Metric
-from homeostat_monitor.domain.policy import Policy
+from homeostat_monitor.domain.policy import PolicyRule
 from homeostat_monitor.domain.policy_rules import Measured
 from homeostat_monitor.domain.sums import Counts
 from homeostat_monitor.domain.windows import Window
@@ -22,30 +23,55 @@ _STATISTICS: Mapping[str, str] = MappingProxyType(
     {"median_delay_seconds": "label_delay_seconds", "estimated_loss": "estimated_loss"}
 )
 _MISSING = "missing_truth_share"
+# Chance that a calm window passes a distance's threshold: of the minutes of a month hardly one.
+_BY_CHANCE = 1e-6
+
+
+def rows_needed(rule: PolicyRule, layout: Layout, reference: Counts) -> int:
+    """How many rows a window must have for a rule: its own ``least_rows``, and for a distance so
+    many that chance alone hardly passes the threshold. A window like the reference has a distance
+    too, the larger the fewer its rows (judges.distance).
+
+    Nobody waits for more rows than the reference has: below the distance that two such samples
+    have by chance no number of rows helps.
+    """
+    levels = [each for each in (rule.warning, rule.critical) if each is not None and each > 0]
+    is_distance = rule.metric == "js_distance" and rule.feature in layout.names
+    above = rule.comparison is not None and rule.comparison.is_above
+    if not (is_distance and above and levels):
+        return rule.least_rows
+    held = layout.histogram(rule.feature, reference)
+    rows = int(held.sum())
+    if not rows:
+        return rule.least_rows
+    # The bins that the reference lacks are one more.
+    most = float(chdtri(int((held > 0).sum()), _BY_CHANCE))
+    part = min(levels) ** 2 / expected_divergence(most) - 1 / rows
+    present = rows / max(rows + int(layout.nulls(rule.feature, reference)), 1)
+    return max(rule.least_rows, math.ceil(1 / max(part, 1 / rows) / present))
 
 
 def of_window(
-    policy: Policy, layout: Layout, reference: Counts, window: Window, segment: str
-) -> Iterator[Measured]:
-    """What the segment's rules ask for of a window's sums.
+    rule: PolicyRule, layout: Layout, reference: Counts, window: Window
+) -> Measured | None:
+    """What a rule asks for of a window's sums; None where these do not tell.
 
     The reference is the whole one's, also for a segment. Rates of arrival and distances have none.
     """
-    wanted = {(each.metric, each.feature) for each in policy.rules if each.segment == segment}
-    for metric, feature in sorted(wanted):
-        value, usual = math.nan, math.nan
-        if metric == "null_rate" and feature in layout.names:
-            value = _null_rate(layout, feature, window.sums)
-            usual = _null_rate(layout, feature, reference)
-        elif metric == "js_distance" and feature in layout.names:
-            value = _distance(layout, feature, reference, window.sums)
-        elif metric == "mean_score":
-            value, usual = _mean_score(layout, window.sums), _mean_score(layout, reference)
-        elif metric == "arrival_rate":
-            value = window.rows * _HOUR_US / max(window.end_us - window.start_us, 1)
-        else:
-            continue
-        yield Measured(metric, value, usual, window.rows, feature, segment)
+    metric, feature = rule.metric, rule.feature
+    value, usual = math.nan, math.nan
+    if metric == "null_rate" and feature in layout.names:
+        value = _null_rate(layout, feature, window.sums)
+        usual = _null_rate(layout, feature, reference)
+    elif metric == "js_distance" and feature in layout.names:
+        value = _distance(layout, feature, reference, window.sums)
+    elif metric == "mean_score":
+        value, usual = _mean_score(layout, window.sums), _mean_score(layout, reference)
+    elif metric == "arrival_rate":
+        value = window.rows * _HOUR_US / max(window.end_us - window.start_us, 1)
+    else:
+        return None
+    return Measured(metric, value, usual, window.rows, feature, rule.segment)
 
 
 def of_findings(findings: Iterable[Finding], rows: int) -> Iterator[Measured]:

@@ -1,7 +1,7 @@
 """A person's own thresholds: how a window's figures stand to them, and for how many in a row."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from homeostat_monitor.domain.policy import Policy, PolicyRule
 from homeostat_monitor.domain.state import State, pack, unpack, unreadable
 from homeostat_monitor.domain.windows import Window
 
-_FORM = "policy-rules-3"
+_FORM = "policy-rules-4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,14 @@ class PolicyWatch:
 
     name = "policy_rules"
 
-    def __init__(self, policy: Policy, segment: str | None = None) -> None:
-        """``segment`` keeps its rules alone; None: every rule."""
+    def __init__(
+        self,
+        policy: Policy,
+        segment: str | None = None,
+        needed: Callable[[PolicyRule], int] = lambda rule: rule.least_rows,
+    ) -> None:
+        """``segment`` keeps its rules alone; None: every rule. ``needed``: rows that a window of
+        sums must have for a rule."""
         self._rules = {
             _key(each): each for each in policy.rules if segment is None or each.segment == segment
         }
@@ -44,20 +50,26 @@ class PolicyWatch:
         self._stands: dict[str, tuple[int, int, float, float]] = {}
         # The window in which truths were looked at last.
         self._truths_window = -1
-        # Windows with too few rows for these rules, added up until there are enough.
-        self._waiting: Window | None = None
-        self._least_rows = max((each.least_rows for each in self._rules.values()), default=0)
+        # Rules by the rows that they need, and windows with too few rows for these, added up until
+        # there are enough.
+        self._needing: dict[int, list[PolicyRule]] = {}
+        for rule in self._rules.values():
+            self._needing.setdefault(needed(rule), []).append(rule)
+        self._waiting: dict[int, Window] = {}
 
-    def gathered(self, window: Window) -> Window | None:
-        """The window with those before it that had too few rows; None while they are too few."""
-        before = self._waiting
-        if before is not None and before.sums.shape == window.sums.shape:
-            window = Window(before.start_us, window.end_us, before.sums + window.sums)
-        if window.rows < self._least_rows:
-            self._waiting = window
-            return None
-        self._waiting = None
-        return window
+    def gathered(self, window: Window) -> list[tuple[PolicyRule, Window]]:
+        """The rules that have enough rows now, each with the window and those before it that had
+        too few for it."""
+        found = []
+        for needed, rules in self._needing.items():
+            whole, before = window, self._waiting.pop(needed, None)
+            if before is not None and before.sums.shape == window.sums.shape:
+                whole = Window(before.start_us, window.end_us, before.sums + window.sums)
+            if whole.rows < needed:
+                self._waiting[needed] = whole
+            else:
+                found += [(each, whole) for each in rules]
+        return found
 
     def is_new_window(self, window: int) -> bool:
         """Whether truths were not looked at in this window yet; they are now."""
@@ -66,16 +78,20 @@ class PolicyWatch:
         self._truths_window = window
         return True
 
-    def feed(self, metrics: Iterable[Measured]) -> list[Finding]:
-        """How every rule stands after one window's figures.
+    def feed(
+        self, metrics: Iterable[Measured], own: Iterable[tuple[PolicyRule, Measured]] = ()
+    ) -> list[Finding]:
+        """How every rule stands after one window's figures; ``own``: of what a rule gathered.
 
         A rule whose figure is missing, not a number or of too few rows stands as it stood; one that
         never had a figure is not told. A finding breaks its rule once that many windows in a row
         did.
         """
         by_place = {(each.metric, each.feature, each.segment): each for each in metrics}
+        gathered: Mapping[str, Measured] = {_key(rule): each for rule, each in own}
         for key, rule in self._rules.items():
-            measured = by_place.get((rule.metric, rule.feature, rule.segment))
+            place = (rule.metric, rule.feature, rule.segment)
+            measured = gathered.get(key) or by_place.get(place)
             if measured is None or measured.rows < rule.least_rows:
                 continue
             value = _compared(rule, measured)
@@ -102,16 +118,17 @@ class PolicyWatch:
         """How rules stand, each under what it says."""
         keys = sorted(self._stands)
         stands = [self._stands[each] for each in keys]
-        waiting = self._waiting
+        waiting = sorted(self._waiting.items())
+        sums = [each.sums for _, each in waiting]
         return pack(
             _FORM,
             {
                 "rules": keys,
                 "truths_window": self._truths_window,
-                "waiting": None if waiting is None else [waiting.start_us, waiting.end_us],
+                "waiting": [[needed, each.start_us, each.end_us] for needed, each in waiting],
             },
             {
-                "sums": np.empty(0, dtype=np.int64) if waiting is None else waiting.sums,
+                "sums": np.stack(sums) if sums else np.empty((0, 0), dtype=np.int64),
                 "counts": np.array([each[:2] for each in stands], dtype=np.int64).reshape(-1, 2),
                 "figures": np.array([each[2:] for each in stands], dtype=np.float64).reshape(-1, 2),
             },
@@ -129,10 +146,12 @@ class PolicyWatch:
         shape = (len(keys), 2)
         if counts.shape != shape or figures.shape != shape or (counts < 0).any():
             raise CorruptState("the counts of a policy's rules are none")
-        span = stored.values["waiting"]
-        self._waiting = (
-            None if span is None else Window(int(span[0]), int(span[1]), stored.arrays["sums"])
-        )
+        spans = zip(stored.values["waiting"], stored.arrays["sums"], strict=True)
+        self._waiting = {
+            int(needed): Window(int(start), int(end), sums)
+            for (needed, start, end), sums in spans
+            if int(needed) in self._needing
+        }
         rows = zip(keys, counts.tolist(), figures.tolist(), strict=True)
         self._truths_window = int(stored.values["truths_window"])
         self._stands = {

@@ -4,8 +4,10 @@ Real streams move: in their natural order every test for identical distribution 
 time. A threshold is therefore what contiguous blocks of the reference itself show, with a margin.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from homeostat_monitor.domain.layout import Counts
 
 Floats = NDArray[np.float64]
+T = TypeVar("T", float, NDArray[np.float64])
 
 # A distance below this is of no consequence, whatever its significance.
 FLOOR = 0.1
@@ -63,8 +66,14 @@ def _noise(bins: NDArray[np.intp], rows: Floats, base_rows: Floats) -> Floats:
     chi-squared with bins - 1 degrees of freedom over 8 ln 2, to first order."""
     freedom = np.maximum(bins - 1, 1)
     spread = freedom + _DEVIATIONS * np.sqrt(2.0 * freedom)
-    noise: Floats = np.sqrt(spread * (1 / rows + 1 / base_rows) / (8 * np.log(2)))
+    noise: Floats = np.sqrt(expected_divergence(spread) * (1 / rows + 1 / base_rows))
     return noise
+
+
+def expected_divergence(chi_squared: T) -> T:
+    """Divergence (base 2, to first order) of two samples whose statistic is that, times the sum of
+    one over each one's rows."""
+    return chi_squared / (8 * math.log(2))
 
 
 @dataclass(frozen=True, slots=True)
