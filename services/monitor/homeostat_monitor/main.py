@@ -35,6 +35,7 @@ from homeostat_monitor.ledger_past import LedgerPast
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.rebuild_loop import RebuildLoop
 from homeostat_monitor.recent_policies import RecentPolicies
+from homeostat_monitor.retention import Retention
 from homeostat_monitor.settings import MonitorSettings
 from homeostat_monitor.sharing import Sharing
 from homeostat_monitor.store import Reader
@@ -141,6 +142,7 @@ async def serve(settings: MonitorSettings, stop: asyncio.Event) -> None:
             if rebuilding is not None:
                 group.create_task(rebuilding.run(stop))
             group.create_task(sharing.run(stop))
+            group.create_task(_retention(settings, pool).run(stop))
             for topics, handle in (
                 ((VERSIONS, RUNS), listener.on_news),
                 ((PREDICTIONS,), listener.on_predictions),
@@ -209,6 +211,14 @@ def _deepening(
         LedgerRows(ledger),
         give_up_seconds=settings.deepening_give_up_seconds,
         told=told,
+    )
+
+
+def _retention(settings: MonitorSettings, pool: postgres.Pool) -> Retention:
+    return Retention(
+        pool,
+        alert_days=settings.alert_retention_days,
+        delivery_days=settings.delivery_retention_days,
     )
 
 

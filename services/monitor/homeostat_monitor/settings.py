@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pydantic import PositiveInt
 from pydantic_settings import SettingsConfigDict
 
 from homeostat_kit.settings import ServiceSettings
@@ -38,3 +39,8 @@ class MonitorSettings(ServiceSettings):
     webhook_timeout_seconds: float = 10.0
     # A notification that nobody took for so long is given up.
     webhook_give_up_seconds: float = 259200.0
+    # Alerts that ended are kept so long, with their events and what people said of them.
+    alert_retention_days: PositiveInt = 400
+    # So long, what only helps to find faults: notifications that came to an end, ended mutes, and
+    # which ended alerts were looked into.
+    delivery_retention_days: PositiveInt = 30

@@ -15,8 +15,6 @@ from homeostat_monitor.store_notices import read_mutes, read_policy
 from homeostat_monitor.stored import alert_of
 
 _SQL = queries("homeostat_monitor", "policies.sql")
-# Notifications that came to an end are kept so long.
-_KEPT_DAYS = 30
 
 
 class PolicyStore(StoreTransaction):
@@ -152,10 +150,6 @@ class NotificationStore:
     async def note_gone(self, model_name: str, webhook_name: str, error: str) -> None:
         """Nothing is posted to this webhook any more, until the policy is set anew."""
         await self._pool.execute(_SQL["note_gone"], model_name, webhook_name, error)
-
-    async def drop_old(self) -> None:
-        """Forgets those that came to an end long ago."""
-        await self._pool.execute(_SQL["drop_old_notifications"], _KEPT_DAYS)
 
     async def newest(self, model_name: str, limit: int) -> list[Notification]:
         """Newest first; "" means all models. UnknownModel."""

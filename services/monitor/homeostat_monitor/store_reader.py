@@ -74,7 +74,8 @@ class Reader:
 
     async def list_alerts(self, model_name: str, *, open_only: bool) -> list[Alert]:
         """The last event of each alert, the newest 10,000 first to last; "" means all models."""
-        rows = await self._pool.fetch(_SQL["list_alerts"], model_name, open_only, _MOST_LISTED)
+        asked = ("list_alerts", model_name) if model_name else ("list_all_alerts",)
+        rows = await self._pool.fetch(_SQL[asked[0]], *asked[1:], open_only, _MOST_LISTED)
         # Seconds, where there are thousands.
         return await asyncio.to_thread(lambda: [alert_of(row["body"]) for row in rows])
 

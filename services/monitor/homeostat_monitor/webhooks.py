@@ -26,7 +26,6 @@ _MOST_POSTS = 8
 # Who told wakes; this is for what another instance told.
 _IDLE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 10.0
-_TIDY_SECONDS = 3_600.0
 # Beyond the time-out of a post, before another instance may try.
 _CLAIM_MARGIN_SECONDS = 30.0
 _MOST_SECRET_BYTES = 4_096
@@ -87,17 +86,12 @@ class WebhookLoop:
     async def run(self, stop: asyncio.Event) -> None:
         """Delivers until ``stop``; what is under way then is tried again after the next start."""
         pause = 0.1
-        tidied = 0.0
-        loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             posts: set[asyncio.Task[None]] = set()
             while not stop.is_set():
                 self._woken.clear()
                 try:
                     await self._start_posts(group, posts)
-                    if loop.time() - tidied > _TIDY_SECONDS:
-                        tidied = loop.time()
-                        await self._store.drop_old()
                     pause = 0.1
                 except _AWAY as error:
                     _log.warning("webhooks_wait", error=repr(error))

@@ -7,9 +7,12 @@ CREATE TABLE judging_fault (
     times bigint NOT NULL DEFAULT 1
 );
 
--- Alerts of all models, newest first, and those that ended long ago.
+-- When it was stored last, by the database's clock: event times of a played past are long ago.
+ALTER TABLE alert ADD COLUMN stored_at timestamptz NOT NULL DEFAULT now();
+CREATE INDEX alert_ended ON alert (stored_at) WHERE NOT is_open;
+-- Alerts of all models, newest first.
 CREATE INDEX alert_newest_of_all ON alert (occurred_at_us DESC, alert_id);
-CREATE INDEX alert_ended ON alert (occurred_at_us) WHERE NOT is_open;
 CREATE INDEX deepening_done ON deepening (done_at) WHERE done_at IS NOT NULL;
 CREATE INDEX acknowledgement_of ON acknowledgement (alert_id);
-CREATE INDEX notification_created ON notification (created_at);
+CREATE INDEX notification_ended ON notification (created_at)
+    WHERE delivered_at IS NOT NULL OR is_given_up;

@@ -100,10 +100,6 @@ WITH gone AS (
 UPDATE notification SET is_given_up = true, error = $3
 WHERE model_name = $1 AND webhook_name = $2 AND delivered_at IS NULL AND NOT is_given_up;
 
--- name: drop_old_notifications
-DELETE FROM notification WHERE (delivered_at IS NOT NULL OR is_given_up)
-    AND created_at < now() - make_interval(days => $1);
-
 -- name: notifications
 SELECT *, (extract(epoch FROM delivered_at) * 1000000)::bigint AS delivered_at_us
 FROM notification WHERE $1 = '' OR model_name = $1

@@ -142,11 +142,15 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], 
     $7::bigint[], $8::bigint[], $9::bigint[], $10::text[])
 ON CONFLICT (alert_id) DO UPDATE SET is_open = excluded.is_open,
     resolved_at_us = excluded.resolved_at_us, occurred_at_us = excluded.occurred_at_us,
-    body = excluded.body;
+    body = excluded.body, stored_at = now();
 
 -- name: list_alerts
-SELECT body FROM alert WHERE ($1 = '' OR model_name = $1) AND (is_open OR NOT $2)
+SELECT body FROM alert WHERE model_name = $1 AND (is_open OR NOT $2)
 ORDER BY occurred_at_us DESC, alert_id LIMIT $3;
+
+-- name: list_all_alerts
+SELECT body FROM alert WHERE is_open OR NOT $1
+ORDER BY occurred_at_us DESC, alert_id LIMIT $2;
 
 -- name: add_tallies
 INSERT INTO tally AS t (model_name, version, name, total)
