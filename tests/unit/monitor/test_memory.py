@@ -19,6 +19,16 @@ def test_the_loss_detector_brings_no_data_science_packages() -> None:
     assert found.stdout.split() == []
 
 
+def test_the_process_serves_before_it_imports_what_only_judging_needs() -> None:
+    """Each takes as long as everything else together on a busy machine."""
+    code = (
+        "import sys, homeostat_monitor.main;"
+        "print(*({'pandas', 'sklearn', 'scipy', 'pyarrow'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
 def test_giving_back_takes_nothing_that_is_in_use() -> None:
     kept = [np.full(1000, number) for number in range(1000)]
     memory.give_back()

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-from scipy.special import chdtri
 
 from homeostat_monitor.domain.bins import NumberBins
 from homeostat_monitor.domain.judges import Finding
@@ -44,6 +43,8 @@ def rows_needed(rule: PolicyRule, layout: Layout, reference: Counts) -> int:
     rows = int(held.sum())
     if not rows:
         return rule.least_rows
+    from scipy.special import chdtri  # noqa: PLC0415 - scipy takes a while to import: not at start
+
     # The bins that the reference lacks are one more.
     most = float(chdtri(int((held > 0).sum()), _BY_CHANCE))
     part = min(levels) ** 2 / expected_divergence(most) - 1 / rows
