@@ -87,15 +87,16 @@ def _twice(rows: Rows, rng: np.random.Generator) -> None:
         each[half : 2 * half] = each[:half]
 
 
-# In the order in which they come to each model; each stays.
+# In the order in which they come to each model; each stays. Copies before missing values: rows that
+# lack the same value are more alike, and the monitor then asks for more copies.
 FAULTS = (
     Fault("a mean moves", ALERT_RULE_COVARIATE, _moved),
+    Fault("rows come twice", ALERT_RULE_DUPLICATES, _twice),
     Fault("values are missing", ALERT_RULE_MISSING_VALUES, _missing),
     Fault("a new value", ALERT_RULE_UNSEEN_VALUES, _unseen),
     Fault("out of range", ALERT_RULE_OUT_OF_RANGE, _out_of_range),
     Fault("two features part", ALERT_RULE_CORRELATION, _apart),
     Fault("a sensor sticks", ALERT_RULE_STUCK, _stuck),
-    Fault("rows come twice", ALERT_RULE_DUPLICATES, _twice),
 )
 
 
