@@ -9,6 +9,7 @@ from homeostat_monitor.domain.alerts import Alert, Resolution, Severity, State
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Diagnosis, StepKind
+from homeostat_monitor.domain.diagnosis.shares import BROKEN
 from homeostat_monitor.domain.judges import Finding, Rule
 
 # Every enum of the domain is named as the contract names it.
@@ -67,18 +68,22 @@ def message_of(alert: Alert) -> pb.Alert:
         assigned_to=alert.assigned_to,
         is_muted=alert.is_muted,
         budget_per_month=alert.budget_per_month or 0.0,
+        settled_at_us=alert.settled_at_us,
     )
 
 
 def _features(alert: Alert) -> list[pb.FeatureShare]:
-    """As the diagnosis ranks them; what was seen since then comes behind, without a share."""
+    """As the diagnosis ranks them; what was seen since then comes behind, without a share. An alert
+    of broken values begins with its own feature."""
     ranked = [] if alert.diagnosis is None else alert.diagnosis.features
     newest = {(each.feature, each.other_feature): each for each in alert.shares}
     shares = []
     for each in ranked:
         key = (each.finding.feature, each.finding.other_feature)
         shares.append(_share(newest.pop(key, each.finding), each.share, each.feature))
-    return shares + [_share(each, 0.0, each.feature) for each in newest.values() if each.feature]
+    shares += [_share(each, 0.0, each.feature) for each in newest.values() if each.feature]
+    is_own = alert.rule in BROKEN
+    return sorted(shares, key=lambda each: is_own and each.feature != alert.feature)
 
 
 def _share(finding: Finding, share: float, feature: str) -> pb.FeatureShare:

@@ -11,6 +11,7 @@ from homeostat_monitor.alert_messages import message_of
 from homeostat_monitor.app.book import Book
 from homeostat_monitor.domain.alert_ends import after_run_without_candidate, superseded
 from homeostat_monitor.domain.alert_ids import alert_id
+from homeostat_monitor.domain.alert_texts import findings_summary
 from homeostat_monitor.domain.alerts import (
     Alert,
     Moment,
@@ -19,8 +20,10 @@ from homeostat_monitor.domain.alerts import (
     State,
     Subject,
     after_window,
+    diagnosed,
 )
 from homeostat_monitor.domain.causes import UNEXPLAINED, Cause, cause_of_loss
+from homeostat_monitor.domain.diagnosis import Diagnosis, FeatureShare
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.loss_alerts import after_losses
 from homeostat_monitor.domain.losses import LossChange, LossSignal
@@ -269,6 +272,30 @@ def test_the_contract_carries_all_of_it() -> None:
     for resolution in Resolution:
         ended = replace(alert, state=State.RESOLVED, resolution=resolution)
         assert message_of(ended).resolution != 0
+
+
+def test_an_alert_of_nulls_is_told_with_its_own_feature_first() -> None:
+    own = a_finding(0.3, "x", Rule.MISSING_VALUES)
+    shares = [FeatureShare("z", 1.0, a_finding(0.9, "z")), FeatureShare("x", 0.0, own)]
+    why = Diagnosis(Cause.DATA_BREAK, 0.9, 0, 0, DAY, shares, (), ())
+    assert [each.feature for each in message_of(diagnosed(opened(own), why)).features] == ["x", "z"]
+    of_values = diagnosed(opened(a_finding(0.3, "x")), why)
+    assert [each.feature for each in message_of(of_values).features] == ["z", "x"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("auc", "auc passed the policy's warning threshold: 0.8, threshold 0.7."),
+        ("label_delay_seconds", "label delay passed the policy's warning threshold: 2 h, "),
+        ("arrival_rate", "arrival rate passed the policy's warning threshold: 7200 per hour, "),
+        ("null_rate", "null rate passed the policy's warning threshold: 80 %, threshold 70 %."),
+    ],
+)
+def test_a_threshold_is_told_in_its_own_unit(metric: str, said: str) -> None:
+    factor = 1.0 if metric in ("auc", "null_rate") else 9000.0
+    finding = Finding(Rule.POLICY, "", metric, 0.8 * factor, 0.1, 0.7 * factor, True)
+    assert said in findings_summary([replace(finding, policy_rule="mine")])
 
 
 def test_an_alert_that_opens_again_at_the_same_time_has_an_id_of_its_own() -> None:

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.bins import (
+    CategoryColumn,
+    ColumnValues,
+    NumberBins,
+    NumberColumn,
+    bins_of,
+)
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import (
@@ -17,6 +23,7 @@ from homeostat_monitor.domain.diagnosis import (
     LossEvidence,
     StepKind,
 )
+from homeostat_monitor.domain.diagnosis.conversions import OFFSETS, SLOPES, pushed, source_of
 from homeostat_monitor.domain.diagnosis.judging import diagnose
 from homeostat_monitor.domain.diagnosis.mixture import mixture
 from homeostat_monitor.domain.diagnosis.views import View
@@ -357,3 +364,44 @@ def test_the_class_shares_that_explain_a_mixture_are_found() -> None:
     assert found.after == pytest.approx([0.3, 0.7], abs=0.02)
     assert found.log_odds > 3
     assert found.explained > 0.95
+
+
+def test_a_figure_that_is_no_loss_is_told_under_its_own_name() -> None:
+    loss = a_loss(observed=0.81, reference=0.9, name="auc")
+    found = diagnose(a_case(rule=Rule.POLICY, loss=loss))
+    texts = [each.text for each in found.evidence]
+    assert any("(auc 0.81, was 0.9)" in each for each in texts)
+    assert not any("loss 0.81" in each for each in texts)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_an_alert_of_nulls_names_its_own_feature_first(mode: Mode) -> None:
+    def change(columns: Columns, first: int, rng: np.random.Generator) -> None:
+        by("heat", lambda values, _: values * 1.8 + 32)(columns, first, rng)
+        by("flow", lambda values, _: np.where(rng.random(len(values)) < 0.1, np.nan, values))(
+            columns, first, rng
+        )
+
+    of_nulls = breach(Rule.MISSING_VALUES, "flow", observed=0.1, statistic="null_rate")
+    findings = (breach(Rule.COVARIATE, "heat", observed=0.9), of_nulls)
+    found = diagnose(a_case(change, rule=Rule.MISSING_VALUES, findings=findings, mode=mode))
+    assert [each.feature for each in found.features][:2] == ["flow", "heat"]
+    assert found.steps[0].text.startswith("Fix the source of flow")
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_scores_that_are_no_numbers_are_spoken_of_as_scores(mode: Mode) -> None:
+    finding = breach(Rule.MISSING_VALUES, observed=1.0, statistic="null_rate")
+    found = diagnose(a_case(rule=Rule.MISSING_VALUES, findings=(finding,), mode=mode))
+    assert not any(" of are" in each.text or "of  " in each.text for each in found.evidence)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_infinite_values_of_a_reference_are_converted_without_a_warning() -> None:
+    values = np.concatenate([np.random.default_rng(4).normal(size=900), np.full(50, np.inf)])
+    values = np.concatenate([values, np.full(50, -np.inf), np.full(60, 1e308)])
+    bins = bins_of(NumberColumn(values))
+    assert isinstance(bins, NumberBins)
+    source = source_of(bins, np.bincount(bins.assign(NumberColumn(values)), minlength=bins.width))
+    shares = pushed(source, bins.edges, SLOPES, OFFSETS)
+    assert ((shares >= 0) & (shares <= 1 + 1e-9)).all()

@@ -25,10 +25,11 @@ from homeostat_monitor.domain.alerts import (
     diagnosed,
 )
 from homeostat_monitor.domain.causes import Cause, cause_of_loss
+from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Diagnosis, LossEvidence
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.looks import DAY_US
-from homeostat_monitor.domain.loss_alerts import after_losses, after_new_cause
+from homeostat_monitor.domain.loss_alerts import after_losses, after_new_cause, settled_at_us
 from homeostat_monitor.domain.losses import LossChange, LossWatch
 from homeostat_monitor.domain.performance import Rolling
 from homeostat_monitor.domain.ties import fair_order
@@ -36,6 +37,8 @@ from homeostat_monitor.domain.truths import Truths
 from homeostat_monitor.ports import BLOCK_ID_BYTES, ID_BYTES, BlockOfLosses, StateKey
 
 Ids = NDArray[np.bytes_]
+# Metrics of how truths come, not of what they say.
+_OF_LABELS = frozenset({"label_delay_seconds", "label_coverage"})
 
 
 async def judge_losses(now: Pass, marks: Sequence[int], since_us: int | None) -> None:
@@ -122,7 +125,17 @@ async def _tell_change(now: Pass, segment: str, change: LossChange, mark: int) -
         moment=Moment(mark, mark),
         segment=segment,
     )
-    now.book.put(_with(now, after, diagnosis, witnesses))
+    now.book.put(_settling(now, _with(now, after, diagnosis, witnesses), mark))
+
+
+def _settling(now: Pass, after: Alert | None, mark: int) -> Alert | None:
+    """In order of time the window in which the loss rose may be open for days: what it holds is
+    not known yet."""
+    profile = now.version.profile
+    if after is None or after.revision > 1 or profile is None or profile.mode is Mode.IID:
+        return after
+    settled = settled_at_us(after.since_us, mark, profile.length_us)
+    return replace(after, settled_at_us=settled)
 
 
 async def _look_at_cause(now: Pass, segment: str, watch: LossWatch, mark: int) -> None:
@@ -132,11 +145,14 @@ async def _look_at_cause(now: Pass, segment: str, watch: LossWatch, mark: int) -
     if alert is None or not alert.is_open or risen is None:
         return
     witnesses = await _witnesses(now, segment, mark)
-    if tuple(each.alert_id for each in witnesses) == alert.witnesses:
+    names = [each.alert_id for each in witnesses]
+    is_settled = 0 < alert.settled_at_us <= mark
+    if tuple(names) == alert.witnesses and not is_settled:
         return
+    if is_settled:
+        alert = replace(alert, settled_at_us=0)
     evidence = LossEvidence(risen.since_us, risen.observed, watch.reference, risen.rows)
     cause, diagnosis = await _why(now, Rule.PERFORMANCE, segment, evidence, witnesses, mark, mark)
-    names = [each.alert_id for each in witnesses]
     now.book.put(after_new_cause(alert, cause, diagnosis, names, Moment(mark, mark)))
 
 
@@ -154,11 +170,19 @@ async def _tell_findings(
             taken=now.book.ids,
         )
         if after is not None and after.is_open and now.book.is_news(after):
-            evidence = LossEvidence(after.since_us, after.observed, after.reference, 0)
+            evidence = _evidence(after, said)
             witnesses = await _witnesses(now, segment, mark)
             _, diagnosis = await _why(now, rule, segment, evidence, witnesses, at_us, mark)
             after = _with(now, after, diagnosis, witnesses)
         now.book.put(after)
+
+
+def _evidence(alert: Alert, findings: Sequence[Finding]) -> LossEvidence:
+    """The figures that the alert is about. Late truths are no rise of a loss."""
+    about = (each for each in findings if each.is_breach and each.rule is alert.rule)
+    name = next((each.statistic for each in about if each.observed == alert.observed), "loss")
+    since_us = None if name in _OF_LABELS else alert.since_us
+    return LossEvidence(since_us, alert.observed, alert.reference, 0, name=name)
 
 
 def _with(

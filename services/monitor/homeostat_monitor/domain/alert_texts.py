@@ -1,5 +1,6 @@
 """What an alert says to a person in one sentence."""
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -58,7 +59,7 @@ def _what(worst: Finding, where: str) -> str:
     if worst.rule is Rule.POLICY and worst.policy_rule:
         of = f" of {worst.feature}" if worst.feature else ""
         level = "critical" if worst.is_critical else "warning"
-        metric = worst.statistic.replace("_", " ")
+        metric = _spoken(worst.statistic)
         return f"{worst.policy_rule}: {metric}{of}{where} passed the policy's {level} threshold"
     if worst.rule is Rule.MISSING_VALUES and not worst.feature:
         return f"The score is no finite number more often than the reference explains{where}"
@@ -72,11 +73,23 @@ def _figures(worst: Finding) -> str:
         rare = f"10^{worst.observed:.1f}" if worst.observed < _NEVER else f"over 10^{_NEVER}"
         return f"by chance once in {rare} looks, told from 10^{worst.threshold:.1f} on"
     observed, threshold = (_figure(name, each) for each in figures)
-    spoken = "" if worst.rule is Rule.POLICY else name.removesuffix("_seconds").replace("_", " ")
+    spoken = "" if worst.rule is Rule.POLICY else _spoken(name)
     return f"{spoken} {observed}, threshold {threshold}".lstrip()
 
 
+def change_text(name: str, observed: float, reference: float) -> str:
+    """A statistic before and now, in the unit that a person reads it in."""
+    was = f", was {_figure(name, reference)}" if math.isfinite(reference) else ""
+    return f"{_spoken(name)} {_figure(name, observed)}{was}"
+
+
+def _spoken(name: str) -> str:
+    return name.removesuffix("_seconds").replace("_", " ")
+
+
 def _figure(name: str, value: float) -> str:
+    if name == "arrival_rate":
+        return f"{value:.4g} per hour"
     if name.endswith("_seconds"):
         return _span(value)
     return _percent(value) if name in _SHARES or name.endswith("_share") else f"{value:.4g}"

@@ -19,7 +19,7 @@ from homeostat_monitor.domain.windows import Window
 class LossEvidence:
     """What the delayed losses say at this moment."""
 
-    # Best guess of when the rise began; None: there is no rise.
+    # Best guess of when the rise began; None: there is no rise, or it is not of a loss.
     since_us: int | None
     observed: float
     reference: float
@@ -31,6 +31,8 @@ class LossEvidence:
     # Share of each class among the truths, now and in the hold-out (classification).
     priors: Sequence[float] = ()
     reference_priors: Sequence[float] = ()
+    # What ``observed`` and ``reference`` are of: a statistic's name.
+    name: str = "loss"
 
 
 @dataclass(frozen=True, slots=True)

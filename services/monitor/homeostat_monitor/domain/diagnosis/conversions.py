@@ -104,6 +104,7 @@ def source_of(bins: NumberBins, counts: Floats) -> Source:
     return Source(edges, spread, edges[:-1][is_atom], inner[is_atom])
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def pushed(source: Source, into: NDArray[np.floating], slopes: Floats, offsets: Floats) -> Floats:
     """Shares of the bins between the edges ``into`` after each conversion; [conversions, bins]."""
     edges = into.astype(np.float64)
@@ -120,8 +121,10 @@ def pushed(source: Source, into: NDArray[np.floating], slopes: Floats, offsets: 
     return np.maximum(shares, 0.0)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _places(edges: Floats, values: Floats) -> NDArray[np.intp]:
-    """Bins of single values; what lies on an edge but for rounding lies on it."""
+    """Bins of single values; what lies on an edge but for rounding lies on it. An infinite value
+    is no distance from an infinite edge, and lies where it lies."""
     near = np.clip(np.searchsorted(edges, values), 0, len(edges) - 1)
     for shift in (0, 1):
         neighbour = np.maximum(near - shift, 0)

@@ -113,7 +113,7 @@ def _of_rates(
     told = [each for each in ranked(case) if each.rule in _OF_RATES]
     for each in told[:_LOOKED_AT]:
         share = 1.0 if case.rule in _OF_RATES else parts.get(each.feature, 0.0)
-        text = _WHAT[each.rule].format(each.observed, each.feature)
+        text = _WHAT[each.rule].format(each.observed, each.feature or "the scores")
         if each.rule is not Rule.STUCK:
             text += f", {each.reference:.2%} in the reference"
         yield _broken(each.feature, _SURE * share, text, explained)

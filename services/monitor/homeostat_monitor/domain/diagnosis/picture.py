@@ -17,7 +17,7 @@ from homeostat_monitor.domain.diagnosis.in_order import (
 )
 from homeostat_monitor.domain.diagnosis.likelihoods import Measured, Suspect
 from homeostat_monitor.domain.diagnosis.natural import FEWEST_RECENT, Natural, before, natural_of
-from homeostat_monitor.domain.diagnosis.shares import breaches, broken_pairs, shares_of
+from homeostat_monitor.domain.diagnosis.shares import breaches, broken_pairs, own_first, shares_of
 from homeostat_monitor.domain.diagnosis.since import (
     Change,
     History,
@@ -101,7 +101,7 @@ def _picture_in_order(case: Case, windows: Sequence[Window]) -> Picture:
     return replace(
         picture,
         change=of_loss or change,
-        shares=shares_in_order(case, doings),
+        shares=own_first(case, shares_in_order(case, doings)),
         doings=doings,
         known=min(natural.windows / _ENOUGH_WINDOWS, 1.0),
         covered=1.0 if of_loss is None else _covered(windows, of_loss, change),
@@ -142,7 +142,7 @@ def _picture(
         score=_view(case, SCORE, after, spreads.get(SCORE, 1.0)),
         pairs=pairs,
         broken=broken,
-        shares=shares_of(case, suspects, broken),
+        shares=own_first(case, shares_of(case, suspects, broken)),
         after=after,
     )
 

@@ -9,6 +9,8 @@ from homeostat_monitor.domain.judges import Finding, Rule
 
 # Chance of naming a feature that did not move, over all of them.
 _LEVEL = 1e-3
+# Alerts of these rules are about the features that they name.
+BROKEN = frozenset({Rule.MISSING_VALUES, Rule.UNSEEN_VALUES, Rule.OUT_OF_RANGE, Rule.STUCK})
 
 
 def breaches(case: Case) -> list[Finding]:
@@ -69,6 +71,14 @@ def shares_of(
         for name in ranked
         if total > 0 and excess[name] > 0
     ]
+
+
+def own_first(case: Case, shares: Sequence[FeatureShare]) -> list[FeatureShare]:
+    """An alert of broken values is about those that are broken, whatever else moved more."""
+    if case.rule not in BROKEN:
+        return list(shares)
+    own = {each.feature for each in case.findings if each.is_breach and each.rule is case.rule}
+    return sorted(shares, key=lambda each: each.feature not in own)
 
 
 def _named(pairs: Sequence[Dependence]) -> set[str]:

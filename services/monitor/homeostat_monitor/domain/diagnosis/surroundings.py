@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from homeostat_monitor.domain.alert_texts import change_text
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, Evidence, FeatureShare, LossEvidence
@@ -35,7 +36,7 @@ def of_loss(case: Case, picture: Picture) -> list[Evidence]:
         return []
     found = []
     known = bool(case.windows) or bool(case.findings)
-    figures = "" if loss is None else f" (loss {loss.observed:.3g}, was {loss.reference:.3g})"
+    figures = "" if loss is None else f" ({change_text(loss.name, loss.observed, loss.reference)})"
     if known and not picture.inputs_moved and picture.covered:
         text = f"inputs are as in the reference, what follows from them is not{figures}"
         found.append(Evidence(Cause.CONCEPT, 4.0, text))
