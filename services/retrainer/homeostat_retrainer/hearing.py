@@ -102,6 +102,7 @@ def _check_alert(alert: Alert) -> None:
     _check_name(alert.model_name)
     _check_text(alert.alert_id, "the alert's id is no id")
     _check_time(alert.watermark_us)
+    _check_time(alert.settled_at_us)
 
 
 def _check_block(block: JoinedBlock) -> None:

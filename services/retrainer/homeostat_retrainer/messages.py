@@ -130,6 +130,7 @@ def alert_seen(alert: Alert, traceparent: str | None) -> HeldAlert | None:
         is_data_break=alert.cause == CAUSE_CLASS_DATA_BREAK,
         confidence=alert.diagnosis.confidence if 0 <= alert.diagnosis.confidence <= 1 else 0.0,
         is_diagnosis=alert.state == ALERT_STATE_DIAGNOSED,
+        settled_at_us=alert.settled_at_us,
     )
     # Whoever sent it may have put anything there.
     return HeldAlert(alert.model_name, seen, safe_traceparent(traceparent))

@@ -269,3 +269,72 @@ def test_two_runs_are_never_nearer_than_the_cool_down(counts: list[int], alarms:
 
 def _id(wanted: Run | SkippedRun) -> str:
     return wanted.run.run_id if isinstance(wanted, SkippedRun) else wanted.run_id
+
+
+UNSETTLED = an_alert(settled_at_us=2 * DAY)
+BROKEN = an_alert(is_data_break=True, confidence=0.9, watermark_us=2 * DAY)
+
+
+def played(state: ModelState, *days: float, truths: int = 1) -> list[Due | None]:
+    return [state.truths_known(truths, int(each * DAY), NO_VOLUME) for each in days]
+
+
+def test_a_run_waits_until_the_inputs_of_the_rise_were_judged() -> None:
+    state = a_state()
+    assert state.alert_changed(UNSETTLED, NO_VOLUME) is None
+    assert played(state, 1.2, 1.9, 2.0) == [None, None, None]
+    # What the monitor told at that mark has come by the next.
+    assert played(state, 2.1, 2.2) == [Due(Trigger.ALERT, "a"), None]
+    assert state.alert_changed(UNSETTLED, NO_VOLUME) is None
+
+
+def test_what_the_window_still_hid_was_a_data_break_and_nothing_runs() -> None:
+    state = a_state()
+    state.alert_changed(UNSETTLED, NO_VOLUME)
+    played(state, 1.5, 2.0)
+    state.alert_changed(BROKEN, NO_VOLUME)
+    assert played(state, *range(3, 20), truths=W // 10) == [None] * 17
+
+
+def test_a_settled_alert_that_turns_out_to_be_no_break_asks_at_once() -> None:
+    state = a_state()
+    state.alert_changed(UNSETTLED, NO_VOLUME)
+    state.alert_changed(BROKEN, NO_VOLUME)
+    later = an_alert(watermark_us=3 * DAY, settled_at_us=2 * DAY)
+    assert state.alert_changed(later, NO_VOLUME) == Due(Trigger.ALERT, "a")
+    assert played(state, 3.1, 3.2) == [None, None]
+
+
+def test_no_follow_up_comes_before_the_run_that_waits() -> None:
+    state = a_state()
+    state.alert_changed(UNSETTLED, NO_VOLUME)
+    assert played(state, 1.1, 1.2, 1.3, truths=W) == [None] * 3
+
+
+def test_marks_without_truths_settle_nothing() -> None:
+    """The monitor looks at the cause again when truths come."""
+    state = a_state()
+    state.alert_changed(UNSETTLED, NO_VOLUME)
+    assert played(state, 2.0, 3.0, truths=0) == [None, None]
+    assert played(state, 3.1, 3.2) == [None, Due(Trigger.ALERT, "a")]
+
+
+def test_an_alert_that_ends_while_its_run_waits_asks_for_none() -> None:
+    state = a_state()
+    state.alert_changed(UNSETTLED, NO_VOLUME)
+    state.alert_changed(an_alert(is_resolved=True, watermark_us=DAY + 1), NO_VOLUME)
+    assert played(state, 2.0, 2.1, 2.2) == [None] * 3
+
+
+def test_nobody_waits_for_ever_whatever_an_event_says() -> None:
+    state = a_state()
+    state.alert_changed(an_alert(settled_at_us=10**15), NO_VOLUME)
+    assert Due(Trigger.ALERT, "a") in played(state, *range(2, 18))
+
+
+def test_what_waits_survives_a_restart() -> None:
+    state = a_state()
+    state.alert_changed(UNSETTLED, NO_VOLUME)
+    played(state, 2.0)
+    again = ModelState.from_plain(state.to_plain())
+    assert played(again, 2.1) == [Due(Trigger.ALERT, "a")]

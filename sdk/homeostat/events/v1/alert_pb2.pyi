@@ -497,6 +497,7 @@ class Alert(_message.Message):
     ASSIGNED_TO_FIELD_NUMBER: _builtins.int
     IS_MUTED_FIELD_NUMBER: _builtins.int
     BUDGET_PER_MONTH_FIELD_NUMBER: _builtins.int
+    SETTLED_AT_US_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """sha256 of model, version, rule, feature and opening window (hex, 32 digits)."""
     model_name: _builtins.str
@@ -529,6 +530,10 @@ class Alert(_message.Message):
     """Muted or throttled: told on the topic, but to no webhook."""
     budget_per_month: _builtins.float
     """What is left of the month's budget of false alarms, and what was signed, where the rule has one."""
+    settled_at_us: _builtins.int
+    """Performance: the watermark at which the inputs of the time of the rise will have been judged; the
+    cause may be another one then, and a retraining waits for it. 0: they have been.
+    """
     @_builtins.property
     def since_at(self) -> _timestamp_pb2.Timestamp:
         """Best estimate of when it began, in event time (performance: known-at time)."""
@@ -575,10 +580,11 @@ class Alert(_message.Message):
         assigned_to: _builtins.str = ...,
         is_muted: _builtins.bool = ...,
         budget_per_month: _builtins.float = ...,
+        settled_at_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["diagnosis", b"diagnosis", "occurred_at", b"occurred_at", "since_at", b"since_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_by", b"acknowledged_by", "alert_id", b"alert_id", "assigned_to", b"assigned_to", "budget_per_month", b"budget_per_month", "cause", b"cause", "diagnosis", b"diagnosis", "feature", b"feature", "features", b"features", "is_muted", b"is_muted", "mode", b"mode", "model_name", b"model_name", "observed_value", b"observed_value", "occurred_at", b"occurred_at", "policy_rule", b"policy_rule", "reference_value", b"reference_value", "remedies", b"remedies", "resolution", b"resolution", "revision", b"revision", "rule", b"rule", "segment", b"segment", "severity", b"severity", "since_at", b"since_at", "state", b"state", "summary", b"summary", "threshold", b"threshold", "version", b"version", "watermark_us", b"watermark_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_by", b"acknowledged_by", "alert_id", b"alert_id", "assigned_to", b"assigned_to", "budget_per_month", b"budget_per_month", "cause", b"cause", "diagnosis", b"diagnosis", "feature", b"feature", "features", b"features", "is_muted", b"is_muted", "mode", b"mode", "model_name", b"model_name", "observed_value", b"observed_value", "occurred_at", b"occurred_at", "policy_rule", b"policy_rule", "reference_value", b"reference_value", "remedies", b"remedies", "resolution", b"resolution", "revision", b"revision", "rule", b"rule", "segment", b"segment", "settled_at_us", b"settled_at_us", "severity", b"severity", "since_at", b"since_at", "state", b"state", "summary", b"summary", "threshold", b"threshold", "version", b"version", "watermark_us", b"watermark_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -132,7 +132,8 @@ def _settling(now: Pass, after: Alert | None, mark: int) -> Alert | None:
     """In order of time the window in which the loss rose may be open for days: what it holds is
     not known yet."""
     profile = now.version.profile
-    if after is None or after.revision > 1 or profile is None or profile.mode is Mode.IID:
+    is_new = after is not None and after.revision == 1 and now.book.is_news(after)
+    if after is None or not is_new or profile is None or profile.mode is Mode.IID:
         return after
     settled = settled_at_us(after.since_us, mark, profile.length_us)
     return replace(after, settled_at_us=settled)

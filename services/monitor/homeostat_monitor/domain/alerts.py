@@ -129,6 +129,9 @@ class Alert:
     policy_rule: str = ""
     # False alarms in a month that were signed; None: the rule spends of no budget.
     budget_per_month: float | None = None
+    # The mark at which the inputs of the time of a loss's rise will have been judged: then the
+    # cause is looked at once more. 0: that was done.
+    settled_at_us: int = 0
 
     @property
     def is_open(self) -> bool:

@@ -83,6 +83,18 @@ def after_new_cause(
     )
 
 
+def settled_at_us(since_us: int, mark_us: int, length_us: int) -> int:
+    """When windows of that length tell whether the inputs broke as the loss rose; 0: they do.
+
+    The end of the first window of which at least half came since: a break that raised the loss at
+    once then shows in half of its rows. Truths come late, never early: what they tell of came no
+    later, so the half is one at least.
+    """
+    half = since_us + length_us // 2
+    end_us = -(-half // length_us) * length_us
+    return end_us if end_us > mark_us else 0
+
+
 def _spoken(cause: Cause) -> str:
     return cause.replace("_", " ")
 

@@ -3,6 +3,8 @@
 All spans are shares of the model's reference length W (rows that its first version was built on),
 counted in new truths, so that the same policy fits a stream of any speed. Time is event time.
 
+The run of an alert whose inputs are not judged yet waits until they are: they may be broken.
+
 What is due by count (follow-ups, volume, schedule) is seen at one mark of the truth and acted upon
 at the next: whatever alert was judged at the former has arrived by then, so the order in which
 topics are read changes nothing.
@@ -15,6 +17,8 @@ from typing import Any, Self
 
 # A data break that is named with less is no reason to wait.
 _SURE = 0.8
+# The longest window and a half, rounded up: what inputs show is waited for no longer.
+_LONGEST_WAIT_US = 14 * 86_400_000_000
 # More than a broker's topic repeats of one model when it was lost.
 _REMEMBERED_ALERTS = 1000
 
@@ -81,6 +85,15 @@ class AlertSeen:
     confidence: float = 0.0
     # Nothing new happened, more is known of why: it asks for nothing now.
     is_diagnosis: bool = False
+    # The watermark at which the inputs show whether data broke; 0: they do already.
+    settled_at_us: int = 0
+
+    @property
+    def waits_until_us(self) -> int:
+        """0: for nothing."""
+        if self.settled_at_us <= self.watermark_us:
+            return 0
+        return min(self.settled_at_us, self.watermark_us + _LONGEST_WAIT_US)
 
 
 @dataclass(slots=True)
@@ -92,6 +105,10 @@ class OpenAlert:
     follow_ups_begun: int = 0
     # As the newest event says: until another one says otherwise nothing follows.
     is_data_break: bool = False
+    # Its run waits until the mark at which its inputs have been judged; 0: it does not.
+    waits_until_us: int = 0
+    # That mark has passed with new truths, upon which the monitor looked at the cause once more.
+    is_settled: bool = False
 
 
 @dataclass(slots=True)
@@ -139,12 +156,21 @@ class ModelState:
         wanted = self._due_by_count(policy)
         self.truths += count
         self.watermark_us = max(watermark_us, self.watermark_us)
+        self._settle(count)
         if wanted is None or self.forbidden(policy, self.watermark_us) is not None:
             return None
         self.run_began(self.watermark_us, policy)
+        if wanted.trigger is Trigger.ALERT:
+            self._remember(wanted.alert_id)
+            self.open_alerts[wanted.alert_id].waits_until_us = 0
         if wanted.trigger is Trigger.FOLLOW_UP:
             self._follow_up_began(wanted.alert_id, policy)
         return wanted
+
+    def _settle(self, count: int) -> None:
+        for alert in self.open_alerts.values():
+            if count and alert.waits_until_us and self.watermark_us >= alert.waits_until_us:
+                alert.is_settled = True
 
     def alert_changed(self, alert: AlertSeen, policy: Policy) -> Due | Skipped | None:
         """An alert opened, went on or ended. Only the first event of a performance alert that names
@@ -165,13 +191,22 @@ class ModelState:
             if known is None and alert.version == self.champion_version:
                 self.open_alerts[alert.alert_id] = OpenAlert(alert.version, self.truths)
             return None
+        if alert.waits_until_us and alert.version == self.champion_version:
+            self._opened(alert).waits_until_us = alert.waits_until_us
+            return None
         return self._asked(alert, policy)
 
+    def _opened(self, alert: AlertSeen) -> OpenAlert:
+        return self.open_alerts.setdefault(alert.alert_id, OpenAlert(alert.version, self.truths))
+
+    def _remember(self, alert_id: str) -> None:
+        self.seen_alerts = [*self.seen_alerts[1 - _REMEMBERED_ALERTS :], alert_id]
+
     def _asked(self, alert: AlertSeen, policy: Policy) -> Due | Skipped:
-        self.seen_alerts = [*self.seen_alerts[1 - _REMEMBERED_ALERTS :], alert.alert_id]
+        self._remember(alert.alert_id)
         if alert.version != self.champion_version:
             return Skipped(alert.alert_id, "the alert is about a version that no longer serves")
-        self.open_alerts.setdefault(alert.alert_id, OpenAlert(alert.version, self.truths))
+        self._opened(alert).waits_until_us = 0
         reason = self.forbidden(policy, alert.watermark_us)
         if reason is not None:
             return Skipped(alert.alert_id, reason)
@@ -210,13 +245,20 @@ class ModelState:
     def _due_by_count(self, policy: Policy) -> Due | None:
         if not self.champion_version or not self.reference_rows:
             return None
-        return self._follow_up_due(policy) or self._trial_due(policy)
+        return self._settled_due() or self._follow_up_due(policy) or self._trial_due(policy)
+
+    def _settled_due(self) -> Due | None:
+        """A run that waited, of an alert that is no data break now that its inputs were judged."""
+        for alert_id, alert in sorted(self.open_alerts.items()):
+            if alert.waits_until_us and alert.is_settled and not alert.is_data_break:
+                return Due(Trigger.ALERT, alert_id)
+        return None
 
     def _follow_up_due(self, policy: Policy) -> Due | None:
         shares = policy.follow_up_shares
         for alert_id, alert in sorted(self.open_alerts.items()):
             begun = alert.follow_ups_begun
-            if alert.is_data_break:
+            if alert.is_data_break or alert.waits_until_us:
                 continue
             if begun < len(shares) and self._since(alert) >= shares[begun] * self.reference_rows:
                 return Due(Trigger.FOLLOW_UP, alert_id, begun + 1)
@@ -225,7 +267,8 @@ class ModelState:
     def _trial_due(self, policy: Policy) -> Due | None:
         new = self.truths - self.truths_at_last_run
         if policy.volume_share is not None:
-            wait_share = policy.break_wait_share if self.data_breaks else 0.0
+            is_unsettled = any(each.waits_until_us for each in self.open_alerts.values())
+            wait_share = policy.break_wait_share if self.data_breaks or is_unsettled else 0.0
             if new >= (policy.volume_share + wait_share) * self.reference_rows:
                 return Due(Trigger.TRUTH_VOLUME)
         if policy.schedule_us is not None and new:
