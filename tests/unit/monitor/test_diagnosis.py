@@ -393,7 +393,11 @@ def test_an_alert_of_nulls_names_its_own_feature_first(mode: Mode) -> None:
 def test_scores_that_are_no_numbers_are_spoken_of_as_scores(mode: Mode) -> None:
     finding = breach(Rule.MISSING_VALUES, observed=1.0, statistic="null_rate")
     found = diagnose(a_case(rule=Rule.MISSING_VALUES, findings=(finding,), mode=mode))
-    assert not any(" of are" in each.text or "of  " in each.text for each in found.evidence)
+    assert not any("of  " in each.text for each in found.evidence)
+    assert found.cause is Cause.UNKNOWN
+    assert [each.text for each in found.steps] == [
+        "Ask the model for rows since then by hand: its scores are no finite numbers."
+    ]
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

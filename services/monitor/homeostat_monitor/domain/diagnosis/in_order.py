@@ -112,7 +112,9 @@ def _of_rates(
     """Nulls, texts never seen and stuck values are never the season's doing."""
     told = [each for each in ranked(case) if each.rule in _OF_RATES]
     for each in told[:_LOOKED_AT]:
-        share = 1.0 if case.rule in _OF_RATES else parts.get(each.feature, 0.0)
+        # Scores that are missing say nothing of what the model is fed.
+        own = float(bool(each.feature))
+        share = own if case.rule in _OF_RATES else parts.get(each.feature, 0.0)
         text = _WHAT[each.rule].format(each.observed, each.feature or "the scores")
         if each.rule is not Rule.STUCK:
             text += f", {each.reference:.2%} in the reference"

@@ -8,6 +8,7 @@ from homeostat_monitor.domain.diagnosis import Case, LossEvidence, Step, StepKin
 from homeostat_monitor.domain.diagnosis.mixture import Mixture
 from homeostat_monitor.domain.diagnosis.picture import LOSS_RULES, Picture
 from homeostat_monitor.domain.diagnosis.surroundings import bias_moved
+from homeostat_monitor.domain.judges import Rule
 
 # Share of a rise of squared losses that an even residual explains, from which on it is the cause.
 _MOSTLY = 0.8
@@ -170,6 +171,14 @@ def _infrastructure(
 def _unknown(
     case: Case, picture: Picture, looks: Sequence[str], mixed: Mixture | None
 ) -> list[Step]:
+    if case.rule is Rule.MISSING_VALUES and not picture.shares:
+        return [
+            Step(
+                StepKind.INVESTIGATE,
+                "Ask the model for rows since then by hand: its scores are no finite numbers.",
+                "the inputs are as before",
+            )
+        ]
     return [
         Step(
             StepKind.INVESTIGATE,
