@@ -35,6 +35,7 @@ from homeostat_monitor.blocks import (
 )
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.errors import UnreadableBlock
+from homeostat_monitor.marks import observe_marks, passed_us
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.ports import BlockOfLosses
 from homeostat_monitor.store import StoreTransaction
@@ -98,7 +99,10 @@ class Listener:
         async def effect(tx: StoreTransaction) -> int:
             for subject, rows in unjudged.items():
                 await tx.tally(subject, {"unjudged_arm_rows": rows})
-            return await take_predictions(taken, tx=tx) if taken else 0
+            if not taken:
+                return 0
+            passed = await passed_us(tx, PREDICTIONS, batch, lambda _, each: each.block_id)
+            return await take_predictions(taken, tx=tx, passed_us=passed)
 
         rows = await self._apply(batch, PREDICTIONS, effect)
         self._metrics.predictions.add(rows)
@@ -151,7 +155,10 @@ class Listener:
         async def effect(tx: StoreTransaction) -> int:
             for subject, counts in tallies.items():
                 await tx.tally(subject, counts)
-            return await take_losses(blocks, tx=tx) if blocks else 0
+            if not blocks:
+                return 0
+            passed = await passed_us(tx, JOINED, batch, lambda record, _: _event_of(record))
+            return await take_losses(blocks, tx=tx, passed_us=passed)
 
         await self._apply(batch, JOINED, effect)
 
@@ -198,7 +205,7 @@ class Listener:
             await advance_offsets(connection, batch)
             tx = StoreTransaction(connection)
             done: int = await effect(tx)
-            moved = marked is not None and await _observe_marks(tx, marked, batch)
+            moved = marked is not None and await observe_marks(tx, marked, batch)
             return done, moved
 
         with self._span(batch):
@@ -240,39 +247,13 @@ class _Remembered:
         self._span.__exit__(*error)
 
 
-async def _observe_marks(tx: StoreTransaction, topic: Topic, batch: Batch) -> bool:
-    """Every value that the topic's watermark takes on the way is judged by itself; whether it has
-    moved."""
-    observed = [(record.partition, each) for record, each in batch.records if _is_mark(each)]
-    if not observed:
-        return False
-    marks, current = await tx.watermarks(topic.name, batch.epoch)
-    passed: list[int] = []
-    for partition, message in observed:
-        marks.observe(topic, partition, message.watermark)
-        reached = marks.current(topic, topic.partitions)
-        if reached is not None and (current is None or reached > current):
-            current = reached
-            passed.append(reached)
-    await tx.save_watermarks(topic.name, batch.epoch, marks, current, passed)
-    return bool(passed)
-
-
-def _is_mark(message: Message) -> bool:
-    """A mark of a time that can be: one beyond the ages would close every window for ever."""
-    if not message.HasField("watermark"):
-        return False
-    try:
-        check_time(message.watermark.watermark_us)  # type: ignore[attr-defined]
-    except UnreadableBlock:
-        return False
-    return True
-
-
 def _losses_of(record: Received, block: JoinedBlock) -> tuple[BlockOfLosses, dict[str, int]]:
-    event = record.headers.get("ce_id") or hashlib.sha256(record.value).digest()
-    firsts, corrections, not_finite = first_truths(block, event)
+    firsts, corrections, not_finite = first_truths(block, _event_of(record))
     return firsts, {"corrections": corrections, "losses_not_finite": not_finite}
+
+
+def _event_of(record: Received) -> bytes:
+    return record.headers.get("ce_id") or hashlib.sha256(record.value).digest()
 
 
 def _version_news(message: VersionChanged) -> VersionNews:

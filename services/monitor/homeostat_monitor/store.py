@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 
+import asyncpg
+
 from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_kit.postgres import Connection, queries
 from homeostat_kit.watermarks import Watermarks
@@ -115,11 +117,12 @@ class StoreTransaction(AlertsStore, SumsStore):
         A source that sent none in this epoch of the broker holds nothing back: it may be gone.
         """
         (row,) = await self._on.fetch(_SQL["lock_watermark"], topic)
-        marks = Watermarks.from_json(row["marks"])
-        # Stored before epochs were: of which one is not known.
-        if row["epoch"] not in (None, epoch):
-            marks.begin_anew()
-        return marks, row["current_us"]
+        return _marks_of(row, epoch), row["current_us"]
+
+    async def seen_watermarks(self, topic: str, epoch: str) -> Watermarks:
+        """The same marks, and nobody waits: those of the partitions that we read are ours alone."""
+        row = await self._on.fetchrow(_SQL["read_watermark"], topic)
+        return Watermarks() if row is None else _marks_of(row, epoch)
 
     async def save_watermarks(
         self,
@@ -240,6 +243,14 @@ class StoreTransaction(AlertsStore, SumsStore):
                 [subject.version] * len(distinct),
                 distinct,
             )
+
+
+def _marks_of(row: asyncpg.Record, epoch: str) -> Watermarks:
+    marks = Watermarks.from_json(row["marks"])
+    # Stored before epochs were: of which one is not known.
+    if row["epoch"] not in (None, epoch):
+        marks.begin_anew()
+    return marks
 
 
 def _latest(first: int | None, second: int) -> int:

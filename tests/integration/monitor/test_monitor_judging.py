@@ -18,7 +18,6 @@ from homeostat_kit.kafka import Batch, Received
 from homeostat_kit.postgres import Pool, migrate, open_pool
 from homeostat_monitor.app.hearing import RunNews, VersionNews, hear_run, hear_version
 from homeostat_monitor.app.judging import judge_model
-from homeostat_monitor.bus import _observe_marks
 from homeostat_monitor.domain.alerts import Alert, Moment, Resolution, Subject, after_window
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.judges import Finding, Rule
@@ -26,6 +25,7 @@ from homeostat_monitor.domain.truths import Task
 from homeostat_monitor.grpc_api_health import _fill_known
 from homeostat_monitor.health import losses_of
 from homeostat_monitor.judge_loop import JudgeLoop
+from homeostat_monitor.marks import observe_marks
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.ports import BlockOfLosses, KnownVersion, StateKey
 from homeostat_monitor.recent_policies import RecentPolicies
@@ -160,7 +160,7 @@ async def test_a_source_that_left_without_a_word_holds_nothing_in_a_new_life(poo
         tx = StoreTransaction(connection)
 
         async def after(epoch: str, source: str, watermark_us: int) -> int | None:
-            await _observe_marks(tx, PREDICTIONS, a_poll(epoch, source, watermark_us))
+            await observe_marks(tx, PREDICTIONS, a_poll(epoch, source, watermark_us))
             return (await tx.watermarks(PREDICTIONS.name, epoch))[1]
 
         assert await after("one", "slot-0", 100) == 100

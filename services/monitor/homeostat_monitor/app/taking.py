@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ Mask = NDArray[np.bool_]
 # Before a segment's name: the tally of its rows.
 SEGMENT_TALLY = "predictions@"
 
+_BEFORE_ALL = -(2**62)
+_NONE_PASSED: Mapping[bytes, int] = MappingProxyType({})
 # A window that closed holds its blocks' ids on for as long as a broker may send them again.
 _REMEMBER_US = 7 * 86_400_000_000
 # A truth that comes later than this counts for all rows alone, for no segment.
@@ -53,8 +56,14 @@ class TakenRows:
         return [int(each) for each in last]
 
 
-async def take_predictions(taken: Sequence[TakenRows], *, tx: Transaction) -> int:
-    """Adds rows to their windows' sums, each block once in its life; how many rows were new."""
+async def take_predictions(
+    taken: Sequence[TakenRows], *, tx: Transaction, passed_us: Mapping[bytes, int] = _NONE_PASSED
+) -> int:
+    """Adds rows to their windows' sums, each block once in its life; how many rows were new.
+
+    ``passed_us``: per block id which mark stands before it on its partition. Rows of windows that
+    this mark has closed are late, whether or not the same poll brought it.
+    """
     # Before anybody has to wait for us: hardly ever rows are repeated or late.
     counted = [_sums_of_all(each) for each in taken]
     await tx.share_models(sorted({each.subject.model_name for each in taken}))
@@ -81,7 +90,8 @@ async def take_predictions(taken: Sequence[TakenRows], *, tx: Transaction) -> in
         counts.update(
             {f"{SEGMENT_TALLY}{name}": int((is_new & m).sum()) for name, m in each.segments.items()}
         )
-        starts, kept = _in_time(each, each.profile, is_new, standing, reached)
+        own = np.array([passed_us.get(block, _BEFORE_ALL) for block in each.block_ids])
+        starts, kept = _in_time(each, each.profile, is_new, standing, reached, own)
         counts["late_rows"] += rows - int(kept.sum())
         sums.update(whole if kept.all() else _sums_of(each, each.profile, starts, kept))
         remembered += _rows_of_segments(each)
@@ -115,14 +125,18 @@ def _in_time(
     is_new: Mask,
     standing: Standing,
     reached_us: int | None,
+    passed_us: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], Mask]:
-    """Each row's window, and which rows are new and not late."""
+    """Each row's window, and which rows are new and not late; ``passed_us``: one per block."""
     length, starts = profile.length_us, _starts(taken, profile)
     # What the mark has passed is closed, whether or not it was judged by now.
     closed = [standing.closed_until_us] if standing.closed_until_us is not None else []
     if reached_us is not None:
         closed.append(reached_us - reached_us % length)
-    return starts, is_new & (starts >= max(closed)) if closed else is_new
+    of_block = passed_us - passed_us % length
+    if closed:
+        of_block = np.maximum(of_block, max(closed))
+    return starts, is_new & (starts >= of_block[taken.block_of])
 
 
 def _starts(taken: TakenRows, profile: VersionProfile) -> NDArray[np.int64]:
@@ -204,8 +218,16 @@ async def _known_until(
     }
 
 
-async def take_losses(blocks: Sequence[BlockOfLosses], *, tx: Transaction) -> int:
-    """Keeps first truths until the watermark passes them; those that come after it are counted."""
+async def take_losses(
+    blocks: Sequence[BlockOfLosses],
+    *,
+    tx: Transaction,
+    passed_us: Mapping[bytes, int] = _NONE_PASSED,
+) -> int:
+    """Keeps first truths until the watermark passes them; those that come after it are counted.
+
+    ``passed_us``: per event id which mark stands before it on its partition.
+    """
     await tx.share_models(sorted({each.subject.model_name for each in blocks}))
     forget_after = [int(each.known_at_us.max()) + _REMEMBER_US for each in blocks]
     fresh = set(await tx.hear([each.event_id for each in blocks], forget_after))
@@ -223,7 +245,7 @@ async def take_losses(blocks: Sequence[BlockOfLosses], *, tx: Transaction) -> in
         if not standings[each.subject].is_watched:
             counts["superseded_losses"] += rows
             continue
-        in_time = each.after(until[each.subject])
+        in_time = each.after(until[each.subject]).after(passed_us.get(each.event_id))
         counts["losses"] += len(in_time.losses)
         counts["late_losses"] += rows - len(in_time.losses)
         if len(in_time.losses):
