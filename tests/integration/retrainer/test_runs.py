@@ -71,6 +71,30 @@ async def test_the_same_alert_again_is_no_second_run(client: Client) -> None:
     assert len(await client.versions()) == 2
 
 
+async def test_a_run_waits_for_what_the_inputs_tell_and_a_break_leads_to_none(
+    client: Client,
+) -> None:
+    day = await a_changed_world(client)
+    settled = next(_days)
+    alert = await client.alarm(
+        day, cause=alerts.CAUSE_CLASS_CONCEPT, settled_at_us=START_US + settled * DAY_US
+    )
+    await client.mark(settled - 5)
+    await eventually(lambda: caught_up(client), what="the alert waits")
+    assert await client.runs() == []
+    told = {"alert_id": alert.alert_id, "state": alerts.ALERT_STATE_ESCALATED}
+    await client.alarm(settled, **told, revision=2, cause=alerts.CAUSE_CLASS_DATA_BREAK)
+    await client.mark(settled)
+    later = next(_days)
+    await client.mark(later)
+    await eventually(lambda: caught_up(client), what="the break is known")
+    assert await client.runs() == []
+    await client.alarm(later, **told, revision=3, cause=alerts.CAUSE_CLASS_CONCEPT)
+    (run,) = await client.ended()
+    assert run.alert_id == alert.alert_id
+    assert run.cut_known_at_us == START_US + later * DAY_US - 1
+
+
 async def test_records_of_garbage_stop_nothing(client: Client) -> None:
     day = await a_changed_world(client)
     await client.say(JOINED, JoinedBlock(model_name="m", row_count=3, revisions=b"abc"))
