@@ -66,6 +66,7 @@ class Measured:
     seen: list[Seen] = field(default_factory=list)
     marks: Marks = field(default_factory=Marks)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
+    machine_cpu_seconds: float = 0.0
     memory_mib: dict[str, float] = field(default_factory=dict)
     peak_mib: float = 0.0
 
@@ -106,10 +107,16 @@ class Measured:
             ],
             "cpu_seconds": {name: round(each, 1) for name, each in self.cpu_seconds.items()},
             "cores": round(sum(self.cpu_seconds.values()) / max(self.seconds, 1e-9), 2),
+            "cores_of_others": round(self._cores_of_others(), 2),
             "machine_cores": psutil.cpu_count(),
             "memory_mib": {name: round(each) for name, each in self.memory_mib.items()},
             "peak_memory_mib": round(self.peak_mib),
         }
+
+    def _cores_of_others(self) -> float:
+        """What the machine did besides: figures are quiet ones only where that is next to none."""
+        others = self.machine_cpu_seconds - sum(self.cpu_seconds.values())
+        return max(0.0, others) / max(self.seconds, 1e-9)
 
     def _latency(self, seen: Seen) -> float | None:
         """From the last partition's mark that the alert names, as it was sent, until it was read:
@@ -178,11 +185,13 @@ async def _under_load(stack: Stack, clients: Sequence[Client], measured: Measure
         load.answer_seconds.clear()
         measured.begun_at = time.time()
         before, rows, begun = _cpu_seconds(stack), load.answered_rows, time.perf_counter()
+        machine = _machine_cpu_seconds()
         await _go_wrong(load, measured)
         await asyncio.sleep(max(0.0, plan.seconds - (time.perf_counter() - begun)))
         measured.seconds = time.perf_counter() - begun
         measured.rows = load.answered_rows - rows
         after = _cpu_seconds(stack)
+        measured.machine_cpu_seconds = _machine_cpu_seconds() - machine
         measured.cpu_seconds = {name: each - before.get(name, 0.0) for name, each in after.items()}
         measured.memory_mib = stack.pss_by_process()
         # The load goes on until the last window's alert is out, or would have to be.
@@ -236,6 +245,12 @@ def _cpu_seconds(stack: Stack) -> dict[str, float]:
     return used
 
 
+def _machine_cpu_seconds() -> float:
+    """Of all processes of the machine."""
+    used = psutil.cpu_times()
+    return used.user + used.system + used.nice + used.irq + used.softirq
+
+
 def _of_tree(pid: int | None) -> float:
     used = 0.0
     for each in tree(pid) if pid is not None else ():
@@ -266,5 +281,6 @@ def told(report: dict[str, Any]) -> Iterator[str]:
     client = report["cpu_seconds"]["client"] / max(sum(report["cpu_seconds"].values()), 1e-9)
     yield (
         f"{report['cores']} of {report['machine_cores']} cores, {client:.0%} of it the client's; "
-        f"peak memory of the stack {report['peak_memory_mib']} MiB"
+        f"others on the machine took {report['cores_of_others']} cores"
     )
+    yield f"peak memory of the stack {report['peak_memory_mib']} MiB"

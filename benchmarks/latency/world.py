@@ -81,17 +81,17 @@ def _apart(rows: Rows, rng: np.random.Generator) -> None:
     rng.shuffle(rows["x3"])
 
 
-def _twice(rows: Rows, rng: np.random.Generator) -> None:
-    half = len(rows["x0"]) // 2
+def _copied(rows: Rows, rng: np.random.Generator) -> None:
+    """Thrice: where values are missing too the monitor asks for more copies than two."""
+    third = len(rows["x0"]) // 3
     for each in rows.values():
-        each[half : 2 * half] = each[:half]
+        each[third : 2 * third] = each[2 * third : 3 * third] = each[:third]
 
 
-# In the order in which they come to each model; each stays. Copies before missing values: rows that
-# lack the same value are more alike, and the monitor then asks for more copies.
+# In the order in which they come to each model; each stays.
 FAULTS = (
     Fault("a mean moves", ALERT_RULE_COVARIATE, _moved),
-    Fault("rows come twice", ALERT_RULE_DUPLICATES, _twice),
+    Fault("rows come thrice", ALERT_RULE_DUPLICATES, _copied),
     Fault("values are missing", ALERT_RULE_MISSING_VALUES, _missing),
     Fault("a new value", ALERT_RULE_UNSEEN_VALUES, _unseen),
     Fault("out of range", ALERT_RULE_OUT_OF_RANGE, _out_of_range),
