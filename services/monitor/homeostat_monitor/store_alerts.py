@@ -64,6 +64,7 @@ class AlertsStore:
             [each.opened_at for each in alerts],
             [None if each.is_open else each.moment.watermark_us for each in alerts],
             [each.moment.occurred_us for each in alerts],
+            [each.is_of_truths for each in alerts],
             [json.dumps(asdict(each)) for each in alerts],
         )
 

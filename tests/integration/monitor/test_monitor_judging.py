@@ -210,6 +210,23 @@ async def test_a_list_of_alerts_is_bounded_and_has_the_newest(pool: Pool) -> Non
     assert alerts[0].moment.watermark_us == 20 + 10_005
 
 
+async def test_thresholds_on_windows_and_on_truths_have_an_open_alert_each(pool: Pool) -> None:
+    at, found = Moment(10, 10), []
+    for metric in ("mean_score", "loss"):
+        finding = Finding(Rule.POLICY, "", metric, 0.5, 0.2, 0.3, True, policy_rule=metric)
+        alert = after_window(None, [finding], subject=SUBJECT, window_start_us=0, moment=at)
+        assert alert is not None
+        found.append(alert)
+    async with pool.acquire() as connection:
+        tx = StoreTransaction(connection)
+        await tx.save_alerts(found)
+        assert {each.alert_id for each in await tx.open_alerts(SUBJECT)} == {
+            each.alert_id for each in found
+        }
+        # What truths told is no witness of what the inputs did.
+        assert await tx.input_alerts_at(SUBJECT, 10) == found[:1]
+
+
 async def test_a_policy_that_cannot_be_read_does_not_stop_the_judging_and_health_says_so(
     pool: Pool,
 ) -> None:

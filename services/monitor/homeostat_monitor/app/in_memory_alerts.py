@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from homeostat_monitor.domain.alerts import LOSS_RULES, Alert, Subject
+from homeostat_monitor.domain.alerts import Alert, Subject
 
 
 class MemoryAlerts:
@@ -26,7 +26,7 @@ class MemoryAlerts:
             each
             for each in self._by_id()
             if each.subject == subject
-            and each.rule not in LOSS_RULES
+            and not each.is_of_truths
             and each.opened_at <= watermark_us
             and (each.is_open or each.moment.watermark_us > watermark_us)
         ]

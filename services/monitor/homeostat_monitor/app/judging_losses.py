@@ -163,7 +163,7 @@ async def _tell_findings(
     said = now.said(findings)
     for rule in dict.fromkeys(each.rule for each in said):
         after = after_window(
-            now.book.get(rule, segment),
+            now.book.get(rule, segment, of_truths=True),
             [each for each in said if each.rule is rule],
             subject=now.standing.subject,
             window_start_us=at_us,

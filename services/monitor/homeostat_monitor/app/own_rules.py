@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from homeostat_monitor.app.passing import Pass
 from homeostat_monitor.app.watches import losses_of, rolling_of
 from homeostat_monitor.domain.judges import Finding
+from homeostat_monitor.domain.lanes import of_lane
 from homeostat_monitor.domain.policy_figures import of_findings, of_metrics, of_window, rows_needed
 from homeostat_monitor.domain.policy_rules import Measured, PolicyWatch
 from homeostat_monitor.domain.profile import VersionProfile
@@ -27,7 +28,7 @@ async def at_window(
         for rule, gathered in watch.gathered(window)
         if (measured := of_window(rule, profile.layout, profile.reference, gathered)) is not None
     ]
-    return watch.feed(of_findings(findings, window.rows), own)
+    return of_lane(watch.feed(of_findings(findings, window.rows), own), of_truths=False)
 
 
 async def at_truths(
@@ -47,7 +48,7 @@ async def at_truths(
         metrics = list(of_metrics(rolling.metrics()))
         rows = max((each.rows for each in metrics), default=0)
         measured += [*metrics, *of_findings(findings, rows)]
-    return watch.feed(measured)
+    return of_lane(watch.feed(measured), of_truths=True)
 
 
 def _has_rules(now: Pass, segment: str) -> bool:

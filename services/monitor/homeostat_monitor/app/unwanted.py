@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from homeostat_monitor.app.passing import Pass
-from homeostat_monitor.domain.alerts import LOSS_RULES, Alert, Moment, Resolution, resolved
+from homeostat_monitor.domain.alerts import Alert, Moment, Resolution, resolved
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.policy import Policy
 
@@ -17,7 +17,7 @@ _SWITCHED_OFF = "the policy no longer asks for it"
 def end_unwanted(now: Pass, window_marks: Sequence[int], loss_marks: Sequence[int]) -> None:
     """At the first mark at which an alert would have been judged."""
     for alert in now.book.open():
-        marks = loss_marks if alert.rule in LOSS_RULES else (window_marks or loss_marks)
+        marks = loss_marks if alert.is_of_truths else (window_marks or loss_marks)
         if not marks:
             continue
         if not _is_wanted(now.version.policy, alert):

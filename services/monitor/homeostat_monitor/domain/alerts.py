@@ -14,6 +14,7 @@ from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Diagnosis
 from homeostat_monitor.domain.diagnosis.completing import carried_on
 from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.lanes import is_of_truths
 
 # Rules whose alert tells of every further feature, or threshold: each is another thing to mend.
 _NEWS_PER_FEATURE = frozenset(
@@ -137,6 +138,11 @@ class Alert:
     def is_open(self) -> bool:
         return self.state is not State.RESOLVED
 
+    @property
+    def is_of_truths(self) -> bool:
+        """Whether it is judged at the marks of truths."""
+        return self.rule in LOSS_RULES or any(is_of_truths(each) for each in self.shares[:1])
+
     def seen_at(self, mark_us: int) -> list[Finding]:
         """What was known of it at a watermark, whenever that is asked."""
         return [each.finding for each in self.sightings if each.mark_us <= mark_us]
@@ -190,10 +196,10 @@ def _opened(
     taken: Collection[str],
 ) -> Alert:
     worst = breaches[0]
+    # Both of a person's alerts may begin at one time.
+    about = f"{worst.feature}@truths" if is_of_truths(worst) else worst.feature
     return Alert(
-        alert_id=free_id(
-            taken, subject, worst.rule, worst.feature, window_start_us, segment=worst.segment
-        ),
+        alert_id=free_id(taken, subject, worst.rule, about, window_start_us, segment=worst.segment),
         subject=subject,
         rule=worst.rule,
         feature=worst.feature,

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from homeostat_monitor.domain.alerts import Alert, Severity
+from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.policy import Mute, Policy, Webhook
 
 Place = tuple[str, str]
@@ -32,7 +33,8 @@ def quieted(alerts: Sequence[Alert], silence: Silence) -> tuple[list[Alert], dic
     heard, told = set(silence.heard), dict[Place, int]()
     said: list[Alert] = []
     for each in alerts:
-        place = (str(each.rule), each.segment)
+        is_of_truths = each.rule is Rule.POLICY and each.is_of_truths
+        place = (f"{each.rule}@truths" if is_of_truths else str(each.rule), each.segment)
         last_us = told.get(place, silence.last_told_us.get(place))
         is_new = each.alert_id not in heard
         is_muted = _is_muted(each, silence.mutes) or (

@@ -128,7 +128,8 @@ SELECT body FROM alert WHERE model_name = $1 AND version = $2 AND is_open ORDER 
 -- What of the inputs stood open at a watermark. Not what truths told: whether such an alert is
 -- stored yet depends on how the marks came.
 SELECT body FROM alert
-WHERE model_name = $1 AND version = $2 AND rule <> ALL($4::text[]) AND opened_at_us <= $3
+WHERE model_name = $1 AND version = $2 AND rule <> ALL($4::text[]) AND NOT of_truths
+    AND opened_at_us <= $3
     AND (resolved_at_us IS NULL OR resolved_at_us > $3)
 ORDER BY alert_id;
 
@@ -137,10 +138,10 @@ SELECT body FROM alert WHERE model_name = $1 AND version <> $2 AND is_open ORDER
 
 -- name: save_alerts
 INSERT INTO alert (alert_id, model_name, version, rule, segment, is_open, opened_at_us,
-    resolved_at_us, occurred_at_us, body)
+    resolved_at_us, occurred_at_us, of_truths, body)
 SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::bool[],
-    $7::bigint[], $8::bigint[], $9::bigint[], $10::text[])
-ON CONFLICT (alert_id) DO UPDATE SET is_open = excluded.is_open,
+    $7::bigint[], $8::bigint[], $9::bigint[], $10::bool[], $11::text[])
+ON CONFLICT (alert_id) DO UPDATE SET is_open = excluded.is_open, of_truths = excluded.of_truths,
     resolved_at_us = excluded.resolved_at_us, occurred_at_us = excluded.occurred_at_us,
     body = excluded.body, stored_at = now();
 
