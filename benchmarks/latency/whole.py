@@ -62,7 +62,7 @@ class Measured:
     rows: int = 0
     load: Load | None = None
     # When which fault began at which model.
-    begun: dict[tuple[str, int], float] = field(default_factory=dict)
+    begun: dict[tuple[str, "AlertRule.ValueType"], float] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     marks: Marks = field(default_factory=Marks)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
@@ -75,8 +75,8 @@ class Measured:
         every = [each for each in self.seen if each.alert.state == ALERT_STATE_OPENED]
         opened = [each for each in every if each.at >= self.begun_at]
         latencies = [(self._latency(each), each) for each in opened]
-        known = [seconds for seconds, _ in latencies if seconds is not None]
-        told = {(each.alert.model_name, int(each.alert.rule)) for each in opened}
+        known = [(seconds, each) for seconds, each in latencies if seconds is not None]
+        told = {(each.alert.model_name, each.alert.rule) for each in opened}
         missed = [key for key in self.begun if key not in told]
         wanted = set(self.begun)
         rate = self.rows / max(self.seconds, 1e-9)
@@ -97,13 +97,10 @@ class Measured:
             "alerts_in_warm_up": len(every) - len(opened),
             "alerts_by_rule": dict(Counter(AlertRule.Name(each.alert.rule) for each in opened)),
             "alerts_without_mark": len(opened) - len(known),
-            "mark_to_alert_p50_p99_max": _quantiles(known, 50, 99, 100),
+            "mark_to_alert_p50_p99_max": _quantiles([s for s, _ in known], 50, 99, 100),
             "slowest": [
                 [round(seconds, 3), each.alert.model_name, AlertRule.Name(each.alert.rule)]
-                for seconds, each in sorted(
-                    (pair for pair in latencies if pair[0] is not None),
-                    key=lambda pair: -(pair[0] or 0.0),
-                )[:5]
+                for seconds, each in sorted(known, key=lambda pair: -pair[0])[:5]
             ],
             "cpu_seconds": {name: round(each, 1) for name, each in self.cpu_seconds.items()},
             "cores": round(sum(self.cpu_seconds.values()) / max(self.seconds, 1e-9), 2),
@@ -217,7 +214,7 @@ async def _go_wrong(load: Load, measured: Measured) -> None:
         due = begun + number * measured.plan.seconds / len(coming)
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         load.faults.setdefault(name, []).append(fault)
-        measured.begun[name, int(fault.rule)] = time.time()
+        measured.begun[name, fault.rule] = time.time()
 
 
 def _coming(plan: Plan) -> Iterator[tuple[str, Fault]]:
@@ -229,7 +226,7 @@ def _coming(plan: Plan) -> Iterator[tuple[str, Fault]]:
 async def _until_told(measured: Measured) -> None:
     until = time.perf_counter() + _LEAVE_SECONDS
     while time.perf_counter() < until:
-        told = {(each.alert.model_name, int(each.alert.rule)) for each in measured.seen}
+        told = {(each.alert.model_name, each.alert.rule) for each in measured.seen}
         if set(measured.begun) <= told:
             return
         await asyncio.sleep(0.2)
