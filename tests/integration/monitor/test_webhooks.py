@@ -19,7 +19,8 @@ from tests.support.waiting import eventually
 from homeostat_kit import telemetry
 from homeostat_kit.postgres import Pool, migrate, open_pool
 from homeostat_monitor.app import policies
-from homeostat_monitor.domain.alerts import Alert, Moment, Severity, State, Subject, alert_id
+from homeostat_monitor.domain.alert_ids import alert_id
+from homeostat_monitor.domain.alerts import Alert, Moment, Severity, State, Subject
 from homeostat_monitor.domain.causes import Cause
 from homeostat_monitor.domain.errors import BadRequest, StaleRevision, UnknownAlert
 from homeostat_monitor.domain.hosts import AllowedHosts
