@@ -1,5 +1,7 @@
 """What follows from something else that is told is no alert of its own."""
 
+from dataclasses import replace
+
 import pytest
 
 from homeostat_monitor.app.judging_windows import _follows
@@ -20,6 +22,11 @@ def test_rows_that_lack_the_same_values_are_more_alike_and_sent_twice_is_told_al
     observed: float, has_holes: bool, follows: bool
 ) -> None:
     assert _follows(copies(observed), set(), has_holes=has_holes) is follows
+
+
+def test_each_row_sent_twice_is_told_beside_missing_values_however_high_the_threshold() -> None:
+    twice = replace(copies(0.49), threshold=0.31)
+    assert not _follows(twice, set(), has_holes=True)
 
 
 def test_the_tail_of_a_feature_that_moved_is_no_second_alert() -> None:

@@ -27,8 +27,10 @@ from homeostat_monitor.ports import StateKey, StoredSum
 _BEFORE_ALL = -(2**63)
 # More rows than this out of range are no tail.
 _MOST_TAIL = 0.05
-# More copies than this many times the threshold are not due to values that are missing.
+# More copies than this many times the threshold are not due to values that are missing; nor is so
+# large a share of copies, since each row sent twice makes it a half, wherever the threshold lies.
 _MOST_ALIKE = 2.0
+_NEARLY_ALL_TWICE = 0.45
 # Every so many windows old ones are joined.
 _JOIN_EVERY = 64
 
@@ -243,7 +245,8 @@ def _follows(finding: Finding, moved: set[str], *, has_holes: bool) -> bool:
     if not finding.is_breach:
         return False
     if finding.rule is Rule.DUPLICATES:
-        return has_holes and finding.observed < _MOST_ALIKE * finding.threshold
+        most = min(_MOST_ALIKE * finding.threshold, _NEARLY_ALL_TWICE)
+        return has_holes and finding.observed < most
     is_tail = finding.rule is Rule.OUT_OF_RANGE and finding.observed < _MOST_TAIL
     return is_tail and finding.feature in moved
 
