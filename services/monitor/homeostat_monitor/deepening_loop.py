@@ -19,6 +19,7 @@ from homeostat_monitor.app.deepening import (
 from homeostat_monitor.domain.alerts import Alert
 from homeostat_monitor.domain.diagnosis.completing import Looked, completed, unread
 from homeostat_monitor.domain.segments.expressions import Expression, parse
+from homeostat_monitor.faults import is_of_one_model
 from homeostat_monitor.store_deepening import DeepeningStore, Due
 
 # A person has the alert by then; its rows can wait a moment.
@@ -29,8 +30,6 @@ _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 15.0
 
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-# What columns of another kind than their names promise lead to.
-_UNFIT = (ArithmeticError, LookupError, TypeError, ValueError)
 
 _log = logs.get_logger("homeostat_monitor.deepening")
 
@@ -76,8 +75,10 @@ class DeepeningLoop:
             return
         try:
             looked = await asyncio.to_thread(look, samples, _within(due))
-        except _UNFIT as error:
+        except Exception as error:
             # The alert is told already; rows of another kind than expected end nothing else.
+            if not is_of_one_model(error):
+                raise
             _log.exception("rows_not_judged", alert_id=alert.alert_id)
             self._note(await self._store.finish(alert, partial(_unread, repr(error))), due)
             return

@@ -21,6 +21,7 @@ from homeostat_monitor.app.replaying import Player
 from homeostat_monitor.beside import Beside
 from homeostat_monitor.domain.alerts import Subject
 from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.faults import is_of_one_model
 from homeostat_monitor.judge_loop import JudgeLoop
 from homeostat_monitor.ledger_past import LedgerAway, LedgerPast, PastSpan, portion_of
 from homeostat_monitor.ports import KnownVersion
@@ -95,6 +96,17 @@ class RebuildLoop:
                 model_name=subject.model_name,
                 version=subject.version,
                 error=str(error) or repr(error),
+            )
+            done = False
+        except Exception as error:
+            # A bug that this version's past meets: all others are judged and rebuilt.
+            if not is_of_one_model(error):
+                raise
+            _log.exception(
+                "rebuilding_failed",
+                model_name=subject.model_name,
+                version=subject.version,
+                error_class=type(error).__name__,
             )
             done = False
         if done:

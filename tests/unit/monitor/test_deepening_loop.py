@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.unit.monitor.test_deepening import FakePast, an_alert
 
+from homeostat_monitor import deepening_loop
 from homeostat_monitor.app.deepening import ReadRows, Span
 from homeostat_monitor.deepening_loop import DeepeningLoop
 from homeostat_monitor.domain.alerts import Alert
@@ -79,6 +80,19 @@ class TornPast(FakePast):
         columns = {"x": NumberColumn(np.arange(3.0))}
         rows = PastRows(columns, read.rows.scores, read.rows.truths, read.rows.losses)
         return ReadRows(rows, read.event_times_us, read.known_at_us)
+
+
+async def test_a_bug_in_looking_ends_nothing_but_the_looking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def look(*_: Any) -> None:
+        raise AttributeError
+
+    monkeypatch.setattr(deepening_loop, "look", look)
+    store = await run(FakePast(np.arange(2_000)))
+    assert store.told is not None
+    assert store.told.diagnosis is not None
+    assert not store.told.diagnosis.is_complete
 
 
 async def test_rows_that_cannot_be_judged_end_nothing_but_the_looking() -> None:
