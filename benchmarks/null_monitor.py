@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from homeostat_monitor.app import watches
-from homeostat_monitor.domain.alerts import (
+from homeostat_monitor.domain.alerts.alert import (
     LONGEST_SPAN_ROWS,
     Alert,
     Calm,
@@ -31,19 +31,19 @@ from homeostat_monitor.domain.alerts import (
     Subject,
     after_window,
 )
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
-from homeostat_monitor.domain.calibration import profile_of
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
+from homeostat_monitor.domain.alerts.losses import after_losses
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.detection.budget import MONTH_US
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.layout import SCORE
-from homeostat_monitor.domain.loss_alerts import after_losses
-from homeostat_monitor.domain.policy import Policy, Segment
-from homeostat_monitor.domain.reference import Holdout, ReferenceRows
-from homeostat_monitor.domain.sums import Rows
-from homeostat_monitor.domain.truths import Task, Truths
-from homeostat_monitor.domain.windows import FEWEST_ROWS, Window, due_windows
+from homeostat_monitor.domain.losses.truths import Task, Truths
+from homeostat_monitor.domain.performance.calibration import profile_of
+from homeostat_monitor.domain.policies.policy import Policy, Segment
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.layout import SCORE
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Rows
+from homeostat_monitor.domain.windows.window import FEWEST_ROWS, Window, due_windows
 from homeostat_monitor.ports import KnownVersion
 
 Floats = NDArray[np.float64]

@@ -53,7 +53,7 @@ MUTATIONS = (
     # Which of two modes, and what the reference itself explains.
     _mutation(
         "every stream is taken for independent rows",
-        "domain/calibration.py",
+        "domain/performance/calibration.py",
         "    choice = choose_mode(reference, counts)\n",
         '    choice = ModeChoice(Mode.IID, "")\n',
         _TRAPS,
@@ -91,7 +91,7 @@ MUTATIONS = (
     ),
     _mutation(
         "a frequent single value has no bin of its own",
-        "domain/bins.py",
+        "domain/windows/bins.py",
         "edges = np.unique(np.concatenate([quantiles, atoms, above, ends]))",
         "edges = np.unique(np.concatenate([quantiles, ends]))",
         f"{_UNIT}/test_sums.py",
@@ -128,7 +128,7 @@ MUTATIONS = (
     ),
     _mutation(
         "any time is a time",
-        "blocks.py",
+        "intake/blocks.py",
         "    if not _EARLIEST_US <= at_us < _LATEST_US:\n",
         "    if False:\n",
         _HOSTILE,
@@ -166,7 +166,7 @@ MUTATIONS = (
     # Transactions.
     _mutation(
         "offsets are committed before the effect",
-        "bus.py",
+        "intake/bus.py",
         "            await advance_offsets(connection, batch)\n",
         "            await connection.execute('COMMIT; BEGIN')\n"
         "            await advance_offsets(connection, batch)\n"
@@ -175,14 +175,14 @@ MUTATIONS = (
     ),
     _mutation(
         "alerts are told before the judging is committed",
-        "store_alerts.py",
+        "store/alerts.py",
         "        await outbox.put_many(\n",
         "        await self._on.execute('COMMIT; BEGIN')\n        await outbox.put_many(\n",
         _TOGETHER,
     ),
     _mutation(
         "the lease is not checked in the transaction",
-        "judge_loop.py",
+        "loops/judging.py",
         "            await lease.check(connection)\n",
         "",
         _TOGETHER,

@@ -6,7 +6,7 @@ import numpy as np
 from benchmarks.diagnosing.episodes import Episode, Floats, reference_of, text_column
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.bins import ColumnValues, NumberColumn
 
 _REFERENCE, _CLEAN, _AFTER = 5000, 2000, 5000
 Columns = dict[str, NDArray[np.generic]]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
-from homeostat_monitor.domain.reference import Holdout, ReferenceRows
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceRows
 
 Floats = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from benchmarks.diagnosing.episodes import Floats, text_column
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from homeostat_monitor.domain.bins import ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.bins import ColumnValues, NumberColumn
 
 DAY_US = 86_400_000_000
 REFERENCE_DAYS, CALM_DAYS, AFTER_DAYS = 35, 10, 6

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from benchmarks.diagnosing.episodes import ROW_US, Episode
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.diagnosis import Case, Diagnosis, LossEvidence
 from homeostat_monitor.domain.diagnosis.judging import diagnose
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.losses import LossSignal, LossWatch
-from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.sums import Rows, count
-from homeostat_monitor.domain.truths import Truths
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.losses.truths import Truths
+from homeostat_monitor.domain.losses.watch import LossSignal, LossWatch
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.sums import Rows, count
+from homeostat_monitor.domain.windows.window import Window
 
 PANE_ROWS = 25
 # Panes that a diagnosis looks back on.

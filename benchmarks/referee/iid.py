@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.detection.budget import MONTH_US, Budget
 from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.judges import Finding
-from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.sums import Counter, Rows
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Counter, Rows
+from homeostat_monitor.domain.windows.window import Window
 
 Matrix = NDArray[np.float64]
 

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.losses import LossSignal, LossWatch
-from homeostat_monitor.domain.reference import Holdout
-from homeostat_monitor.domain.truths import Truths
+from homeostat_monitor.domain.losses.truths import Truths
+from homeostat_monitor.domain.losses.watch import LossSignal, LossWatch
+from homeostat_monitor.domain.windows.reference import Holdout
 
 Floats = NDArray[np.float64]
 

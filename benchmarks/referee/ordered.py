@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.detection.calendar import DAY_US
 from homeostat_monitor.domain.detection.ordered import ordered
 from homeostat_monitor.domain.judges import Finding
-from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.sums import Rows, count
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Rows, count
+from homeostat_monitor.domain.windows.window import Window
 
 Matrix = NDArray[np.float64]
 

@@ -17,20 +17,20 @@ from homeostat.events.v1.column_pb2 import ARM_CHAMPION
 from homeostat.events.v1.joined_block_pb2 import JoinedBlock
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.topics import JOINED, PREDICTIONS
-from homeostat_monitor.alert_messages import message_of
-from homeostat_monitor.app.in_memory import MemoryTransaction
 from homeostat_monitor.app.judging import judge_model
+from homeostat_monitor.app.memory.transaction import MemoryTransaction
 from homeostat_monitor.app.taking import take_losses, take_predictions
-from homeostat_monitor.blocks import check, first_truths, schema_of, subject_of, taken_rows
-from homeostat_monitor.domain.alerts import Alert
+from homeostat_monitor.domain.alerts.alert import Alert
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.errors import UnreadableBlock
-from homeostat_monitor.domain.policy import Policy, Segment
-from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.domain.losses.truths import Task
+from homeostat_monitor.domain.policies.policy import Policy, Segment
+from homeostat_monitor.intake.blocks import check, first_truths, schema_of, subject_of, taken_rows
+from homeostat_monitor.messages.alerts import message_of
 from homeostat_monitor.ports import KnownVersion
-from homeostat_monitor.stored import alert_of
+from homeostat_monitor.store.rows import alert_of
 from homeostat_monitor.versions import _profile
-from homeostat_monitor.webhook_bodies import body_of
+from homeostat_monitor.webhooks.bodies import body_of
 
 DAY_US = 86_400_000_000
 ROWS = 600

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
-from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.sums import Rows, count
-from homeostat_monitor.domain.windows import HOUR_US, Window
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Rows, count
+from homeostat_monitor.domain.windows.window import HOUR_US, Window
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.truths import Truths
+from homeostat_monitor.domain.losses.truths import Truths
 
 Floats = NDArray[np.float64]
 SECOND_US = 1_000_000

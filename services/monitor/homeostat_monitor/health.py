@@ -11,10 +11,10 @@ from homeostat_monitor.app.watches import (
     fresh_rolling,
 )
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.estimate import Estimate
-from homeostat_monitor.domain.labels import LabelWatch
-from homeostat_monitor.domain.losses import LossWatch
-from homeostat_monitor.domain.performance import Metric, Rolling
+from homeostat_monitor.domain.labels.watch import LabelWatch
+from homeostat_monitor.domain.losses.watch import LossWatch
+from homeostat_monitor.domain.performance.estimate import Estimate
+from homeostat_monitor.domain.performance.rolling import Metric, Rolling
 from homeostat_monitor.ports import KnownVersion, StateKey
 
 

@@ -11,8 +11,8 @@ from homeostat.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from homeostat.progress.v1.progress_pb2 import GetProgressRequest
 from homeostat.progress.v1.progress_pb2_grpc import ProgressServiceStub
 from homeostat_monitor.app.deepening import LedgerAway, ReadRows, Span
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.diagnosis.rows import PastRows
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa

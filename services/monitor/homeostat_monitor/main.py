@@ -25,23 +25,23 @@ from homeostat_kit.kafka.bus import first_of
 from homeostat_kit.kafka.consumer import Handler
 from homeostat_kit.offsets import read_offsets, stored_offsets
 from homeostat_kit.outbox import OutboxRelay
-from homeostat_monitor import grpc_api
-from homeostat_monitor.bus import Listener
-from homeostat_monitor.deepening_loop import DeepeningLoop
-from homeostat_monitor.domain.hosts import AllowedHosts
-from homeostat_monitor.judge_loop import JudgeLoop
+from homeostat_monitor.api import service as grpc_api
+from homeostat_monitor.domain.alerts.hosts import AllowedHosts
+from homeostat_monitor.intake.bus import Listener
+from homeostat_monitor.intake.sharing import Sharing
 from homeostat_monitor.ledger import LedgerRows
-from homeostat_monitor.ledger_past import LedgerPast
+from homeostat_monitor.loops.deepening import DeepeningLoop
+from homeostat_monitor.loops.judging import JudgeLoop
+from homeostat_monitor.loops.rebuilding import RebuildLoop
+from homeostat_monitor.loops.retention import Retention
 from homeostat_monitor.metrics import Metrics
-from homeostat_monitor.rebuild_loop import RebuildLoop
+from homeostat_monitor.past.ledger import LedgerPast
 from homeostat_monitor.recent_policies import RecentPolicies
-from homeostat_monitor.retention import Retention
 from homeostat_monitor.settings import MonitorSettings
-from homeostat_monitor.sharing import Sharing
-from homeostat_monitor.store import Reader
-from homeostat_monitor.store_deepening import DeepeningStore
+from homeostat_monitor.store.deepening import DeepeningStore
+from homeostat_monitor.store.transaction import Reader
 from homeostat_monitor.versions import Versions
-from homeostat_monitor.webhooks import WebhookLoop
+from homeostat_monitor.webhooks.loop import WebhookLoop
 
 # What a health check asks for to learn whether every model is judged.
 JUDGING_HEALTH = "homeostat.monitor.judging"

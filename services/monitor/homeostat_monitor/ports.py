@@ -7,13 +7,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.alerts import Alert, Subject
-from homeostat_monitor.domain.policy import DEFAULT, Policy
+from homeostat_monitor.domain.alerts.alert import Alert, Subject
+from homeostat_monitor.domain.losses.truths import Task
+from homeostat_monitor.domain.policies.policy import DEFAULT, Policy
 from homeostat_monitor.domain.profile import VersionProfile
-from homeostat_monitor.domain.reference import Holdout
-from homeostat_monitor.domain.sums import Counts
-from homeostat_monitor.domain.truths import Task
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.reference import Holdout
+from homeostat_monitor.domain.windows.sums import Counts
+from homeostat_monitor.domain.windows.window import Window
 
 ID_BYTES = 20
 BLOCK_ID_BYTES = 16

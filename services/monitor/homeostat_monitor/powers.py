@@ -8,7 +8,7 @@ from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.detection.budget import MONTH_US, Budget, Part, level_per_look
 from homeostat_monitor.domain.detection.power import PowerLine
 from homeostat_monitor.domain.errors import UnusableReference
-from homeostat_monitor.domain.reference import ReferenceRows
+from homeostat_monitor.domain.windows.reference import ReferenceRows
 from homeostat_monitor.ports import KnownVersion
 
 # Where the statement does not hold as it stands.
@@ -24,7 +24,7 @@ def power_of(
     """The smallest change that would be seen, per feature and segment. UnusableReference."""
     # scipy takes a second to import: not at start.
     from homeostat_monitor.domain.detection.power import power_lines  # noqa: PLC0415
-    from homeostat_monitor.domain.reference import ReferenceCounts  # noqa: PLC0415
+    from homeostat_monitor.domain.windows.reference import ReferenceCounts  # noqa: PLC0415
 
     profile, policy = known.profile, known.policy
     if profile is None or reference is None:

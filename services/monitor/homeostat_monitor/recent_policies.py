@@ -4,7 +4,7 @@ import time
 
 from homeostat_kit import logs
 from homeostat_kit.postgres import Pool, queries
-from homeostat_monitor.domain.policy import DEFAULT, Policy
+from homeostat_monitor.domain.policies.policy import DEFAULT, Policy
 
 # A policy that was set is in force after so long.
 _FRESH_SECONDS = 1.0

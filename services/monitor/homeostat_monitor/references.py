@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 
 from homeostat import reference
 from homeostat.columns import DTYPES
-from homeostat_monitor.blocks import InputSpec, Schema
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.errors import UnusableReference
-from homeostat_monitor.domain.reference import Holdout, ReferenceRows
-from homeostat_monitor.domain.ties import fair_order
-from homeostat_monitor.domain.truths import Truths
+from homeostat_monitor.domain.losses.ties import fair_order
+from homeostat_monitor.domain.losses.truths import Truths
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceRows
+from homeostat_monitor.intake.blocks import InputSpec, Schema
 
 # A profile is read once in a version's life: threads would only hold memory.
 pa.set_cpu_count(1)

@@ -22,18 +22,18 @@ from homeostat.schema import fingerprint
 from homeostat_kit import logs, memory
 from homeostat_kit.postgres import Connection, Pool, retrying
 from homeostat_monitor.app.policies import Policies
-from homeostat_monitor.blocks import Schema, schema_of
-from homeostat_monitor.domain.alerts import Subject
+from homeostat_monitor.domain.alerts.alert import Subject
 from homeostat_monitor.domain.errors import MonitorError, UnusableReference
-from homeostat_monitor.domain.policy import DEFAULT, Policy
+from homeostat_monitor.domain.losses.truths import Task
+from homeostat_monitor.domain.policies.policy import DEFAULT, Policy
 from homeostat_monitor.domain.profile import VersionProfile
-from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.intake.blocks import Schema, schema_of
 from homeostat_monitor.ports import KnownVersion
-from homeostat_monitor.store import StoreTransaction
+from homeostat_monitor.store.transaction import StoreTransaction
 
 if TYPE_CHECKING:
     from homeostat.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
-    from homeostat_monitor.domain.reference import ReferenceRows
+    from homeostat_monitor.domain.windows.reference import ReferenceRows
 
 # A profile takes one or two megabytes. Few versions of a model are judged or have truths to come.
 _MOST_CACHED = 2048
@@ -246,7 +246,7 @@ def _rows(data: bytes, schema: Schema) -> "ReferenceRows":
 
 def _profile(data: bytes, schema: Schema, window_us: int | None, policy: Policy) -> VersionProfile:
     # scipy and the Parquet reader take a second to import: not at start.
-    from homeostat_monitor.domain.calibration import profile_of  # noqa: PLC0415
+    from homeostat_monitor.domain.performance.calibration import profile_of  # noqa: PLC0415
     from homeostat_monitor.references import reference_rows  # noqa: PLC0415
 
     try:

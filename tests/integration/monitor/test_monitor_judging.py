@@ -16,21 +16,21 @@ from homeostat.topics import JOINED, PREDICTIONS, Topic
 from homeostat_kit import telemetry
 from homeostat_kit.kafka import Batch, Received
 from homeostat_kit.postgres import Pool, migrate, open_pool
+from homeostat_monitor.api.health import _fill_known
 from homeostat_monitor.app.hearing import RunNews, VersionNews, hear_run, hear_version
 from homeostat_monitor.app.judging import judge_model
-from homeostat_monitor.domain.alerts import Alert, Moment, Resolution, Subject, after_window
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.alert import Alert, Moment, Resolution, Subject, after_window
+from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.truths import Task
-from homeostat_monitor.grpc_api_health import _fill_known
+from homeostat_monitor.domain.losses.truths import Task
 from homeostat_monitor.health import losses_of
-from homeostat_monitor.judge_loop import JudgeLoop
-from homeostat_monitor.marks import observe_marks
+from homeostat_monitor.intake.marks import observe_marks
+from homeostat_monitor.loops.judging import JudgeLoop
 from homeostat_monitor.metrics import Metrics
 from homeostat_monitor.ports import BlockOfLosses, KnownVersion, StateKey
 from homeostat_monitor.recent_policies import RecentPolicies
-from homeostat_monitor.store import Reader, StoreTransaction
-from homeostat_monitor.store_notices import read_policy
+from homeostat_monitor.store.notices import read_policy
+from homeostat_monitor.store.transaction import Reader, StoreTransaction
 
 SUBJECT = Subject("delays", 1)
 KNOWN = {SUBJECT: KnownVersion(SUBJECT, Task.BINARY, profile=None)}

@@ -24,15 +24,15 @@ from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_kit import telemetry
 from homeostat_kit.kafka import Batch, Received
 from homeostat_kit.postgres import Pool, migrate, open_pool
-from homeostat_monitor import judge_loop
+from homeostat_monitor.api.health import HealthApi
 from homeostat_monitor.app.judging import judge_model
-from homeostat_monitor.bus import Listener
-from homeostat_monitor.domain.alerts import Alert, Subject
+from homeostat_monitor.domain.alerts.alert import Alert, Subject
 from homeostat_monitor.faults import fault_of
-from homeostat_monitor.grpc_api_health import HealthApi
-from homeostat_monitor.judge_loop import JudgeLoop
+from homeostat_monitor.intake.bus import Listener
+from homeostat_monitor.loops import judging as judge_loop
+from homeostat_monitor.loops.judging import JudgeLoop
 from homeostat_monitor.metrics import Metrics
-from homeostat_monitor.store import Reader, StoreTransaction
+from homeostat_monitor.store.transaction import Reader, StoreTransaction
 from homeostat_monitor.versions import RegistryAway, Watched
 
 POISONED = Subject("poisoned", 1)

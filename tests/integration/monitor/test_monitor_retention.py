@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from homeostat_kit.postgres import Pool, migrate, open_pool, queries
-from homeostat_monitor.domain.alerts import Moment, Subject, after_window
+from homeostat_monitor.domain.alerts.alert import Moment, Subject, after_window
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.retention import Retention
-from homeostat_monitor.store import StoreTransaction
-from homeostat_monitor.store_deepening import DeepeningStore
+from homeostat_monitor.loops.retention import Retention
+from homeostat_monitor.store.deepening import DeepeningStore
+from homeostat_monitor.store.transaction import StoreTransaction
 
 SUBJECT = Subject("delays", 1)
 

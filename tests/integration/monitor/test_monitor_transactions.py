@@ -21,11 +21,11 @@ from homeostat_kit.kafka import Batch, Received
 from homeostat_kit.lease import LeaseLost, Leases
 from homeostat_kit.offsets import read_offsets
 from homeostat_kit.postgres import Pool, migrate, open_pool
-from homeostat_monitor.bus import Listener
-from homeostat_monitor.domain.alerts import Subject
-from homeostat_monitor.judge_loop import JudgeLoop
+from homeostat_monitor.domain.alerts.alert import Subject
+from homeostat_monitor.intake.bus import Listener
+from homeostat_monitor.loops.judging import JudgeLoop
 from homeostat_monitor.metrics import Metrics
-from homeostat_monitor.store import StoreTransaction
+from homeostat_monitor.store.transaction import StoreTransaction
 from homeostat_monitor.versions import Watched
 
 EPOCH = "one"

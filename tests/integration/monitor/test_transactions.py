@@ -13,13 +13,13 @@ from homeostat.events.v1.column_pb2 import Watermark
 from homeostat.topics import JOINED, PREDICTIONS, Topic
 from homeostat_kit.postgres import migrate, open_pool
 from homeostat_local.database import create_service_database
-from homeostat_monitor.app.in_memory import MemoryTransaction
-from homeostat_monitor.domain.alerts import Alert, Moment, Subject, after_window
+from homeostat_monitor.app.memory.transaction import MemoryTransaction
+from homeostat_monitor.domain.alerts.alert import Alert, Moment, Subject, after_window
 from homeostat_monitor.domain.errors import UnknownModel
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.window import Window
 from homeostat_monitor.ports import BlockOfLosses, BlockSegments, StateKey, Sum, SumKey, Transaction
-from homeostat_monitor.store import Reader, StoreTransaction
+from homeostat_monitor.store.transaction import Reader, StoreTransaction
 
 ONE, TWO, OTHER = Subject("delays", 1), Subject("delays", 2), Subject("fraud", 1)
 

@@ -19,22 +19,22 @@ from tests.support.waiting import eventually
 from homeostat_kit import telemetry
 from homeostat_kit.postgres import Pool, migrate, open_pool
 from homeostat_monitor.app import policies
-from homeostat_monitor.domain.alert_ids import alert_id
-from homeostat_monitor.domain.alerts import Alert, Moment, Severity, State, Subject
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.alert import Alert, Moment, Severity, State, Subject
+from homeostat_monitor.domain.alerts.causes import Cause
+from homeostat_monitor.domain.alerts.hosts import AllowedHosts
+from homeostat_monitor.domain.alerts.ids import alert_id
 from homeostat_monitor.domain.errors import BadRequest, StaleRevision, UnknownAlert
-from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.policy import Mute, Policy, Webhook
-from homeostat_monitor.domain.policy_checks import Known
+from homeostat_monitor.domain.policies.checks import Known
+from homeostat_monitor.domain.policies.policy import Mute, Policy, Webhook
 from homeostat_monitor.metrics import Metrics
-from homeostat_monitor.store_policies import (
+from homeostat_monitor.store.policies import (
     Notification,
     NotificationStore,
     PolicyStore,
     alert_events,
 )
-from homeostat_monitor.webhooks import WebhookLoop
+from homeostat_monitor.webhooks.loop import WebhookLoop
 
 MODEL = "delays"
 EXAMPLE = Path(__file__).parents[3] / "examples" / "quickstart" / "webhooks.py"

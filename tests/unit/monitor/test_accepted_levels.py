@@ -7,11 +7,11 @@ from tests.support.memory_monitor import SUBJECT
 from tests.support.truths import binary, multiclass, regression
 
 from homeostat_monitor.app.hearing import RunNews, hear_run
-from homeostat_monitor.app.in_memory import MemoryTransaction
-from homeostat_monitor.domain.alerts import Moment, after_window
-from homeostat_monitor.domain.concept import ConceptWatch
+from homeostat_monitor.app.memory.transaction import MemoryTransaction
+from homeostat_monitor.domain.alerts.alert import Moment, after_window
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.truths import Task, Truths
+from homeostat_monitor.domain.losses.concept import ConceptWatch
+from homeostat_monitor.domain.losses.truths import Task, Truths
 from homeostat_monitor.ports import StateKey
 
 KEY = StateKey("", ConceptWatch.name)

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from homeostat_monitor.api.service import listed
 from homeostat_monitor.app.book import Book
 from homeostat_monitor.app.hearing import RunNews, hear_run
 from homeostat_monitor.app.passing import Judged, Pass
 from homeostat_monitor.app.policies import mutes_of
 from homeostat_monitor.app.unwanted import end_unwanted, end_withdrawn
-from homeostat_monitor.domain.alerts import (
+from homeostat_monitor.domain.alerts.alert import (
     LOSS_RULES,
     Alert,
     Moment,
@@ -22,9 +23,8 @@ from homeostat_monitor.domain.alerts import (
 )
 from homeostat_monitor.domain.errors import UnknownModel
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.policy import Comparison, Policy, PolicyRule, Segment
-from homeostat_monitor.domain.truths import Task
-from homeostat_monitor.grpc_api import listed
+from homeostat_monitor.domain.losses.truths import Task
+from homeostat_monitor.domain.policies.policy import Comparison, Policy, PolicyRule, Segment
 from homeostat_monitor.ports import KnownVersion, ModelStanding, Standing
 
 SUBJECT = Subject("m", 1)

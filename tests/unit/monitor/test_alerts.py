@@ -7,12 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeostat_monitor.alert_messages import message_of
 from homeostat_monitor.app.book import Book
-from homeostat_monitor.domain.alert_ends import after_run_without_candidate, superseded
-from homeostat_monitor.domain.alert_ids import alert_id
-from homeostat_monitor.domain.alert_texts import findings_summary
-from homeostat_monitor.domain.alerts import (
+from homeostat_monitor.domain.alerts.alert import (
     Alert,
     Moment,
     Resolution,
@@ -22,11 +18,15 @@ from homeostat_monitor.domain.alerts import (
     after_window,
     diagnosed,
 )
-from homeostat_monitor.domain.causes import UNEXPLAINED, Cause, cause_of_loss
+from homeostat_monitor.domain.alerts.causes import UNEXPLAINED, Cause, cause_of_loss
+from homeostat_monitor.domain.alerts.ends import after_run_without_candidate, superseded
+from homeostat_monitor.domain.alerts.ids import alert_id
+from homeostat_monitor.domain.alerts.losses import after_losses
+from homeostat_monitor.domain.alerts.texts import findings_summary
 from homeostat_monitor.domain.diagnosis import Diagnosis, FeatureShare
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.loss_alerts import after_losses
-from homeostat_monitor.domain.losses import LossChange, LossSignal
+from homeostat_monitor.domain.losses.watch import LossChange, LossSignal
+from homeostat_monitor.messages.alerts import message_of
 
 SUBJECT = Subject("delays", 3)
 DAY = 86_400_000_000

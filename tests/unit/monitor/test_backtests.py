@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from homeostat_monitor import backtests
 from homeostat_monitor.app.portions import Portion
 from homeostat_monitor.app.replaying import Marks
-from homeostat_monitor.backtests import Backtests, Busy, Ended, NoPast, Question, Step
-from homeostat_monitor.beside import Beside
-from homeostat_monitor.domain.alerts import Subject
+from homeostat_monitor.domain.alerts.alert import Subject
 from homeostat_monitor.domain.errors import BadRequest, UnusableReference
-from homeostat_monitor.domain.policy import Policy
-from homeostat_monitor.domain.truths import Task
-from homeostat_monitor.ledger_past import PastSpan
+from homeostat_monitor.domain.losses.truths import Task
+from homeostat_monitor.domain.policies.policy import Policy
+from homeostat_monitor.past import backtests
+from homeostat_monitor.past.backtests import Backtests, Busy, Ended, NoPast, Question, Step
+from homeostat_monitor.past.beside import Beside
+from homeostat_monitor.past.ledger import PastSpan
 from homeostat_monitor.ports import KnownVersion, Standing
 
 POLICY = Policy("delays")

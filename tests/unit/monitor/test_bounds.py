@@ -4,10 +4,10 @@ gives the same numbers."""
 import numpy as np
 import pytest
 
-from homeostat_monitor.domain.bins import NumberColumn, number_bins
 from homeostat_monitor.domain.detection.looking import _MARGIN, _SELDOM
 from homeostat_monitor.domain.detection.tails import log_chi2, log_mean, log_tail
-from homeostat_monitor.domain.sums import _FEW_GROUPS, _added
+from homeostat_monitor.domain.windows.bins import NumberColumn, number_bins
+from homeostat_monitor.domain.windows.sums import _FEW_GROUPS, _added
 
 ROWS = 100_000
 

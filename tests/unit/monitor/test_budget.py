@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from homeostat_monitor.app import watches
-from homeostat_monitor.domain import certain
-from homeostat_monitor.domain.alerts import Subject
-from homeostat_monitor.domain.anchored import sample_of
+from homeostat_monitor.domain.alerts.alert import Subject
 from homeostat_monitor.domain.detection.budget import LEDGER, MONTH_US, Budget, Part, level_per_look
-from homeostat_monitor.domain.loss_tests import LossTests
-from homeostat_monitor.domain.pace import Pace
-from homeostat_monitor.domain.policy import Policy, Segment
-from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.domain.losses import certain
+from homeostat_monitor.domain.losses.anchored import sample_of
+from homeostat_monitor.domain.losses.pace import Pace
+from homeostat_monitor.domain.losses.tests import LossTests
+from homeostat_monitor.domain.losses.truths import Task
+from homeostat_monitor.domain.policies.policy import Policy, Segment
 from homeostat_monitor.ports import KnownVersion
 
 DAY_US = 86_400_000_000

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import NumberColumn
 from homeostat_monitor.domain.judges import Past
 from homeostat_monitor.domain.judges.companions import CompanionJudge, companion_judge
-from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.sums import Rows, count
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.bins import NumberColumn
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Rows, count
+from homeostat_monitor.domain.windows.window import Window
 
 LEVEL = 1e-4
 DAY_ROWS = 400

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import truths as streams
 
-from homeostat_monitor.domain.concept import ConceptWatch
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.losses.concept import ConceptWatch
+from homeostat_monitor.domain.losses.truths import Look, Task, Truths
 from homeostat_monitor.domain.state import pack
-from homeostat_monitor.domain.truths import Look, Task, Truths
 
 
 def seeded(task: Task = Task.BINARY, rows: int = 3000, *, budget: float = 0.1) -> ConceptWatch:

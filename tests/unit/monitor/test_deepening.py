@@ -17,9 +17,8 @@ from homeostat_monitor.app.deepening import (
     read_samples,
     retold,
 )
-from homeostat_monitor.domain.alerts import Alert, Moment, Severity, State, Subject
-from homeostat_monitor.domain.bins import NumberColumn
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.alert import Alert, Moment, Severity, State, Subject
+from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.diagnosis import (
     ContextResidual,
     Diagnosis,
@@ -37,6 +36,7 @@ from homeostat_monitor.domain.diagnosis.completing import (
 from homeostat_monitor.domain.diagnosis.rows import PastRows
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.segments.expressions import parse
+from homeostat_monitor.domain.windows.bins import NumberColumn
 
 SUBJECT = Subject("delays", 1)
 MARK_US, SINCE_US = 1_000, 600

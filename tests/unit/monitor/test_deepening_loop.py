@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from tests.unit.monitor.test_deepening import FakePast, an_alert
 
-from homeostat_monitor import deepening_loop
 from homeostat_monitor.app.deepening import ReadRows, Span
-from homeostat_monitor.deepening_loop import DeepeningLoop
-from homeostat_monitor.domain.alerts import Alert
-from homeostat_monitor.domain.bins import NumberColumn
+from homeostat_monitor.domain.alerts.alert import Alert
 from homeostat_monitor.domain.diagnosis.rows import PastRows
-from homeostat_monitor.domain.policy import DEFAULT
-from homeostat_monitor.store_deepening import Due
+from homeostat_monitor.domain.policies.policy import DEFAULT
+from homeostat_monitor.domain.windows.bins import NumberColumn
+from homeostat_monitor.loops import deepening as deepening_loop
+from homeostat_monitor.loops.deepening import DeepeningLoop
+from homeostat_monitor.store.deepening import Due
 
 
 @dataclass

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook as Verifier
 
-from homeostat_monitor.domain.deliveries import (
+from homeostat_monitor.domain.alerts.deliveries import (
     Answer,
     UnusableSecret,
     keys_of,
     outcome_of,
     signed_headers,
 )
-from homeostat_monitor.domain.hosts import AllowedHosts, BadHosts
+from homeostat_monitor.domain.alerts.hosts import AllowedHosts, BadHosts
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from homeostat_monitor.domain.dependent import widening
-from homeostat_monitor.domain.figures import figures, sums_of
-from homeostat_monitor.domain.performance import Rolling
-from homeostat_monitor.domain.truths import Task, Truths
+from homeostat_monitor.domain.losses.truths import Task, Truths
+from homeostat_monitor.domain.performance.dependent import widening
+from homeostat_monitor.domain.performance.figures import figures, sums_of
+from homeostat_monitor.domain.performance.rolling import Rolling
 
 ROWS, STREAMS = 1000, 60
 

@@ -7,14 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from homeostat_monitor.domain.bins import (
-    CategoryColumn,
-    ColumnValues,
-    NumberBins,
-    NumberColumn,
-    bins_of,
-)
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import (
     Case,
@@ -29,9 +22,16 @@ from homeostat_monitor.domain.diagnosis.mixture import mixture
 from homeostat_monitor.domain.diagnosis.views import View
 from homeostat_monitor.domain.diagnosis.weighing import posterior
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.sums import Rows, count
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.bins import (
+    CategoryColumn,
+    ColumnValues,
+    NumberBins,
+    NumberColumn,
+    bins_of,
+)
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Rows, count
+from homeostat_monitor.domain.windows.window import Window
 
 REFERENCE, PANE, PANES, CHANGED = 4000, 50, 60, 40
 PANE_US = 60_000_000

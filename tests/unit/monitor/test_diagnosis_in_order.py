@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import CategoryColumn, NumberColumn
-from homeostat_monitor.domain.calibration import profile_of
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, Diagnosis, LossEvidence, StepKind
 from homeostat_monitor.domain.diagnosis.conversions import CATALOGUE, log_priors
 from homeostat_monitor.domain.diagnosis.judging import diagnose
 from homeostat_monitor.domain.diagnosis.natural import Natural, natural_of
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.policy import Policy
+from homeostat_monitor.domain.performance.calibration import profile_of
+from homeostat_monitor.domain.policies.policy import Policy
 from homeostat_monitor.domain.profile import VersionProfile
-from homeostat_monitor.domain.reference import Holdout, ReferenceRows
-from homeostat_monitor.domain.sums import Rows
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.bins import CategoryColumn, NumberColumn
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Rows
+from homeostat_monitor.domain.windows.window import Window
 
 Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[np.generic]]

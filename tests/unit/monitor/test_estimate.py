@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import truths as streams
 
-from homeostat_monitor.domain.bins import NumberBins, NumberColumn, number_bins
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.estimate import CAVEAT, Estimate, Estimated
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.score_losses import places_of
+from homeostat_monitor.domain.losses.score_losses import places_of
+from homeostat_monitor.domain.losses.truths import Task, Truths
+from homeostat_monitor.domain.performance.estimate import CAVEAT, Estimate, Estimated
 from homeostat_monitor.domain.state import pack
-from homeostat_monitor.domain.truths import Task, Truths
+from homeostat_monitor.domain.windows.bins import NumberBins, NumberColumn, number_bins
 
 HOUR = 3_600_000_000
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.segments.expressions import BadExpression, Kind, parse
 from homeostat_monitor.domain.segments.nodes import (
     And,
@@ -23,6 +22,7 @@ from homeostat_monitor.domain.segments.nodes import (
     Nullness,
     Or,
 )
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
 
 NAMES = {"x": Kind.NUMBER, "wind speed": Kind.NUMBER, "carrier": Kind.TEXT, "or`igin": Kind.TEXT}
 TEXTS = ["EV", "AA", 'q"uo\\te', "ü"]

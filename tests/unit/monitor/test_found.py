@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.diagnosis.found import found_segments
 from homeostat_monitor.domain.diagnosis.residuals import context_residuals
 from homeostat_monitor.domain.diagnosis.rows import PastRows
 from homeostat_monitor.domain.segments.expressions import parse
 from homeostat_monitor.domain.segments.nodes import And, Comparison, Node
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
 
 CARRIERS = ["AA", "DL", "EV", "UA", "WN"]
 

@@ -20,7 +20,7 @@ from tests.support.memory_monitor import (
 
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.errors import UnusableReference
-from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.domain.losses.truths import Task
 from homeostat_monitor.ports import KnownVersion
 
 NAN, INF = np.nan, np.inf

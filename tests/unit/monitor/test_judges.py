@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeostat_monitor.domain.alert_texts import findings_summary
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.alerts.texts import findings_summary
 from homeostat_monitor.domain.judges import Finding, Judge, Rule
 from homeostat_monitor.domain.judges.covariate import covariate_judge
 from homeostat_monitor.domain.judges.distance import FLOOR, STRICT_FLOOR, distances
@@ -20,10 +19,11 @@ from homeostat_monitor.domain.judges.unseen import (
     unseen_elsewhere,
     unseen_values_judge,
 )
-from homeostat_monitor.domain.layout import Layout
-from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.sums import Rows, count
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.layout import Layout
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Rows, count
+from homeostat_monitor.domain.windows.window import Window
 
 NO_HOLDOUT = Holdout(np.empty(0), np.empty(0, np.int64))
 

@@ -7,9 +7,9 @@ import pytest
 
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.labels import LabelWatch
+from homeostat_monitor.domain.labels.watch import LabelWatch
+from homeostat_monitor.domain.losses.truths import Truths
 from homeostat_monitor.domain.state import pack
-from homeostat_monitor.domain.truths import Truths
 
 HOUR = 3_600_000_000
 PER_HOUR = 40

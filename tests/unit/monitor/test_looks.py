@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from homeostat_monitor.domain.looks import DAY_US, Look, Quiet, next_look, parts
-from homeostat_monitor.domain.windows import HOUR_US
+from homeostat_monitor.domain.windows.looks import DAY_US, Look, Quiet, next_look, parts
+from homeostat_monitor.domain.windows.window import HOUR_US
 
 SECOND_US = 1_000_000
 

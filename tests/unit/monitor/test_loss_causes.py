@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.monitor.test_diagnosis import CHANGED, PANE_US, a_case, a_loss, breach, by
 
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.diagnosis import StepKind
 from homeostat_monitor.domain.diagnosis.judging import diagnose
 from homeostat_monitor.domain.judges import Rule

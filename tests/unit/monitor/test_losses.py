@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homeostat_monitor.domain import adwin
-from homeostat_monitor.domain.alerts import Moment, Subject
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.alert import Moment, Subject
+from homeostat_monitor.domain.alerts.causes import Cause
+from homeostat_monitor.domain.alerts.losses import after_losses
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.loss_alerts import after_losses
-from homeostat_monitor.domain.losses import LossSignal, LossWatch
-from homeostat_monitor.domain.reference import Holdout
+from homeostat_monitor.domain.losses import adwin
+from homeostat_monitor.domain.losses.truths import Truths
+from homeostat_monitor.domain.losses.watch import LossSignal, LossWatch
 from homeostat_monitor.domain.state import pack
-from homeostat_monitor.domain.truths import Truths
+from homeostat_monitor.domain.windows.reference import Holdout
 
 
 def holdout(rate: float = 0.2, rows: int = 3000, seed: int = 0) -> Holdout:

@@ -11,7 +11,7 @@ from homeostat_kit import memory
 def test_the_loss_detector_brings_no_data_science_packages() -> None:
     """River's package imports pandas, scipy.stats and scikit-learn: 70 MB."""
     code = (
-        "import sys; from homeostat_monitor.domain.losses import LossWatch;"
+        "import sys; from homeostat_monitor.domain.losses.watch import LossWatch;"
         "LossWatch.seeded(None, is_binary=True);"
         "print(*({'pandas', 'sklearn', 'scipy', 'pyarrow'} & set(sys.modules)))"
     )

@@ -13,7 +13,7 @@ from tests.support.natural_streams import (
 
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.detection.mode import ModeChoice, choose_mode
-from homeostat_monitor.domain.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
 
 
 def choice(stream: Stream) -> ModeChoice:

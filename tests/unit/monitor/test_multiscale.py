@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.detection.budget import MONTH_US, Budget
 from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.detection.plan import SCALES, plan_of
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.sums import Counter, Rows
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Counter, Rows
+from homeostat_monitor.domain.windows.window import Window
 
 Columns = dict[str, ColumnValues]
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from tests.support.natural_streams import NO_HOLDOUT
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.detection.mode import choose_mode
 from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.detection.ordered import ordered
 from homeostat_monitor.domain.detection.quality import quality
 from homeostat_monitor.domain.judges import Rule
-from homeostat_monitor.domain.reference import ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.windows import HOUR_US, Window
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.reference import ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.window import HOUR_US, Window
 
 ROWS = 3000
 

@@ -23,9 +23,9 @@ from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.judges.distance import FLOOR, limits, measure, strides
 from homeostat_monitor.domain.judges.outside import outside_elsewhere
-from homeostat_monitor.domain.layout import SCORE
-from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.windows import HOUR_US, Window
+from homeostat_monitor.domain.windows.layout import SCORE
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import HOUR_US, Window
 
 ROWS_A_DAY = 600
 REFERENCE_DAYS = 28

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import truths as streams
 
-from homeostat_monitor.domain import intervals
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.performance import Metric, Rolling
+from homeostat_monitor.domain.losses.truths import Task, Truths
+from homeostat_monitor.domain.performance import intervals
+from homeostat_monitor.domain.performance.rolling import Metric, Rolling
 from homeostat_monitor.domain.state import pack
-from homeostat_monitor.domain.truths import Task, Truths
 
 _MAKE = {
     Task.BINARY: streams.binary,

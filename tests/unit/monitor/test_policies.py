@@ -10,14 +10,14 @@ import pytest
 
 from homeostat import policy_files
 from homeostat.monitor.v1 import policy_pb2 as pb
-from homeostat_monitor.domain.alerts import Severity
-from homeostat_monitor.domain.bins import NumberColumn, bins_of
+from homeostat_monitor.domain.alerts.alert import Severity
+from homeostat_monitor.domain.alerts.hosts import AllowedHosts
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.hosts import AllowedHosts
 from homeostat_monitor.domain.judges import Rule
-from homeostat_monitor.domain.layout import Layout, layout_of
-from homeostat_monitor.domain.policy import (
+from homeostat_monitor.domain.policies.checks import BadPolicy, Known, problems_of
+from homeostat_monitor.domain.policies.figures import of_window, rows_needed
+from homeostat_monitor.domain.policies.policy import (
     DEFAULT,
     Comparison,
     Policy,
@@ -25,12 +25,12 @@ from homeostat_monitor.domain.policy import (
     Segment,
     Webhook,
 )
-from homeostat_monitor.domain.policy_checks import BadPolicy, Known, problems_of
-from homeostat_monitor.domain.policy_figures import of_window, rows_needed
-from homeostat_monitor.domain.policy_rules import Measured, PolicyWatch, policy_findings
-from homeostat_monitor.domain.sums import Rows, count
-from homeostat_monitor.domain.windows import Window
-from homeostat_monitor.policy_messages import policy_message, policy_of
+from homeostat_monitor.domain.policies.rules import Measured, PolicyWatch, policy_findings
+from homeostat_monitor.domain.windows.bins import NumberColumn, bins_of
+from homeostat_monitor.domain.windows.layout import Layout, layout_of
+from homeostat_monitor.domain.windows.sums import Rows, count
+from homeostat_monitor.domain.windows.window import Window
+from homeostat_monitor.messages.policies import policy_message, policy_of
 
 ROOT = Path(__file__).parents[3]
 KNOWN = Known(

@@ -15,10 +15,10 @@ from tests.support.memory_monitor import (
 )
 
 from homeostat_monitor.app.book import Book
-from homeostat_monitor.domain.alerts import Alert, Moment, after_window
+from homeostat_monitor.domain.alerts.alert import Alert, Moment, after_window
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.policy import Comparison, PolicyRule
+from homeostat_monitor.domain.policies.policy import Comparison, PolicyRule
 from homeostat_monitor.ports import KnownVersion
 
 DAYS = 5

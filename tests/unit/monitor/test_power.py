@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.detection.power import power_lines
 from homeostat_monitor.domain.judges import Rule
-from homeostat_monitor.domain.layout import SCORE
-from homeostat_monitor.domain.losses import LossWatch
-from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.sums import Counter, Rows
-from homeostat_monitor.domain.truths import Truths
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.losses.truths import Truths
+from homeostat_monitor.domain.losses.watch import LossWatch
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.layout import SCORE
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Counter, Rows
+from homeostat_monitor.domain.windows.window import Window
 
 Floats = NDArray[np.float64]
 

@@ -14,8 +14,8 @@ from homeostat_monitor.domain.detection.duplicates import chance, extra_copies
 from homeostat_monitor.domain.detection.quality import QualityDetector, quality
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.windows import HOUR_US, Window
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import HOUR_US, Window
 
 LEVEL = 1e-6
 WEEK_HOURS = 168

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from homeostat_monitor.domain.alerts import Subject
-from homeostat_monitor.rebuild_loop import RebuildLoop
+from homeostat_monitor.domain.alerts.alert import Subject
+from homeostat_monitor.loops.rebuilding import RebuildLoop
 
 POISONED, SOUND = Subject("a", 1), Subject("b", 1)
 

@@ -21,21 +21,27 @@ from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.schema import fingerprint
 from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_monitor.app.backtesting import Backtest, judges_alike
-from homeostat_monitor.app.in_memory import MemoryTransaction
 from homeostat_monitor.app.judging import judge_model
+from homeostat_monitor.app.memory.transaction import MemoryTransaction
 from homeostat_monitor.app.portions import Portion, columns_of, segments_of
 from homeostat_monitor.app.rebuilding import player_of, rebuilt
 from homeostat_monitor.app.replaying import Marks, Player, Promotion, in_memory
 from homeostat_monitor.app.taking import take_losses, take_predictions
-from homeostat_monitor.blocks import first_truths, schema_of, taken_rows
-from homeostat_monitor.domain.alerts import Resolution, Subject
-from homeostat_monitor.domain.bins import CategoryColumn, NumberColumn
-from homeostat_monitor.domain.calibration import profile_of
+from homeostat_monitor.domain.alerts.alert import Resolution, Subject
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.judges import Rule
-from homeostat_monitor.domain.policy import Comparison, Policy, PolicyRule, Segment, Webhook
+from homeostat_monitor.domain.losses.truths import Task
+from homeostat_monitor.domain.performance.calibration import profile_of
+from homeostat_monitor.domain.policies.policy import (
+    Comparison,
+    Policy,
+    PolicyRule,
+    Segment,
+    Webhook,
+)
 from homeostat_monitor.domain.segments.expressions import parse
-from homeostat_monitor.domain.truths import Task
+from homeostat_monitor.domain.windows.bins import CategoryColumn, NumberColumn
+from homeostat_monitor.intake.blocks import first_truths, schema_of, taken_rows
 from homeostat_monitor.ports import BlockOfLosses, KnownVersion, StateKey
 from homeostat_monitor.references import reference_rows
 

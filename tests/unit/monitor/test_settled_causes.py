@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 
 from homeostat.topics import JOINED, PREDICTIONS
-from homeostat_monitor.alert_messages import message_of
-from homeostat_monitor.app.in_memory import MemoryTransaction
 from homeostat_monitor.app.judging import judge_model
+from homeostat_monitor.app.memory.transaction import MemoryTransaction
 from homeostat_monitor.app.replaying import in_memory
 from homeostat_monitor.app.taking import TakenRows, take_losses, take_predictions
-from homeostat_monitor.domain.alerts import Alert, State, Subject
-from homeostat_monitor.domain.bins import NumberColumn
-from homeostat_monitor.domain.calibration import profile_of
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.alert import Alert, State, Subject
+from homeostat_monitor.domain.alerts.causes import Cause
+from homeostat_monitor.domain.alerts.losses import settled_at_us
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.judges import Rule
-from homeostat_monitor.domain.loss_alerts import settled_at_us
-from homeostat_monitor.domain.policy import Policy
-from homeostat_monitor.domain.reference import Holdout, ReferenceRows
-from homeostat_monitor.domain.sums import Rows
-from homeostat_monitor.domain.truths import Task, Truths
+from homeostat_monitor.domain.losses.truths import Task, Truths
+from homeostat_monitor.domain.performance.calibration import profile_of
+from homeostat_monitor.domain.policies.policy import Policy
+from homeostat_monitor.domain.windows.bins import NumberColumn
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Rows
+from homeostat_monitor.messages.alerts import message_of
 from homeostat_monitor.ports import BlockOfLosses, KnownVersion
 from homeostat_retrainer.domain.memory import Memory, Wanted
 from homeostat_retrainer.domain.policy import Policy as RunPolicy

@@ -6,7 +6,7 @@ import pytest
 
 from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_kit.postgres import Pool
-from homeostat_monitor.sharing import Sharing
+from homeostat_monitor.intake.sharing import Sharing
 
 
 class Table:

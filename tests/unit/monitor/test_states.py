@@ -24,27 +24,27 @@ from tests.support.truths import binary, multiclass, regression
 
 import homeostat_monitor.domain
 from homeostat.schema import fingerprint
-from homeostat_monitor.blocks import schema_of, subject_of, taken_rows
-from homeostat_monitor.domain.bins import NumberBins, NumberColumn, number_bins
-from homeostat_monitor.domain.calibration import profile_of
-from homeostat_monitor.domain.concept import ConceptWatch
 from homeostat_monitor.domain.detection import Detector, Mode
 from homeostat_monitor.domain.detection.multiscale import MultiScale, multiscale
 from homeostat_monitor.domain.detection.ordered import OrderedDetector, ordered
 from homeostat_monitor.domain.detection.quality import QualityDetector, quality
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.estimate import Estimate
-from homeostat_monitor.domain.labels import LabelWatch
-from homeostat_monitor.domain.losses import LossWatch
-from homeostat_monitor.domain.performance import Rolling
-from homeostat_monitor.domain.policy import Comparison, Policy, PolicyRule
-from homeostat_monitor.domain.policy_rules import Measured, PolicyWatch
+from homeostat_monitor.domain.labels.watch import LabelWatch
+from homeostat_monitor.domain.losses.concept import ConceptWatch
+from homeostat_monitor.domain.losses.truths import Task, Truths
+from homeostat_monitor.domain.losses.watch import LossWatch
+from homeostat_monitor.domain.performance.calibration import profile_of
+from homeostat_monitor.domain.performance.estimate import Estimate
+from homeostat_monitor.domain.performance.rolling import Rolling
+from homeostat_monitor.domain.policies.policy import Comparison, Policy, PolicyRule
+from homeostat_monitor.domain.policies.rules import Measured, PolicyWatch
 from homeostat_monitor.domain.profile import VersionProfile
-from homeostat_monitor.domain.reference import Holdout, ReferenceCounts
 from homeostat_monitor.domain.state import pack, unpack
-from homeostat_monitor.domain.sums import Rows
-from homeostat_monitor.domain.truths import Task, Truths
-from homeostat_monitor.domain.windows import HOUR_US, Window
+from homeostat_monitor.domain.windows.bins import NumberBins, NumberColumn, number_bins
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceCounts
+from homeostat_monitor.domain.windows.sums import Rows
+from homeostat_monitor.domain.windows.window import HOUR_US, Window
+from homeostat_monitor.intake.blocks import schema_of, subject_of, taken_rows
 from homeostat_monitor.references import reference_rows
 
 SCHEMA = schema_of(

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn
-from homeostat_monitor.domain.layout import BUCKETS, Layout
-from homeostat_monitor.domain.reference import Holdout, ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.sums import Rows, count
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.windows.layout import BUCKETS, Layout
+from homeostat_monitor.domain.windows.reference import Holdout, ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.sums import Rows, count
 
 WORDS = ["low", "high", "", "never seen"]
 

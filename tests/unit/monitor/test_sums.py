@@ -4,9 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeostat_monitor.domain.bins import CategoryColumn, NumberColumn, category_bins, number_bins
-from homeostat_monitor.domain.sums import Layout, Rows, count, layout_of
-from homeostat_monitor.domain.windows import (
+from homeostat_monitor.domain.windows.bins import (
+    CategoryColumn,
+    NumberColumn,
+    category_bins,
+    number_bins,
+)
+from homeostat_monitor.domain.windows.sums import Layout, Rows, count, layout_of
+from homeostat_monitor.domain.windows.window import (
     HOUR_US,
     Skipped,
     Window,

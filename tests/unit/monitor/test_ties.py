@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeostat_monitor.domain.losses import LossWatch
-from homeostat_monitor.domain.ties import fair_order
-from homeostat_monitor.domain.truths import Truths
+from homeostat_monitor.domain.losses.ties import fair_order
+from homeostat_monitor.domain.losses.truths import Truths
+from homeostat_monitor.domain.losses.watch import LossWatch
 
 
 def ordered(truths: Truths) -> Truths:

@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from homeostat_monitor import versions
-from homeostat_monitor.domain.alerts import Subject
-from homeostat_monitor.domain.policy import Policy
+from homeostat_monitor.domain.alerts.alert import Subject
+from homeostat_monitor.domain.policies.policy import Policy
 from homeostat_monitor.versions import Versions, Watched
 
 SUBJECT = Subject("delays", 1)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeostat_monitor.domain.windows import (
+from homeostat_monitor.domain.windows.window import (
     PANE_LENGTHS_US,
     Skipped,
     Window,

@@ -11,9 +11,9 @@ from homeostat.cli.monitoring import show_health, show_power
 from homeostat.cli.shared import console, span
 from homeostat.monitor.v1.monitor_pb2 import GetModelHealthResponse, GetPowerResponse
 from homeostat.monitor.v1.policy_pb2 import Policy
-from homeostat_monitor.domain.hosts import AllowedHosts
-from homeostat_monitor.domain.policy_checks import Known, require_valid
-from homeostat_monitor.policy_messages import policy_of
+from homeostat_monitor.domain.alerts.hosts import AllowedHosts
+from homeostat_monitor.domain.policies.checks import Known, require_valid
+from homeostat_monitor.messages.policies import policy_of
 
 
 def printed(found: GetModelHealthResponse | GetPowerResponse) -> str:

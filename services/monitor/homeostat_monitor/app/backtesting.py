@@ -6,8 +6,8 @@ from typing import Self
 
 from homeostat_monitor.app.portions import Portion
 from homeostat_monitor.app.replaying import Marks, Player, Promotion
-from homeostat_monitor.domain.alerts import Alert, Subject
-from homeostat_monitor.domain.policy import Policy
+from homeostat_monitor.domain.alerts.alert import Alert, Subject
+from homeostat_monitor.domain.policies.policy import Policy
 from homeostat_monitor.ports import KnownVersion
 
 # A tally of live traffic, and what it means for a comparison with it.

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from homeostat_monitor.domain.alerts import Alert
+from homeostat_monitor.domain.alerts.alert import Alert
+from homeostat_monitor.domain.alerts.lanes import of_lane
 from homeostat_monitor.domain.judges import Rule
-from homeostat_monitor.domain.lanes import of_lane
 from homeostat_monitor.ports import Transaction
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.alerts import LOSS_RULES, Alert, State, Subject
+from homeostat_monitor.domain.alerts.alert import LOSS_RULES, Alert, State, Subject
 from homeostat_monitor.domain.diagnosis import Diagnosis
 from homeostat_monitor.domain.diagnosis.completing import Looked, bare
 from homeostat_monitor.domain.diagnosis.found import found_segments

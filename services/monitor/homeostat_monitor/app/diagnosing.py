@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from homeostat_monitor.domain.alerts import Alert, diagnosed
+from homeostat_monitor.domain.alerts.alert import Alert, diagnosed
 from homeostat_monitor.domain.detection.quality import TIMES_FEWER
 from homeostat_monitor.domain.diagnosis import Case, Diagnosis, Infrastructure, LossEvidence
 from homeostat_monitor.domain.diagnosis.judging import diagnose
-from homeostat_monitor.domain.history import coarse, kept
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.profile import VersionProfile
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.history import coarse, kept
+from homeostat_monitor.domain.windows.window import Window
 from homeostat_monitor.ports import Standing, Transaction
 
 

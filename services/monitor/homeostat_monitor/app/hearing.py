@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 from homeostat_monitor.app.passing import accepted_key
 from homeostat_monitor.app.watches import LOSSES
-from homeostat_monitor.domain.alert_ends import after_run_without_candidate, superseded
-from homeostat_monitor.domain.alerts import (
+from homeostat_monitor.domain.alerts.alert import (
     LONGEST_SPAN_ROWS,
     LOSS_RULES,
     Alert,
@@ -14,11 +13,12 @@ from homeostat_monitor.domain.alerts import (
     Resolution,
     Subject,
 )
-from homeostat_monitor.domain.causes import Cause
-from homeostat_monitor.domain.concept import ConceptWatch
+from homeostat_monitor.domain.alerts.causes import Cause
+from homeostat_monitor.domain.alerts.ends import after_run_without_candidate, superseded
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.losses import LossWatch
+from homeostat_monitor.domain.losses.concept import ConceptWatch
+from homeostat_monitor.domain.losses.watch import LossWatch
 from homeostat_monitor.ports import ModelStanding, StateKey, Transaction
 
 _RUN_REMEMBER_US = 400 * 86_400_000_000

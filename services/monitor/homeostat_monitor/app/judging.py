@@ -14,9 +14,9 @@ from homeostat_monitor.app.judging_windows import judge_windows
 from homeostat_monitor.app.keeping import InHand, Keeper
 from homeostat_monitor.app.passing import Judged, Pass
 from homeostat_monitor.app.unwanted import end_unwanted
-from homeostat_monitor.domain.alerts import Subject
+from homeostat_monitor.domain.alerts.alert import Subject
 from homeostat_monitor.domain.errors import MonitorError
-from homeostat_monitor.domain.looks import DAY_US, next_look
+from homeostat_monitor.domain.windows.looks import DAY_US, next_look
 from homeostat_monitor.ports import KnownVersion, ModelStanding, Standing, Transaction
 
 __all__ = ["Judged", "VersionNotKnown", "judge_model"]

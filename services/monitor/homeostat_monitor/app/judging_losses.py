@@ -18,22 +18,22 @@ from homeostat_monitor.app.watches import (
     losses_of,
     rolling_of,
 )
-from homeostat_monitor.domain.alerts import (
+from homeostat_monitor.domain.alerts.alert import (
     Alert,
     Moment,
     after_window,
     diagnosed,
 )
-from homeostat_monitor.domain.causes import Cause, cause_of_loss
+from homeostat_monitor.domain.alerts.causes import Cause, cause_of_loss
+from homeostat_monitor.domain.alerts.losses import after_losses, after_new_cause, settled_at_us
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Diagnosis, LossEvidence
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.looks import DAY_US
-from homeostat_monitor.domain.loss_alerts import after_losses, after_new_cause, settled_at_us
-from homeostat_monitor.domain.losses import LossChange, LossWatch
-from homeostat_monitor.domain.performance import Rolling
-from homeostat_monitor.domain.ties import fair_order
-from homeostat_monitor.domain.truths import Truths
+from homeostat_monitor.domain.losses.ties import fair_order
+from homeostat_monitor.domain.losses.truths import Truths
+from homeostat_monitor.domain.losses.watch import LossChange, LossWatch
+from homeostat_monitor.domain.performance.rolling import Rolling
+from homeostat_monitor.domain.windows.looks import DAY_US
 from homeostat_monitor.ports import BLOCK_ID_BYTES, ID_BYTES, BlockOfLosses, StateKey
 
 Ids = NDArray[np.bytes_]

@@ -8,14 +8,14 @@ from homeostat_monitor.app.diagnosing import Past, with_reasons
 from homeostat_monitor.app.own_rules import at_window
 from homeostat_monitor.app.passing import Pass, accepted_key
 from homeostat_monitor.app.watches import estimate_of, labels_of
-from homeostat_monitor.domain.alerts import LONGEST_SPAN_ROWS, Calm, Moment, after_window
+from homeostat_monitor.domain.alerts.alert import LONGEST_SPAN_ROWS, Calm, Moment, after_window
 from homeostat_monitor.domain.detection import Detector, Mode
-from homeostat_monitor.domain.history import kept
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.looks import Look, Patient, Quiet, parts
 from homeostat_monitor.domain.profile import Pristine, VersionProfile
-from homeostat_monitor.domain.sums import SCORE, Counts
-from homeostat_monitor.domain.windows import (
+from homeostat_monitor.domain.windows.history import kept
+from homeostat_monitor.domain.windows.looks import Look, Patient, Quiet, parts
+from homeostat_monitor.domain.windows.sums import SCORE, Counts
+from homeostat_monitor.domain.windows.window import (
     FEWEST_ROWS,
     Skipped,
     Window,

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from homeostat_monitor.domain.deliveries import (
+from homeostat_monitor.domain.alerts.deliveries import (
     Answer,
     Outcome,
     UnusableSecret,
     outcome_of,
     signed_headers,
 )
-from homeostat_monitor.domain.hosts import AllowedHosts
-from homeostat_monitor.domain.policy import Policy
+from homeostat_monitor.domain.alerts.hosts import AllowedHosts
+from homeostat_monitor.domain.policies.policy import Policy
 
 
 class Post(Protocol):

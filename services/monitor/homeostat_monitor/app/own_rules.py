@@ -4,12 +4,17 @@ from collections.abc import Iterable, Sequence
 
 from homeostat_monitor.app.passing import Pass
 from homeostat_monitor.app.watches import losses_of, rolling_of
+from homeostat_monitor.domain.alerts.lanes import of_lane
 from homeostat_monitor.domain.judges import Finding
-from homeostat_monitor.domain.lanes import of_lane
-from homeostat_monitor.domain.policy_figures import of_findings, of_metrics, of_window, rows_needed
-from homeostat_monitor.domain.policy_rules import Measured, PolicyWatch
+from homeostat_monitor.domain.policies.figures import (
+    of_findings,
+    of_metrics,
+    of_window,
+    rows_needed,
+)
+from homeostat_monitor.domain.policies.rules import Measured, PolicyWatch
 from homeostat_monitor.domain.profile import VersionProfile
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.window import Window
 from homeostat_monitor.ports import StateKey
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from homeostat_monitor.app.book import Book
 from homeostat_monitor.app.diagnosing import Past
 from homeostat_monitor.app.keeping import Keeper
-from homeostat_monitor.domain.alerts import Alert
+from homeostat_monitor.domain.alerts.alert import Alert
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.ports import KnownVersion, Standing, Transaction
 

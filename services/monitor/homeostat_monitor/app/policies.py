@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from homeostat_monitor.domain.alerts import Alert
+from homeostat_monitor.domain.alerts.alert import Alert
 from homeostat_monitor.domain.errors import BadRequest, StaleRevision, UnknownAlert, UnknownModel
-from homeostat_monitor.domain.policy import Mute, Policy
-from homeostat_monitor.domain.policy_checks import Known, require_valid
+from homeostat_monitor.domain.policies.checks import Known, require_valid
+from homeostat_monitor.domain.policies.policy import Mute, Policy
 
 _MOST_CHARACTERS = 1_000
 

@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.alerts import Subject
-from homeostat_monitor.domain.bins import CategoryBins, CategoryColumn, ColumnValues, NumberColumn
+from homeostat_monitor.domain.alerts.alert import Subject
 from homeostat_monitor.domain.profile import VersionProfile
+from homeostat_monitor.domain.windows.bins import (
+    CategoryBins,
+    CategoryColumn,
+    ColumnValues,
+    NumberColumn,
+)
 from homeostat_monitor.ports import BlockOfLosses
 
 CONTEXT = "context."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_monitor.app.replaying import Marks, Player, Promotion
-from homeostat_monitor.domain.alerts import Subject
+from homeostat_monitor.domain.alerts.alert import Subject
 from homeostat_monitor.ports import ModelStanding, Standing, StateKey
 
 

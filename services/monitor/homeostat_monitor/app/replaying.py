@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_monitor.app.hearing import VersionNews, hear_version
-from homeostat_monitor.app.in_memory import MemoryTransaction
 from homeostat_monitor.app.judging import judge_model
 from homeostat_monitor.app.keeping import InHand
+from homeostat_monitor.app.memory.transaction import MemoryTransaction
 from homeostat_monitor.app.portions import Portion, columns_of, losses_of, segments_of
 from homeostat_monitor.app.taking import TakenRows, take_losses, take_predictions
-from homeostat_monitor.domain.alerts import Alert, Subject
-from homeostat_monitor.domain.sums import Rows
+from homeostat_monitor.domain.alerts.alert import Alert, Subject
+from homeostat_monitor.domain.windows.sums import Rows
 from homeostat_monitor.ports import (
     BLOCK_ID_BYTES,
     ID_BYTES,

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homeostat.topics import JOINED, PREDICTIONS
-from homeostat_monitor.domain.alerts import Subject
+from homeostat_monitor.domain.alerts.alert import Subject
 from homeostat_monitor.domain.profile import VersionProfile
-from homeostat_monitor.domain.sums import Rows
+from homeostat_monitor.domain.windows.sums import Rows
 from homeostat_monitor.ports import (
     BlockOfLosses,
     BlockSegments,

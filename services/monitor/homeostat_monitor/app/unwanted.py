@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from homeostat_monitor.app.passing import Pass
-from homeostat_monitor.domain.alerts import Alert, Moment, Resolution, resolved
+from homeostat_monitor.domain.alerts.alert import Alert, Moment, Resolution, resolved
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.policy import Policy
+from homeostat_monitor.domain.policies.policy import Policy
 
 _SWITCHED_OFF = "the policy no longer asks for it"
 

@@ -1,14 +1,14 @@
 """The watches of a version's truths and scores, with what they remember."""
 
 from homeostat_monitor.app.keeping import Keeper
-from homeostat_monitor.domain.concept import ConceptWatch
 from homeostat_monitor.domain.detection.budget import Budget, Part
-from homeostat_monitor.domain.estimate import Estimate
-from homeostat_monitor.domain.labels import LabelWatch
-from homeostat_monitor.domain.losses import LossWatch
-from homeostat_monitor.domain.performance import Rolling
+from homeostat_monitor.domain.labels.watch import LabelWatch
+from homeostat_monitor.domain.losses.concept import ConceptWatch
+from homeostat_monitor.domain.losses.truths import Truths
+from homeostat_monitor.domain.losses.watch import LossWatch
+from homeostat_monitor.domain.performance.estimate import Estimate
+from homeostat_monitor.domain.performance.rolling import Rolling
 from homeostat_monitor.domain.profile import VersionProfile
-from homeostat_monitor.domain.truths import Truths
 from homeostat_monitor.ports import KnownVersion, StateKey
 
 LOSSES = "losses"

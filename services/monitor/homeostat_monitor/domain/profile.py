@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from homeostat_monitor.domain.bins import NumberBins
 from homeostat_monitor.domain.detection import Detector, Mode
 from homeostat_monitor.domain.diagnosis.natural import Natural
-from homeostat_monitor.domain.reference import Holdout
 from homeostat_monitor.domain.segments.expressions import Expression
-from homeostat_monitor.domain.sums import Counter, Counts, Layout
+from homeostat_monitor.domain.windows.bins import NumberBins
+from homeostat_monitor.domain.windows.reference import Holdout
+from homeostat_monitor.domain.windows.sums import Counter, Counts, Layout
 
 
 class Pristine(NamedTuple):

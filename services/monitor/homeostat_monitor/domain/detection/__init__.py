@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from homeostat_monitor.domain.judges import Finding
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.window import Window
 
 
 class Mode(StrEnum):

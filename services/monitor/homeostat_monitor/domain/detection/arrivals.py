@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from homeostat_monitor.domain.detection.calendar import DAY_US, WEEK_US
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.windows import HOUR_US
+from homeostat_monitor.domain.windows.window import HOUR_US
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Past
 from homeostat_monitor.domain.judges.distance import PERIOD
-from homeostat_monitor.domain.layout import Counts, Layout
-from homeostat_monitor.domain.windows import HOUR_US, Window
+from homeostat_monitor.domain.windows.layout import Counts, Layout
+from homeostat_monitor.domain.windows.window import HOUR_US, Window
 
 Ints = NDArray[np.int64]
 

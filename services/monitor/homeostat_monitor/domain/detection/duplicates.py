@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.layout import BUCKETS, Counts, Layout
-from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import BUCKETS, Counts, Layout
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import Window
 
 Floats = NDArray[np.float64]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.detection.calendar import DAY_US, WEEK_US
-from homeostat_monitor.domain.layout import SCORE, Counts
-from homeostat_monitor.domain.reference import ReferenceCounts, ReferenceRows
-from homeostat_monitor.domain.windows import HOUR_US
+from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues
+from homeostat_monitor.domain.windows.layout import SCORE, Counts
+from homeostat_monitor.domain.windows.reference import ReferenceCounts, ReferenceRows
+from homeostat_monitor.domain.windows.window import HOUR_US
 
 Mask = NDArray[np.bool_]
 

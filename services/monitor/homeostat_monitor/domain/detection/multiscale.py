@@ -12,9 +12,9 @@ from homeostat_monitor.domain.detection.spans import Spans
 from homeostat_monitor.domain.detection.telling import Teller
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding
-from homeostat_monitor.domain.reference import ReferenceCounts
 from homeostat_monitor.domain.state import pack, unpack, unreadable
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import Window
 
 _FORM = "multiscale-1"
 # Panes looked at together; bounds the memory that a backlog takes.

@@ -24,10 +24,10 @@ from homeostat_monitor.domain.judges.prediction import prediction_judge
 from homeostat_monitor.domain.judges.rates import ALPHA
 from homeostat_monitor.domain.judges.stuck import stuck_judge
 from homeostat_monitor.domain.judges.unseen import unseen_values_judge
-from homeostat_monitor.domain.layout import SCORE, Layout
-from homeostat_monitor.domain.reference import ReferenceCounts
 from homeostat_monitor.domain.state import pack, unpack, unreadable
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import SCORE, Layout
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import Window
 
 _FORM = "ordered-1"
 # Judges that have a level: missing, unseen, out of range, stuck, companions.

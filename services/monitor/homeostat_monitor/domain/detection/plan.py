@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import CategoryBins, NumberBins
-from homeostat_monitor.domain.layout import SCORE, Counts
-from homeostat_monitor.domain.pairs import regressing
-from homeostat_monitor.domain.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.bins import CategoryBins, NumberBins
+from homeostat_monitor.domain.windows.layout import SCORE, Counts
+from homeostat_monitor.domain.windows.pairs import regressing
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]

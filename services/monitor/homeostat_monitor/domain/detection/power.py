@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import CategoryBins, NumberBins
 from homeostat_monitor.domain.detection.plan import SCALES, Plan, plan_of
 from homeostat_monitor.domain.detection.tails import log_mean, log_tail
-from homeostat_monitor.domain.layout import SCORE
-from homeostat_monitor.domain.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.bins import CategoryBins, NumberBins
+from homeostat_monitor.domain.windows.layout import SCORE
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
 
 Floats = NDArray[np.float64]
 

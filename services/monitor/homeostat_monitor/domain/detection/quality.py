@@ -12,9 +12,9 @@ from homeostat_monitor.domain.detection.calendar import DAY_US
 from homeostat_monitor.domain.detection.duplicates import Duplicates, duplicates
 from homeostat_monitor.domain.errors import CorruptState
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.reference import ReferenceCounts
 from homeostat_monitor.domain.state import pack, unpack, unreadable
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import Window
 
 # The statistics of arrivals.
 TIMES_FEWER = "times_fewer_rows"

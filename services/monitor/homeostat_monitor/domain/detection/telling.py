@@ -16,7 +16,7 @@ from homeostat_monitor.domain.detection.hits import (
 from homeostat_monitor.domain.detection.looking import Looker
 from homeostat_monitor.domain.detection.spans import Looks
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.layout import SCORE
+from homeostat_monitor.domain.windows.layout import SCORE
 
 # Logarithm (base 10) of how unlikely it is: what a histogram as a whole is measured in.
 SURPRISE = "surprise"

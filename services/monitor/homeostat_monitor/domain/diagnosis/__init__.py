@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis.natural import Natural
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.sums import Counts, Layout
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.sums import Counts, Layout
+from homeostat_monitor.domain.windows.window import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import NumberBins
 from homeostat_monitor.domain.diagnosis.views import Floats
+from homeostat_monitor.domain.windows.bins import NumberBins
 
 # A transformed single value this near to an edge (in parts of its size) lies on it.
 _SNAP = 1e-6

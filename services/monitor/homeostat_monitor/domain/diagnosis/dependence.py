@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from homeostat_monitor.domain.diagnosis.since import Products
-from homeostat_monitor.domain.layout import Counts, Layout
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import Counts, Layout
+from homeostat_monitor.domain.windows.window import Window
 
 # Fewer rows of both say nothing of a dependence.
 _FEWEST_ROWS = 10

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import NumberBins
 from homeostat_monitor.domain.diagnosis.conversions import (
     CATALOGUE,
     OFFSETS,
@@ -24,6 +23,7 @@ from homeostat_monitor.domain.diagnosis.conversions import (
 from homeostat_monitor.domain.diagnosis.likelihoods import Suspect, old_shares
 from homeostat_monitor.domain.diagnosis.natural import Natural, Wander
 from homeostat_monitor.domain.diagnosis.views import Floats, smoothed
+from homeostat_monitor.domain.windows.bins import NumberBins
 
 # Tails of moves whose law is not known: Student's t.
 _HEAVY = 4.0

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import ColumnValues
 from homeostat_monitor.domain.diagnosis import SegmentShare
 from homeostat_monitor.domain.diagnosis.jackknife import runs_of, z_of
 from homeostat_monitor.domain.diagnosis.rows import Codes, Cut, Mask, PastRows, cut_of
@@ -23,6 +22,7 @@ from homeostat_monitor.domain.diagnosis.trees import (
     grown,
     sums,
 )
+from homeostat_monitor.domain.windows.bins import ColumnValues
 
 Floats = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ nature. What they did not find is not told again by tests that take rows for ind
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.diagnosis import Case, Evidence, FeatureShare
 from homeostat_monitor.domain.diagnosis.doings import Doing
 from homeostat_monitor.domain.judges import Finding, Rule

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, Diagnosis, Evidence
 from homeostat_monitor.domain.diagnosis.likelihoods import Suspect
@@ -12,7 +12,7 @@ from homeostat_monitor.domain.diagnosis.picture import Picture, picture_of
 from homeostat_monitor.domain.diagnosis.steps import steps_of
 from homeostat_monitor.domain.diagnosis.views import View, extended
 from homeostat_monitor.domain.diagnosis.weighing import LOOKED_AT, evidence_of, posterior
-from homeostat_monitor.domain.layout import SCORE
+from homeostat_monitor.domain.windows.layout import SCORE
 
 # A column swap is looked for among so many other features, those that moved most first.
 _MOST_PARTNERS = 12

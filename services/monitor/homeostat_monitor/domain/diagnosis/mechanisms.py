@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from homeostat_monitor.domain.bins import CategoryBins, NumberBins
 from homeostat_monitor.domain.diagnosis.conversions import (
     CATALOGUE,
     OFFSETS,
@@ -36,6 +35,7 @@ from homeostat_monitor.domain.diagnosis.views import (
     log_mean,
     smoothed,
 )
+from homeostat_monitor.domain.windows.bins import CategoryBins, NumberBins
 
 # Sizes of a drift without any form: rows that its prior is worth around the reference.
 _FORMLESS = (3.0, 30.0, 300.0, 3000.0)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from homeostat_monitor.domain.diagnosis.views import Floats, distance, extended
-from homeostat_monitor.domain.layout import SCORE, STEPS, Counts, Layout
-from homeostat_monitor.domain.windows import FEWEST_ROWS, Window
+from homeostat_monitor.domain.windows.layout import SCORE, STEPS, Counts, Layout
+from homeostat_monitor.domain.windows.window import FEWEST_ROWS, Window
 
 _WEEK_US = 7 * 86_400_000_000
 # Windows that are compared with at the least, and rows of them that are enough.

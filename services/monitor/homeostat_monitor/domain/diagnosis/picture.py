@@ -27,8 +27,8 @@ from homeostat_monitor.domain.diagnosis.since import (
 from homeostat_monitor.domain.diagnosis.since_in_order import change_in_order
 from homeostat_monitor.domain.diagnosis.views import View, dispersion, extended
 from homeostat_monitor.domain.judges import Rule
-from homeostat_monitor.domain.layout import SCORE, Counts
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import SCORE, Counts
+from homeostat_monitor.domain.windows.window import Window
 
 LOSS_RULES = frozenset({Rule.PERFORMANCE, Rule.CONCEPT})
 # So many features tell together since when.

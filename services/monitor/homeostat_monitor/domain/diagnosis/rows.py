@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn, known_codes
 from homeostat_monitor.domain.segments.nodes import Column, Comparison, Constant, Node, Nullness, Or
+from homeostat_monitor.domain.windows.bins import (
+    CategoryColumn,
+    ColumnValues,
+    NumberColumn,
+    known_codes,
+)
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

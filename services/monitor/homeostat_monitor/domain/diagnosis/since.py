@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from homeostat_monitor.domain.diagnosis import LossEvidence
 from homeostat_monitor.domain.diagnosis.views import Floats, log_dirichlet, smoothed
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.window import Window
 
 Places = NDArray[np.intp]
 

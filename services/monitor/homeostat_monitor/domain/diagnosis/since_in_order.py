@@ -15,8 +15,8 @@ from homeostat_monitor.domain.diagnosis.natural import FEWEST_RECENT, Natural
 from homeostat_monitor.domain.diagnosis.since import Change
 from homeostat_monitor.domain.diagnosis.views import distance, extended
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.layout import SCORE, Counts, Layout
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import SCORE, Counts, Layout
+from homeostat_monitor.domain.windows.window import Window
 
 # So many windows a break may go unseen.
 _UNSEEN = 7

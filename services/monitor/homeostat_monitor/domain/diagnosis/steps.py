@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.diagnosis import Case, LossEvidence, Step, StepKind
 from homeostat_monitor.domain.diagnosis.mixture import Mixture
 from homeostat_monitor.domain.diagnosis.picture import LOSS_RULES, Picture

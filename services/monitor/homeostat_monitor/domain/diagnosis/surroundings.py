@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from homeostat_monitor.domain.alert_texts import change_text
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
+from homeostat_monitor.domain.alerts.texts import change_text
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, Evidence, FeatureShare, LossEvidence
 from homeostat_monitor.domain.diagnosis.picture import LOSS_RULES, Picture

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import Bins, CategoryBins
-from homeostat_monitor.domain.sums import Counts, Layout
+from homeostat_monitor.domain.windows.bins import Bins, CategoryBins
+from homeostat_monitor.domain.windows.sums import Counts, Layout
 
 Floats = NDArray[np.float64]
 

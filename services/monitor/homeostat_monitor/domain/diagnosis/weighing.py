@@ -8,8 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from homeostat_monitor.domain.bins import CategoryBins
-from homeostat_monitor.domain.causes import Cause
+from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, Evidence, FeatureShare
 from homeostat_monitor.domain.diagnosis.in_order import evidence_in_order
@@ -24,6 +23,7 @@ from homeostat_monitor.domain.diagnosis.surroundings import (
 )
 from homeostat_monitor.domain.diagnosis.views import distance
 from homeostat_monitor.domain.judges import Rule
+from homeostat_monitor.domain.windows.bins import CategoryBins
 
 # Before any evidence: most alerts are of data and populations; UNKNOWN wins where nothing is told.
 PRIORS: Mapping[Cause, float] = MappingProxyType(

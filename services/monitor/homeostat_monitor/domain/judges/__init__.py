@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from homeostat_monitor.domain.layout import Counts, Layout
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import Counts, Layout
+from homeostat_monitor.domain.windows.window import Window
 
 
 class Rule(StrEnum):

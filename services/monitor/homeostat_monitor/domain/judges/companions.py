@@ -16,9 +16,9 @@ from scipy.special import stdtrit
 
 from homeostat_monitor.domain.judges import Finding, Past, Rule
 from homeostat_monitor.domain.judges.distance import FEWEST_VALUES
-from homeostat_monitor.domain.layout import STEPS, Counts, Layout
-from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import STEPS, Counts, Layout
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import Window
 
 Floats = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from homeostat_monitor.domain.judges import Finding, Past, Rule
 from homeostat_monitor.domain.judges.distance import FEWEST_BLOCKS, FEWEST_VALUES, natural
-from homeostat_monitor.domain.layout import Counts, Layout
-from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import Counts, Layout
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import Window
 
 Floats = NDArray[np.float64]
 Pair = tuple[str, str]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from homeostat_monitor.domain.bins import CategoryBins
 from homeostat_monitor.domain.judges import Finding, Past, Rule
 from homeostat_monitor.domain.judges.distance import (
     PERIOD,
@@ -14,9 +13,10 @@ from homeostat_monitor.domain.judges.distance import (
     measure_past,
     strides,
 )
-from homeostat_monitor.domain.layout import Counts, Layout
-from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.bins import CategoryBins
+from homeostat_monitor.domain.windows.layout import Counts, Layout
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.layout import Counts
+from homeostat_monitor.domain.windows.layout import Counts
 
 Floats = NDArray[np.float64]
 T = TypeVar("T", float, NDArray[np.float64])

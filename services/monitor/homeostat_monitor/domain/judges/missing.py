@@ -3,8 +3,8 @@
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.judges.rate_judge import RateJudge
 from homeostat_monitor.domain.judges.rates import ALPHA, ExplainedRates, explained_rates
-from homeostat_monitor.domain.layout import SCORE, Counts, Layout
-from homeostat_monitor.domain.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.layout import SCORE, Counts, Layout
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
 
 
 def nulls(layout: Layout, name: str, sums: Counts) -> tuple[int, int]:

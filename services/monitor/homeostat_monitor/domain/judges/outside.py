@@ -11,9 +11,9 @@ from scipy.special import chdtrc
 from homeostat_monitor.domain.judges import Finding, Past, Rule
 from homeostat_monitor.domain.judges.rate_judge import RateJudge
 from homeostat_monitor.domain.judges.rates import ALPHA, explained_rates
-from homeostat_monitor.domain.layout import Counts, Layout
-from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import Counts, Layout
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import Window
 
 Floats = NDArray[np.float64]
 

@@ -13,9 +13,9 @@ from homeostat_monitor.domain.judges.distance import (
     measure_past,
     strides,
 )
-from homeostat_monitor.domain.layout import SCORE, Counts, Layout
-from homeostat_monitor.domain.reference import ReferenceCounts
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import SCORE, Counts, Layout
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.window import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from homeostat_monitor.domain.judges.rates import (
     critical_count,
     rate_after,
 )
-from homeostat_monitor.domain.layout import SCORE, Counts, Layout
-from homeostat_monitor.domain.windows import Window
+from homeostat_monitor.domain.windows.layout import SCORE, Counts, Layout
+from homeostat_monitor.domain.windows.window import Window
 
 
 class Counted(Protocol):

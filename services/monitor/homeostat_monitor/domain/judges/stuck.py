@@ -7,8 +7,8 @@ from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.judges.distance import FEWEST_VALUES
 from homeostat_monitor.domain.judges.rate_judge import RateJudge
 from homeostat_monitor.domain.judges.rates import ALPHA, explained_rates
-from homeostat_monitor.domain.layout import Counts, Layout
-from homeostat_monitor.domain.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.layout import Counts, Layout
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
 
 # Less than this is a distribution that leans, which another judge sees.
 _STUCK = 0.98

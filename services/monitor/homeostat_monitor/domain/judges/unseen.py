@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.judges.rate_judge import RateJudge
 from homeostat_monitor.domain.judges.rates import ALPHA, explained_rates
-from homeostat_monitor.domain.layout import Counts, Layout
-from homeostat_monitor.domain.reference import ReferenceCounts
+from homeostat_monitor.domain.windows.layout import Counts, Layout
+from homeostat_monitor.domain.windows.reference import ReferenceCounts
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat_monitor.domain.bins import CategoryColumn, ColumnValues, NumberColumn, known_codes
+from homeostat_monitor.domain.windows.bins import (
+    CategoryColumn,
+    ColumnValues,
+    NumberColumn,
+    known_codes,
+)
 
 Mask = NDArray[np.bool_]
 Columns = Mapping[str, ColumnValues]

@@ -1,0 +1,1 @@
+"""The ports' transaction without a database, for the past played again."""

@@ -1,0 +1,1 @@
+"""Truths themselves: do they come, and in time?"""

@@ -1,0 +1,1 @@
+"""Losses of truths, one by one in the order in which they became known: has the loss risen?"""

@@ -1,0 +1,1 @@
+"""How good a model is: rolling figures with intervals, and an estimate where truths are missing."""

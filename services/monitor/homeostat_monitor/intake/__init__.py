@@ -1,0 +1,1 @@
+"""Blocks from the broker into sums, shared by partition."""

@@ -1,0 +1,1 @@
+"""What a monitor does all the time: judging, deepening, rebuilding."""

@@ -1,0 +1,1 @@
+"""Domain objects as protobuf messages and back."""

@@ -1,0 +1,1 @@
+"""The ledger's past, and backtests over it."""

@@ -1,0 +1,1 @@
+"""Alerts to other people's servers."""
