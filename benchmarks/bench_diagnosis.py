@@ -119,10 +119,10 @@ def _run(episodes: Iterable[Episode], verbose: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def _in_order(seeds: int, verbose: bool) -> list[dict[str, Any]]:
+def _in_order(seeds: int, first: int, verbose: bool) -> list[dict[str, Any]]:
     """Rows of the ordered corpus; alerts before a change are rows without a right answer."""
     rows = []
-    for episode, result, false in judged_in_order(ordered_episodes(seeds)):
+    for episode, result, false in judged_in_order(ordered_episodes(seeds, first)):
         row: dict[str, Any] = {
             "stream": episode.world.name,
             "kind": episode.kind,
@@ -163,13 +163,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--streams", default=PUBLIC)
     parser.add_argument("--kinds", default=",".join(CAUSES))
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first-seed", type=int, default=0, help="of the ordered corpus")
     parser.add_argument("--only", choices=["own", "ordered", "referee"])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--verbose", action="store_true", help="what was wrong, as JSON")
     chosen = parser.parse_args(arguments)
     results: dict[str, list[dict[str, Any]]] = {}
     if chosen.only in (None, "ordered"):
-        results["in order of time"] = _in_order(chosen.seeds, chosen.verbose)
+        results["in order of time"] = _in_order(chosen.seeds, chosen.first_seed, chosen.verbose)
     if chosen.only in (None, "own"):
         results["own corpus"] = _run(corpus(chosen.seeds), chosen.verbose)
     if chosen.only in (None, "referee") and chosen.referee:

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.detection import Mode
-from homeostat_monitor.domain.diagnosis import Case, Diagnosis, LossEvidence, StepKind
+from homeostat_monitor.domain.diagnosis import (
+    Case,
+    Diagnosis,
+    Infrastructure,
+    LossEvidence,
+    StepKind,
+)
 from homeostat_monitor.domain.diagnosis.conversions import CATALOGUE, log_priors
 from homeostat_monitor.domain.diagnosis.judging import diagnose
 from homeostat_monitor.domain.diagnosis.natural import Natural, natural_of
@@ -209,6 +215,46 @@ def test_what_goes_further_than_ever_by_no_known_factor_is_no_broken_data() -> N
     assert found.cause is Cause.COVARIATE
     assert found.features[0].feature == "wind"
     assert all(each.kind is not StepKind.FIX_UPSTREAM for each in found.steps)
+
+
+OTHER_SCORES = Finding(Rule.PREDICTION, "", "js_distance", 0.6, 0.1, 0.3, is_breach=True)
+
+
+def of_a_first_day(change: Change | None, rule: Rule, serving_since_day: int) -> Diagnosis:
+    """Of the only day of a version so far, whose scores are told of where no input is."""
+    windows = live_days(change)[-1:]
+    findings = judged(windows)[-1]
+    if not any(each.is_breach for each in findings):
+        findings = [*findings, OTHER_SCORES]
+    since = (REFERENCE + serving_since_day) * DAY_US
+    case = a_case(windows, findings, rule)
+    return diagnose(replace(case, around=Infrastructure(serving_since_us=since)))
+
+
+def test_scores_that_moved_alone_with_a_versions_first_day_are_the_versions() -> None:
+    found = of_a_first_day(None, Rule.PREDICTION, CALM)
+    assert found.cause is Cause.NEW_VERSION
+    assert found.steps[0].kind is StepKind.ROLL_BACK
+
+
+def test_scores_that_moved_alone_later_follow_from_inputs() -> None:
+    assert of_a_first_day(None, Rule.PREDICTION, 0).cause is Cause.COVARIATE
+
+
+def test_a_unit_that_changed_with_a_versions_first_day_is_broken_data() -> None:
+    assert of_a_first_day(celsius, Rule.COVARIATE, CALM).cause is Cause.DATA_BREAK
+
+
+def test_a_loss_that_rose_with_a_version_of_other_scores_is_the_versions() -> None:
+    windows = live_days(None)[-1:]
+    since = (REFERENCE + CALM) * DAY_US
+    case = replace(
+        a_case(windows, [OTHER_SCORES], Rule.PERFORMANCE),
+        loss=LossEvidence(since, 0.4, 0.2, 500),
+        around=Infrastructure(serving_since_us=since),
+    )
+    assert diagnose(case).cause is Cause.NEW_VERSION
+    assert diagnose(replace(case, findings=[])).cause is Cause.CONCEPT
 
 
 def of_loss(change: Change | None, since_day: int, **loss: float) -> Diagnosis:

@@ -21,6 +21,9 @@ _MOST_TIMES = 20.0
 _FEW_ROWS, _PART = 0.2, 0.5
 # Logarithm of the spans of the interval that a version served, from which on it is no chance.
 _OFTEN = float(np.log(10.0))
+# Scores follow from inputs and version: with inputs as always it is the version. A new concept
+# leaves scores where they were, so a loss that rose as well speaks for the version too.
+_VERSION, _AND_LOSS = 4.0, 1.0
 # Predictions per window over the expected: what no ordinary day shows.
 _FEW, _MANY = 0.5, 2.0
 
@@ -135,8 +138,21 @@ def _of_version(case: Case, picture: Picture) -> list[Evidence]:
             # season left the reference before it shows from its first window on.
             weight *= min(chance / _OFTEN, 1.0)
             weight *= 0.5 if change.from_us <= case.windows[0].start_us else 1.0
+            if _is_scores_alone(case, picture, serving):
+                own = _VERSION + _AND_LOSS * (case.rule in LOSS_RULES)
+                text = "from the version's first window on its scores are not those of its"
+                text += " reference, while its inputs are"
+                return [Evidence(Cause.NEW_VERSION, max(weight, own), text)]
         return [Evidence(Cause.NEW_VERSION, weight, "it began when the version took over")]
     return [Evidence(Cause.NEW_VERSION, -2.0, "the version had served before it began")]
+
+
+def _is_scores_alone(case: Case, picture: Picture, serving_us: int) -> bool:
+    """The scores left nature from the version's first window on, no input did."""
+    told = {each.rule for each in case.findings if each.is_breach and not each.feature}
+    moved = Rule.PREDICTION in told | {case.rule}
+    first_us = max(serving_us, case.windows[0].start_us)
+    return moved and not picture.inputs_moved and picture.change.from_us <= first_us
 
 
 def _of_traffic(case: Case) -> list[Evidence]:
