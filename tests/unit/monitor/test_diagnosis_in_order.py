@@ -181,6 +181,26 @@ def test_one_feed_of_two_in_another_unit_is_named_with_its_day_and_the_conversio
     assert "dewp, which goes with it, is as it always was" in found.steps[0].text
 
 
+def test_what_is_another_value_every_day_does_not_stand_still() -> None:
+    told_of = [
+        Finding(Rule.STUCK, name, "still_share", 1.0, 0.0, 0.98, is_breach=True)
+        for name in ("weekday", "temp")
+    ]
+    days = live_days(None)
+    assert diagnose(a_case(days, told_of[:1], Rule.STUCK)).cause is Cause.UNKNOWN
+    loss = LossEvidence(days[-1].start_us, 0.4, 0.2, 500)
+    risen = replace(a_case(days, told_of[:1], Rule.PERFORMANCE), loss=loss)
+    assert diagnose(risen).cause is Cause.CONCEPT
+    for since in (CALM * ROWS, (CALM - 2) * ROWS):
+
+        def stuck(columns: Columns, _: slice, __: np.random.Generator, at: int = since) -> None:
+            columns["temp"][at:] = columns["temp"][at]
+
+        found = diagnose(a_case(live_days(stuck), told_of, Rule.STUCK))
+        assert found.cause is Cause.DATA_BREAK
+        assert [each.feature for each in found.features] == ["temp"]
+
+
 @pytest.mark.parametrize(
     ("change", "feature"),
     [(off, "dewp"), (thousandfold, "wind"), (renamed, "site"), (stands, "temp")],

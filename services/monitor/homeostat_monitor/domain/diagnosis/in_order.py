@@ -10,6 +10,8 @@ from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.diagnosis import Case, Evidence, FeatureShare
 from homeostat_monitor.domain.diagnosis.doings import Doing
 from homeostat_monitor.domain.judges import Finding, Rule
+from homeostat_monitor.domain.judges.stuck import still
+from homeostat_monitor.domain.windows.layout import Counts, Layout
 
 # Rules that are about how often something is sent, not about where values stand.
 _OF_RATES = frozenset({Rule.MISSING_VALUES, Rule.UNSEEN_VALUES, Rule.STUCK})
@@ -25,6 +27,8 @@ _BESIDE = 0.5
 # Features whose doing is looked at.
 _LOOKED_AT = 3
 _SURE, _MOVED, _MOST = 4.0, 2.0, 4.0
+# Of the windows before: what stood still in so many of them, each at its own value, may do so.
+_STANDS, _FEWEST_BEFORE = 0.5, 3
 # Below these log-odds the other is told as well.
 _IN_DOUBT = 1.5
 _WHAT: Mapping[Rule, str] = {
@@ -82,8 +86,28 @@ def blamed(finding: Finding, doings: Mapping[str, Doing]) -> str:
 
 def ranked(case: Case) -> list[Finding]:
     """Of the alert's own rule first, then the furthest beyond nature."""
-    found = [each for each in case.findings if each.is_breach]
+    found = [each for each in case.findings if each.is_breach and not _is_its_way(case, each)]
     return sorted(found, key=lambda each: (each.rule is not case.rule, -each.excess, each.feature))
+
+
+def _is_its_way(case: Case, finding: Finding) -> bool:
+    """What is one value a window and another the next (a weekday, a tariff of the day) does not
+    stand still: the windows before show it, where the reference's blocks went across days."""
+    if finding.rule is not Rule.STUCK or finding.feature not in case.layout.names:
+        return False
+    values = [_only_value(case.layout, finding.feature, each.sums) for each in case.windows]
+    *before, now = values or [None]
+    others = sum(each is not None and each != now for each in before)
+    return len(before) >= _FEWEST_BEFORE and others >= _STANDS * len(before)
+
+
+def _only_value(layout: Layout, name: str, sums: Counts) -> float | None:
+    """The one value of all rows, or its bin; None where rows differ."""
+    alike, rows = still(layout, name, sums)
+    if not rows or alike < rows:
+        return None
+    moments = layout.mean_and_deviation(name, sums)
+    return float(layout.histogram(name, sums).argmax()) if moments is None else moments[0]
 
 
 def evidence_in_order(
