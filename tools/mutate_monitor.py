@@ -98,6 +98,24 @@ MUTATIONS = (
         "-k",
         "frequent",
     ),
+    _mutation(
+        "a shift that comes and goes is taken for one that is over",
+        "domain/alerts/clear.py",
+        " and bool(clear) and begun_us <= max(clear)",
+        " and bool(clear)",
+        f"{_UNIT}/test_alert_clear.py",
+        "-k",
+        "comes_and_goes",
+    ),
+    _mutation(
+        "rows that hardly do not breach end an alert",
+        "domain/detection/multiscale.py",
+        "_LOG_DOUBT = math.log(0.1 * len(SCALES))",
+        "_LOG_DOUBT = -20.0",
+        f"{_UNIT}/test_alert_clear.py",
+        "-k",
+        "marginal",
+    ),
     # Windows of event time.
     _mutation(
         "truths are judged in the order in which they came",

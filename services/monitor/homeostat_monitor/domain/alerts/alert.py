@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from homeostat_monitor.domain.alerts.causes import UNEXPLAINED, Cause
+from homeostat_monitor.domain.alerts.clear import is_clear, latest_begin
 from homeostat_monitor.domain.alerts.ids import free_id
 from homeostat_monitor.domain.alerts.lanes import is_of_truths
 from homeostat_monitor.domain.alerts.texts import findings_summary
@@ -24,8 +25,9 @@ _NEWS_PER_FEATURE = frozenset(
 _WITHIN = {Rule.POLICY: "within the policy's thresholds"}
 # Judged by truths, not by inputs.
 LOSS_RULES = frozenset({Rule.PERFORMANCE, Rule.CONCEPT, Rule.LABEL_DELAY, Rule.LABEL_COVERAGE})
-# In i.i.d. mode a detector looks back on up to so many rows: only when all of them are newer than
-# the last breach does calm say anything of its own.
+# In i.i.d. mode a detector looks back on up to so many rows. Spans that begin before a shift's end
+# go on to breach, so it has ended where the newest so many rows agree with the reference, with room
+# to spare; or, where that is in doubt, when so many came after the last breach.
 LONGEST_SPAN_ROWS = 4000
 # A rate of broken values that no consumer can work with.
 _CRITICAL_RATE = 0.5
@@ -133,6 +135,8 @@ class Alert:
     # The mark at which the inputs of the time of a loss's rise will have been judged: then the
     # cause is looked at once more. 0: that was done.
     settled_at_us: int = 0
+    # The latest begin of any span that breached; None where none told it.
+    begun_us: int | None = None
 
     @property
     def is_open(self) -> bool:
@@ -218,6 +222,7 @@ def _opened(
         opened_at=moment.watermark_us,
         segment=worst.segment,
         policy_rule=worst.policy_rule,
+        begun_us=latest_begin(breaches),
         sightings=tuple(Sighting(moment.watermark_us, each) for each in breaches),
     )
 
@@ -228,6 +233,7 @@ def _continued(alert: Alert, breaches: Sequence[Finding], moment: Moment) -> Ale
     known = {each.about for each in alert.shares}
     added = [Sighting(moment.watermark_us, each) for each in breaches if each.about not in known]
     alert = replace(alert, calm_windows=0, calm_rows=0, sightings=(*alert.sightings, *added))
+    alert = replace(alert, begun_us=latest_begin(breaches, alert.begun_us))
     shares = _joined(alert.shares, breaches)
     is_news = len(shares) > len(alert.shares) and alert.rule in _NEWS_PER_FEATURE
     worsened = alert.severity is Severity.WARNING and _severity(breaches) is Severity.CRITICAL
@@ -275,7 +281,8 @@ def _calmed(
         # What it is about could not be judged: neither calm nor breach.
         return alert
     alert = replace(alert, calm_windows=alert.calm_windows + 1, calm_rows=alert.calm_rows + rows)
-    if alert.calm_windows < calm.windows or alert.calm_rows < calm.rows:
+    is_short = alert.calm_windows < calm.windows or alert.calm_rows < calm.rows
+    if is_short and not (calm.rows and is_clear(alert.begun_us, findings)):
         return alert
     span = f"{calm.rows} rows" if calm.rows else f"{calm.windows} windows"
     text = f"back {_WITHIN.get(alert.rule, 'to what the reference explains')} for {span}"

@@ -8,15 +8,18 @@ import numpy as np
 from homeostat_monitor.domain.detection import Detector
 from homeostat_monitor.domain.detection.looking import Looker
 from homeostat_monitor.domain.detection.plan import SCALES, plan_of
-from homeostat_monitor.domain.detection.spans import Spans
+from homeostat_monitor.domain.detection.spans import Looks, Spans
 from homeostat_monitor.domain.detection.telling import Teller
 from homeostat_monitor.domain.errors import CorruptState
-from homeostat_monitor.domain.judges import Finding
+from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.state import pack, unpack, unreadable
 from homeostat_monitor.domain.windows.reference import ReferenceCounts
 from homeostat_monitor.domain.windows.window import Window
 
 _FORM = "multiscale-1"
+# Of spans like the reference at most so many are doubted at all; breaches are far rarer. The tests
+# of one scale alone share it.
+_LOG_DOUBT = math.log(0.1 * len(SCALES))
 # Panes looked at together; bounds the memory that a backlog takes.
 _PORTION = 256
 
@@ -57,7 +60,15 @@ class MultiScale:
             return [[] for _ in windows]
         levels = np.minimum(self._log_level + np.log(looks.saved), 0.0)
         looked = self._looker.look(looks.sums, levels)
-        return self._teller.told(len(windows), looks, looked)
+        return self._teller.told(len(windows), looks, looked, self._doubts(looks))
+
+    def _doubts(self, looks: Looks) -> list[frozenset[Rule]]:
+        """Of each look at the longest span the rules whose things may not be as they were."""
+        sums = looks.sums[looks.longest]
+        if not len(sums):
+            return []
+        looked = self._looker.look(sums, np.full(len(sums), _LOG_DOUBT))
+        return self._teller.rules_of(looked, len(sums))
 
     def to_bytes(self) -> bytes:
         """The spans' sums; exact."""

@@ -33,6 +33,8 @@ class Looks:
     saved: Ints
     sums: Ints
     since_us: Ints
+    # Which of them are looks at the longest span.
+    longest: NDArray[np.intp]
 
 
 class Spans:
@@ -79,9 +81,11 @@ class Spans:
         usable = froms >= 0
         if not usable.all():
             panes, saved, places, froms = (each[usable] for each in (panes, saved, places, froms))
+            scales = scales[usable]
         spans = sums.take(places, axis=0)
         spans -= sums.take(froms, axis=0)
-        return Looks(panes=panes, saved=saved, sums=spans, since_us=self._ends_us[froms])
+        longest = np.flatnonzero(scales == len(self._scales) - 1)
+        return Looks(panes, saved, spans, self._ends_us[froms], longest)
 
     def _save(self, scales: NDArray[np.intp], numbers: Ints) -> Ints:
         """Panes between a look and the one before it."""

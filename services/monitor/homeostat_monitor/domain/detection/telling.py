@@ -1,6 +1,8 @@
 """What a look found, as findings that a person understands."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -63,11 +65,20 @@ class Teller:
         }
         return [rule for rule, applies in rules.items() if applies]
 
-    def told(self, panes: int, looks: Looks, looked: Looked) -> list[list[Finding]]:
-        """Per pane its findings; none where nothing was looked at."""
-        judged = set(looks.panes.tolist())
+    def told(
+        self, panes: int, looks: Looks, looked: Looked, doubts: Sequence[frozenset[Rule]]
+    ) -> list[list[Finding]]:
+        """Per pane its findings; none where nothing was looked at. ``doubts``: of each look at the
+        longest span the rules that are not sure to be quiet; of others it says since when."""
+        judged = dict.fromkeys(looks.panes.tolist(), self._quiet)
+        for look, doubted in zip(looks.longest.tolist(), doubts, strict=True):
+            since = int(looks.since_us[look])
+            judged[int(looks.panes[look])] = [
+                each if each.rule in doubted else replace(each, clear_since_us=since)
+                for each in self._quiet
+            ]
         if looked.is_quiet():
-            return [list(self._quiet) if pane in judged else [] for pane in range(panes)]
+            return [list(judged.get(pane, ())) for pane in range(panes)]
         found: list[list[Finding]] = [[] for _ in range(panes)]
         self._tell_cells(found, looks, looked)
         self._tell_moved(found, looks, looked)
@@ -76,10 +87,33 @@ class Teller:
         for pane, at in _worst(looks, looked.joint, looked.joint.thing):
             if not found[pane]:
                 found[pane].append(self._together(at, looks, looked.joint))
-        for pane in judged:
+        for pane, quiet in judged.items():
             told = {each.rule for each in found[pane]}
-            found[pane] += [each for each in self._quiet if each.rule not in told]
+            found[pane] += [each for each in quiet if each.rule not in told]
         return found
+
+    def rules_of(self, looked: Looked, looks: int) -> list[frozenset[Rule]]:
+        """Of each look the rules that any of its hits might be told by."""
+        found: list[set[Rule]] = [set() for _ in range(looks)]
+        cells = looked.cells
+        for look, cell in zip(cells.look.tolist(), cells.thing.tolist(), strict=True):
+            kind, number = self._rule_of[cell], self._plan.cells.feature[cell]
+            if kind < len(_RATES):
+                found[look].add(_RATES[kind][0])
+            else:
+                found[look] |= {self._moved_rule(number), Rule.STUCK}
+            if kind and number == self._score:
+                found[look].add(Rule.PREDICTION)
+        for look, number in zip(looked.moved.look, looked.moved.thing, strict=True):
+            found[look].add(self._moved_rule(number))
+        for look in looked.pairs.look:
+            found[look].add(Rule.CORRELATION)
+        for look in looked.joint.look:
+            found[look].add(Rule.COVARIATE)
+        return [frozenset(each) for each in found]
+
+    def _moved_rule(self, number: int) -> Rule:
+        return Rule.PREDICTION if number == self._score else Rule.COVARIATE
 
     def _tell_cells(self, found: list[list[Finding]], looks: Looks, looked: Looked) -> None:
         """Of each feature its nulls, unseen texts, numbers out of range, and a value it is stuck
@@ -125,7 +159,7 @@ class Teller:
         moved = joined(looked.moved, numbered(bins, self._plan.cells.feature[bins.thing]))
         for pane, at in _worst(looks, moved, moved.thing):
             number, look = int(moved.thing[at]), int(moved.look[at])
-            rule = Rule.PREDICTION if number == self._score else Rule.COVARIATE
+            rule = self._moved_rule(number)
             p, over = float(moved.log_p[at]), float(moved.excess[at])
             figures = (-p / math.log(10), 0.0, -(p + over) / math.log(10))
             since, name = int(looks.since_us[look]), self._name(number)

@@ -54,6 +54,8 @@ class Finding:
     other_feature: str = ""
     # Where the span that was judged begins, where that is not the window's own start.
     since_us: int | None = None
+    # All rows since then agree with the reference, with room to what would breach.
+    clear_since_us: int | None = None
     # How likely chance alone makes as much of it; None where that is not known.
     p_value: float | None = None
     # Of a policy's threshold: the name of its rule, and whether it is the critical one.
