@@ -24,8 +24,8 @@ from homeostat.topics import JOINED, PREDICTIONS
 from homeostat_monitor.app.backtesting import Backtest
 from homeostat_monitor.app.replaying import Marks
 from homeostat_monitor.domain.alerts.alert import Subject
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.losses.truths import Task
-from homeostat_monitor.domain.performance.calibration import profile_of
 from homeostat_monitor.domain.policies.policy import Policy
 from homeostat_monitor.intake.blocks import schema_of
 from homeostat_monitor.past.beside import Beside

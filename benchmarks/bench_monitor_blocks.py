@@ -30,7 +30,7 @@ from homeostat_kit.telemetry import setup
 from homeostat_local.database import create_service_database, start_database
 from homeostat_monitor.app.taking import TakenRows, take_predictions
 from homeostat_monitor.domain.alerts.alert import Subject
-from homeostat_monitor.domain.performance.calibration import profile_of
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.windows.reference import Holdout, ReferenceRows
 from homeostat_monitor.intake.blocks import Schema, check, schema_of, taken_rows

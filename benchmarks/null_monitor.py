@@ -33,11 +33,11 @@ from homeostat_monitor.domain.alerts.alert import (
 )
 from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.alerts.losses import after_losses
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.detection.budget import MONTH_US
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.losses.truths import Task, Truths
-from homeostat_monitor.domain.performance.calibration import profile_of
 from homeostat_monitor.domain.policies.policy import Policy, Segment
 from homeostat_monitor.domain.windows.bins import CategoryColumn, ColumnValues, NumberColumn
 from homeostat_monitor.domain.windows.layout import SCORE

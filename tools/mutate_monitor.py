@@ -53,7 +53,7 @@ MUTATIONS = (
     # Which of two modes, and what the reference itself explains.
     _mutation(
         "every stream is taken for independent rows",
-        "domain/performance/calibration.py",
+        "domain/calibration.py",
         "    choice = choose_mode(reference, counts)\n",
         '    choice = ModeChoice(Mode.IID, "")\n',
         _TRAPS,

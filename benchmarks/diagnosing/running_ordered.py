@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from benchmarks.diagnosing.ordered import OrderedEpisode, Stream
 
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import Case, Diagnosis, Infrastructure, LossEvidence
 from homeostat_monitor.domain.diagnosis.judging import diagnose
 from homeostat_monitor.domain.judges import Finding, Rule
 from homeostat_monitor.domain.losses.truths import Truths
 from homeostat_monitor.domain.losses.watch import LossSignal, LossWatch
-from homeostat_monitor.domain.performance.calibration import profile_of
 from homeostat_monitor.domain.policies.policy import Policy
 from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.windows.reference import Holdout, ReferenceRows

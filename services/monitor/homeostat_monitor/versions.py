@@ -246,7 +246,7 @@ def _rows(data: bytes, schema: Schema) -> "ReferenceRows":
 
 def _profile(data: bytes, schema: Schema, window_us: int | None, policy: Policy) -> VersionProfile:
     # scipy and the Parquet reader take a second to import: not at start.
-    from homeostat_monitor.domain.performance.calibration import profile_of  # noqa: PLC0415
+    from homeostat_monitor.domain.calibration import profile_of  # noqa: PLC0415
     from homeostat_monitor.references import reference_rows  # noqa: PLC0415
 
     try:

@@ -16,9 +16,9 @@ from homeostat.events.v1.column_pb2 import Arm
 from homeostat.events.v1.prediction_block_pb2 import PredictionBlock
 from homeostat.schema import fingerprint
 from homeostat_monitor.app.watches import fresh_losses
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.errors import UnreadableBlock, UnusableReference
 from homeostat_monitor.domain.losses.truths import Task
-from homeostat_monitor.domain.performance.calibration import profile_of
 from homeostat_monitor.domain.policies.policy import Policy, Segment
 from homeostat_monitor.domain.windows.bins import CategoryColumn, NumberColumn
 from homeostat_monitor.domain.windows.sums import count

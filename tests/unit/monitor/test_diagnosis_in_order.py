@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from homeostat_monitor.domain.alerts.causes import Cause
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.diagnosis import (
     Case,
@@ -21,7 +22,6 @@ from homeostat_monitor.domain.diagnosis.conversions import CATALOGUE, log_priors
 from homeostat_monitor.domain.diagnosis.judging import diagnose
 from homeostat_monitor.domain.diagnosis.natural import Natural, natural_of
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.performance.calibration import profile_of
 from homeostat_monitor.domain.policies.policy import Policy
 from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.windows.bins import CategoryColumn, NumberColumn

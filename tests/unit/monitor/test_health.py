@@ -8,8 +8,8 @@ from tests.support import truths as streams
 
 from homeostat_monitor.app.watches import fresh_rolling
 from homeostat_monitor.domain.alerts.alert import Subject
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.losses.truths import Task, Truths
-from homeostat_monitor.domain.performance.calibration import profile_of
 from homeostat_monitor.domain.performance.rolling import Rolling
 from homeostat_monitor.domain.profile import VersionProfile
 from homeostat_monitor.domain.windows.bins import NumberColumn

@@ -28,10 +28,10 @@ from homeostat_monitor.app.rebuilding import player_of, rebuilt
 from homeostat_monitor.app.replaying import Marks, Player, Promotion, in_memory
 from homeostat_monitor.app.taking import take_losses, take_predictions
 from homeostat_monitor.domain.alerts.alert import Resolution, Subject
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.losses.truths import Task
-from homeostat_monitor.domain.performance.calibration import profile_of
 from homeostat_monitor.domain.policies.policy import (
     Comparison,
     Policy,

@@ -14,10 +14,10 @@ from homeostat_monitor.app.taking import TakenRows, take_losses, take_prediction
 from homeostat_monitor.domain.alerts.alert import Alert, State, Subject
 from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.alerts.losses import settled_at_us
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.losses.truths import Task, Truths
-from homeostat_monitor.domain.performance.calibration import profile_of
 from homeostat_monitor.domain.policies.policy import Policy
 from homeostat_monitor.domain.windows.bins import NumberColumn
 from homeostat_monitor.domain.windows.reference import Holdout, ReferenceRows

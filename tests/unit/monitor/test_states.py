@@ -24,6 +24,7 @@ from tests.support.truths import binary, multiclass, regression
 
 import homeostat_monitor.domain
 from homeostat.schema import fingerprint
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.detection import Detector, Mode
 from homeostat_monitor.domain.detection.multiscale import MultiScale, multiscale
 from homeostat_monitor.domain.detection.ordered import OrderedDetector, ordered
@@ -33,7 +34,6 @@ from homeostat_monitor.domain.labels.watch import LabelWatch
 from homeostat_monitor.domain.losses.concept import ConceptWatch
 from homeostat_monitor.domain.losses.truths import Task, Truths
 from homeostat_monitor.domain.losses.watch import LossWatch
-from homeostat_monitor.domain.performance.calibration import profile_of
 from homeostat_monitor.domain.performance.estimate import Estimate
 from homeostat_monitor.domain.performance.rolling import Rolling
 from homeostat_monitor.domain.policies.policy import Comparison, Policy, PolicyRule

@@ -12,10 +12,10 @@ from homeostat_monitor.app.memory.transaction import MemoryTransaction
 from homeostat_monitor.app.taking import TakenRows, take_losses, take_predictions
 from homeostat_monitor.domain.alerts.alert import Alert, State, Subject
 from homeostat_monitor.domain.alerts.causes import Cause
+from homeostat_monitor.domain.calibration import profile_of
 from homeostat_monitor.domain.diagnosis import StepKind
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.losses.truths import Task, Truths
-from homeostat_monitor.domain.performance.calibration import profile_of
 from homeostat_monitor.domain.windows.bins import CategoryColumn, NumberColumn
 from homeostat_monitor.domain.windows.reference import Holdout, ReferenceRows
 from homeostat_monitor.domain.windows.sums import Rows
