@@ -51,7 +51,8 @@ def detectors_of(referee: Path, names: Sequence[str], theirs: Sequence[str]) -> 
 
 def _blocked(source: Path, own: Any) -> Callable[[], Any]:
     """The referee's one for natural order; its file runs when imported, so the class alone."""
-    parts = [each for each in ast.parse(source.read_text()).body if isinstance(each, ast.ClassDef)]
+    body = ast.parse(source.read_text()).body
+    parts: list[ast.stmt] = [each for each in body if isinstance(each, ast.ClassDef)]
     room: dict[str, Any] = {"np": np, "D": own}
     exec(compile(ast.Module(parts, []), str(source), "exec"), room)  # noqa: S102
     made: Callable[[], Any] = room["Blocked"]
