@@ -10,7 +10,6 @@ from homeostat_monitor.domain.alerts.causes import Cause
 from homeostat_monitor.domain.diagnosis import Case, Evidence, FeatureShare
 from homeostat_monitor.domain.diagnosis.doings import Doing
 from homeostat_monitor.domain.judges import Finding, Rule
-from homeostat_monitor.domain.judges.stuck import still
 from homeostat_monitor.domain.windows.layout import Counts, Layout
 
 # Rules that are about how often something is sent, not about where values stand.
@@ -103,6 +102,9 @@ def _is_its_way(case: Case, finding: Finding) -> bool:
 
 def _only_value(layout: Layout, name: str, sums: Counts) -> float | None:
     """The one value of all rows, or its bin; None where rows differ."""
+    # Judges bring scipy, which the process does without until it judges.
+    from homeostat_monitor.domain.judges.stuck import still  # noqa: PLC0415
+
     alike, rows = still(layout, name, sums)
     if not rows or alike < rows:
         return None
