@@ -75,7 +75,7 @@ async def test_a_shifted_feature_gives_one_alert_and_its_end(world: dict) -> Non
         assert alert.watermark_us == 104 * DAY_US
         assert alert.cause == pb.CAUSE_CLASS_COVARIATE
         assert alert.remedies
-        # The longest span of 4,000 rows forgets the shift, and stays calm for as many.
+        # The longest span of 4,000 rows forgets the shift.
         await stream.play(days(15, first_day=106, seed=13))
         await monitor.until_judged(stream)
         (alert,) = await monitor.alerts()
