@@ -4,7 +4,8 @@ data of other shapes.
     make bench-diagnosis REFEREE=folder DATA=folder ARGS="--seeds 2 --json build/diagnosis.json"
 
 Prints the share of detected episodes with the right feature first and with the right class of
-cause, per kind, with 95 % intervals (Wilson), and which class was taken for which.
+cause, per kind, with 95 % intervals (Wilson), beside diagnoses that know nothing, and which class
+was taken for which.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.diagnosing.corpus import corpus
+from benchmarks.diagnosing.dummies import dummies
 from benchmarks.diagnosing.episodes import CAUSES, Episode, load_referee, referee_episodes
 from benchmarks.diagnosing.ordered import DAY_US, ordered_episodes
 from benchmarks.diagnosing.running import Judged, judged
@@ -45,6 +47,7 @@ def record(episode: Episode, result: Judged | None) -> dict[str, Any]:
         "seed": episode.seed,
         "cause": episode.cause,
         "blamed": sorted(episode.features),
+        "columns": sorted(episode.columns),
         "detected": result is not None,
     }
     if result is None:
@@ -78,13 +81,15 @@ def _share(rows: Iterable[dict[str, Any]], key: str) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Per kind, overall, and what was taken for what."""
-    yield f"{'kind':16} detected  {'right feature first':25} {'right cause':25} since covered"
+    """Per kind, overall, dummies, and what was taken for what."""
+    yield f"{'kind':32} detected  {'right feature first':25} {'right cause':25} since covered"
     for kind in dict.fromkeys(each["kind"] for each in rows):
         mine = [each for each in rows if each["kind"] == kind]
         yield _line(kind, mine)
     yield _line("covariate*", [each for each in rows if each["blamed"]])
     yield _line("all", rows)
+    for name, answers in dummies(rows):
+        yield _line(name, answers)
     causes = [str(each) for each in Cause]
     yield ""
     yield "true \\ told       " + " ".join(f"{each[:10]:>10}" for each in causes)
@@ -96,11 +101,16 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _line(kind: str, mine: Sequence[dict[str, Any]]) -> str:
     seen = [each for each in mine if each["detected"]]
     parts = (_share(seen, key) for key in ("right_feature", "right_cause", "since_covers"))
-    return f"{kind:16} {len(seen):3}/{len(mine):3}  " + " ".join(f"{each:25}" for each in parts)
+    return f"{kind:32} {len(seen):3}/{len(mine):3}  " + " ".join(f"{each:25}" for each in parts)
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The two figures with their intervals."""
+    """The figures with their intervals, and those of dummies."""
+    of_dummies = {name: _figures(answers) for name, answers in dummies(rows)}
+    return _figures(rows) | {"dummies": of_dummies}
+
+
+def _figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found = {}
     for key in ("right_feature", "right_cause", "since_covers"):
         of = [each[key] for each in rows if each.get(key) is not None]
@@ -129,6 +139,7 @@ def _in_order(seeds: int, first: int, verbose: bool) -> list[dict[str, Any]]:
             "seed": episode.seed,
             "cause": episode.cause,
             "blamed": sorted(episode.features),
+            "columns": sorted(episode.stream.columns),
             "detected": result is not None,
             "false_alerts": [str(each.diagnosis.cause) for each in false],
         }
