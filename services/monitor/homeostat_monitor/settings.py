@@ -28,6 +28,7 @@ class MonitorSettings(ServiceSettings):
     poll_records: int = 500
     # This process's name among monitors of one database.
     instance: str = "monitor-0"
+    # An instance that was not heard of for so long is dead: the others take what it had.
     lease_seconds: float = 10.0
     # Hosts that policies may post alerts to, separated by commas: hooks.example.com, *.example.com,
     # hooks.internal:8443, http://hooks.internal (plain http too); * is every public address.

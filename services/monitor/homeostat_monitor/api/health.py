@@ -109,7 +109,7 @@ def _failing(fault: Fault) -> str:
     since = datetime.fromtimestamp(fault.since_us / 1e6, UTC)
     return (
         f"degraded: judging fails with {fault.error} since {since:%Y-%m-%d %H:%M:%S} UTC "
-        f"({fault.times} times) and is tried again once a minute; nothing is lost; "
+        f"({fault.times} times) and is tried again at least once a minute; nothing is lost; "
         "cure: the monitor's log (judging_failed) has the cause"
     )
 
