@@ -24,7 +24,7 @@ def dummies(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     for cause in dict.fromkeys((str(Cause.DATA_BREAK), most)):
         name = f"always {cause}" + (" (most frequent)" if cause == most else "")
         yield name, [_answered(each, cause, each["columns"][0]) for each in seen]
-    # Not for secrets: the same draws in every run.
+    # The same draws in every run.
     drawn = random.Random(0)
     classes = sorted(true)
     chance = [
