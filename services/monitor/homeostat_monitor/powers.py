@@ -23,6 +23,7 @@ def power_of(
 ) -> pb.GetPowerResponse:
     """The smallest change that would be seen, per feature and segment. UnusableReference."""
     # scipy takes a second to import: not at start.
+    from homeostat_monitor.domain.calibration import counts_of_segment  # noqa: PLC0415
     from homeostat_monitor.domain.detection.power import power_lines  # noqa: PLC0415
     from homeostat_monitor.domain.windows.reference import ReferenceCounts  # noqa: PLC0415
 
@@ -42,18 +43,17 @@ def power_of(
     level = level_per_look(budget.of(Part.INPUTS), profile.length_us)
     whole = ReferenceCounts(reference)
     for name, expression in segments.items():
-        counts = whole
-        if expression is not None:
-            rows = expression.mask(reference.features, reference.rows)
-            if not rows.any():
-                response.remarks.append(f"the segment {name} has no rows in the reference")
-                continue
-            counts = ReferenceCounts(reference, rows=rows, layout=whole.layout)
+        response.lines.append(_loss_line(known, name, within_events))
+        # What the detectors were made from.
+        counts = whole if expression is None else counts_of_segment(expression, reference, whole)
+        if counts is None:
+            # Its inputs have no detectors; the profile's remark says why, and the cure.
+            continue
         for line in power_lines(counts, level, within_events):
             if line.feature not in policy.ignored_features:
                 response.lines.extend(_lines(line, name))
-        response.lines.append(_loss_line(known, name, within_events))
         response.tests += len(counts.layout.names)
+    response.remarks.extend(each for each in profile.remarks if each.startswith("the segment "))
     if profile.mode is Mode.TIME_ORDERED:
         response.remarks.append(_ORDERED)
     response.remarks.extend(_ledger(budget))

@@ -104,6 +104,8 @@ async def diagnosis_of_loss(
     standing, profile, norm = past.standing, past.profile, past.profile.norm(segment)
     findings = [found for each in witnesses for found in each.seen_at(mark_us)]
     is_seen = standing.first_judged_us is not None and standing.first_judged_us <= mark_us
+    # Windows of a segment without a norm say nothing: it may differ from all rows by nature.
+    is_seen = is_seen and segment in ("", *profile.norms)
     case = Case(
         rule=rule,
         segment=segment,

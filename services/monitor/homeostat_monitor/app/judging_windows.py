@@ -1,6 +1,6 @@
 """Judging closed windows, segment by segment, at the marks that closed them."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -43,8 +43,12 @@ async def judge_windows(now: Pass, profile: VersionProfile, marks: Sequence[int]
     if before is not None and before >= closed_until:
         return
     sums = await _sums(now, profile, closed_until)
-    for segment in profile.detectors:
-        await _judge_segment(now, profile, segment, merge(sums.pop(segment, [])), marks)
+    first = now.standing.judge_from_us
+    came = await _judge_segment(now, profile, "", merge(sums.pop("", [])), marks, ())
+    came = came if first is None else [first, *came]
+    for segment in profile.expressions:
+        windows = merge(sums.pop(segment, []))
+        await _judge_segment(now, profile, segment, windows, marks, came)
     for segment in sums:
         # The policy has no such segment any more.
         await now.tx.drop_sums(now.standing.subject, segment, closed_until)
@@ -70,7 +74,10 @@ async def _judge_segment(
     segment: str,
     sums: Mapping[int, Counts],
     marks: Sequence[int],
-) -> None:
+    came: Sequence[int],
+) -> list[int]:
+    """``came``: of a named segment, ends of the spans in which any rows came, ascending. Those of
+    this one are returned."""
     judge_from = now.standing.judge_from_us
     due = list(
         due_windows(
@@ -82,14 +89,18 @@ async def _judge_segment(
         )
     )
     windows = [each for each in due if isinstance(each, Window)]
-    quiet = Quiet(profile.length_us, sorted(sums), judge_from, now.judged_until_us)
-    # That a segment has no rows is looked at where all rows are.
-    for part, looks in [(windows, [])] if segment else parts(windows, marks, quiet):
+    since = judge_from if not segment else await _fed_until(now, profile, segment)
+    quiet = Quiet(profile.length_us, sorted(sums), since, now.judged_until_us)
+    for part, looks in parts(windows, marks, quiet):
         await _judge_part(now, profile, segment, part, marks)
         for look in looks:
-            await _look(now, profile, look)
+            # Where nothing came at all, a segment that has no rows either is no news.
+            last = bisect_right(came, look.at_us)
+            if last or not segment:
+                await _look(now, profile, segment, look, came[last - 1] if segment else look.at_us)
     if due:
         await _note(now, profile, segment, due, windows)
+    return [each.end_us for each in due]
 
 
 async def _judge_part(
@@ -114,14 +125,25 @@ async def _judge_part(
             )
 
 
-async def _look(now: Pass, profile: VersionProfile, look: Look) -> None:
-    """Nothing came since the last window: is that as it should be?"""
-    for detector in profile.detectors[""]:
-        part = await _detector(now, "", detector)
-        finding = part.overdue(look.at_us) if isinstance(part, Patient) else None
+async def _look(
+    now: Pass, profile: VersionProfile, segment: str, look: Look, until_us: int
+) -> None:
+    """Nothing came since the last window: is that as it should be until then?"""
+    for detector in profile.detectors[segment]:
+        part = await _detector(now, segment, detector)
+        finding = part.overdue(until_us) if isinstance(part, Patient) else None
         if finding is not None:
             nothing = Window(look.since_us, look.at_us, profile.layout.empty())
-            await _tell(now, profile, "", nothing, now.said([finding]), look.mark_us)
+            await _tell(now, profile, segment, nothing, now.said([finding]), look.mark_us)
+
+
+async def _fed_until(now: Pass, profile: VersionProfile, segment: str) -> int | None:
+    """The end of the segment's last window; None before its first."""
+    for each in profile.detectors[segment]:
+        part = await _detector(now, segment, each)
+        if isinstance(part, Patient):
+            return part.until_us
+    return None
 
 
 async def _note(

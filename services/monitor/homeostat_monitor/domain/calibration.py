@@ -10,7 +10,7 @@ from homeostat_monitor.domain.detection.budget import Budget, Part, level_per_lo
 from homeostat_monitor.domain.detection.mode import ModeChoice, choose_mode
 from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.detection.ordered import ordered
-from homeostat_monitor.domain.detection.quality import quality
+from homeostat_monitor.domain.detection.quality import quality, quality_learned_live
 from homeostat_monitor.domain.diagnosis.natural import Natural, natural_of
 from homeostat_monitor.domain.errors import UnusableReference
 from homeostat_monitor.domain.policies.policy import DEFAULT, Policy
@@ -32,8 +32,8 @@ from homeostat_monitor.domain.windows.window import (
     window_length_us,
 )
 
-# A segment with fewer rows in the reference is compared with all rows; with fewer in the hold-out
-# its losses are learned live.
+# A segment with fewer rows in the reference has no norm: all rows are none of it, since a segment
+# may differ from them by nature. With fewer in the hold-out its losses are learned live.
 _FEWEST_SEGMENT_ROWS = 500
 # Of the reference, to see which features go together.
 _FEWEST_BLOCKS = 12
@@ -54,12 +54,13 @@ def profile_of(
     detectors: dict[str, tuple[Pristine, ...]] = {}
     norms: dict[str, Norm] = {}
     for name, expression in (("", None), *expressions.items()):
-        counted, said = _counts_of(name, expression, reference, counts)
-        if not name or counted is not counts:
+        counted = counts if expression is None else counts_of_segment(expression, reference, counts)
+        if counted is None:
+            remarks.append(_without_norm(name))
+        else:
             norms[name] = _norm(counted, choice.mode, length)
         made = list(_detectors(counted, choice.mode, length, policy, name))
         detectors[name] = tuple(Pristine(each, each.to_bytes()) for each in made)
-        remarks += said
         if not name:
             remarks += [text for each in made for text in getattr(each, "remarks", ())]
     times = reference.event_times_us
@@ -153,28 +154,36 @@ def _expressions(policy: Policy) -> tuple[dict[str, Expression], list[str]]:
     return found, remarks
 
 
-def _counts_of(
-    name: str, expression: Expression | None, reference: ReferenceRows, counts: ReferenceCounts
-) -> tuple[ReferenceCounts, list[str]]:
-    """The reference of a segment, in the bins of the whole."""
-    if expression is None:
-        return counts, []
+def counts_of_segment(
+    expression: Expression, reference: ReferenceRows, whole: ReferenceCounts
+) -> ReferenceCounts | None:
+    """A segment's own rows of the reference, in the bins of the whole; None: they are too few to
+    say what is normal of it, or it is over a context, which the reference does not hold."""
     rows = expression.mask(reference.features, reference.rows)
     if rows.sum() < _FEWEST_SEGMENT_ROWS:
-        text = (
-            f"the segment {name} has {int(rows.sum())} rows in the reference: it is compared with "
-            "all rows"
-        )
-        return counts, [text]
-    return ReferenceCounts(reference, rows=rows, layout=counts.layout), []
+        return None
+    return ReferenceCounts(reference, rows=rows, layout=whole.layout)
+
+
+def _without_norm(segment: str) -> str:
+    return (
+        f"the segment {segment} has fewer than {_FEWEST_SEGMENT_ROWS} rows in the reference, or is "
+        "over a context, which the reference does not hold: its inputs and scores are not watched, "
+        "its loss, its arrivals and thresholds of your own are; cure: push the version with more "
+        "rows of it, or name it by the model's inputs"
+    )
 
 
 def _detectors(
-    counts: ReferenceCounts, mode: Mode, length_us: int, policy: Policy, segment: str
+    counts: ReferenceCounts | None, mode: Mode, length_us: int, policy: Policy, segment: str
 ) -> Iterator[Detector]:
+    """None: nothing is known of the segment but what live rows show."""
     budget = Budget(policy.false_alarms_per_month, len(policy.segments))
     inputs = level_per_look(budget.of(Part.INPUTS), length_us)
     other = level_per_look(budget.of(Part.QUALITY), length_us)
+    if counts is None:
+        yield quality_learned_live(length_us=length_us, level_per_look=other, segment=segment)
+        return
     if mode is Mode.IID:
         yield multiscale(counts, level_per_look=inputs, segment=segment)
     else:

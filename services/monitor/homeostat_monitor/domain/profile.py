@@ -45,7 +45,8 @@ class VersionProfile:
     # The reference's sums, and those of each class of truth.
     reference: Counts
     reference_by_class: Counts | None
-    # What a diagnosis compares a segment with, by its name; "" is all rows.
+    # What a diagnosis compares a segment with, by its name; "" is all rows. A segment of which the
+    # reference has too few rows has none.
     norms: Mapping[str, Norm]
     # Per segment its detectors; "" is all rows.
     detectors: Mapping[str, tuple[Pristine, ...]]

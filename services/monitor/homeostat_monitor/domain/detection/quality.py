@@ -7,6 +7,8 @@ backlog that drains looks like the traffic that it was.
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from homeostat_monitor.domain.detection.arrivals import Arrivals, Clock, Expected
 from homeostat_monitor.domain.detection.calendar import DAY_US
 from homeostat_monitor.domain.detection.duplicates import Duplicates, duplicates
@@ -51,6 +53,11 @@ class QualityDetector:
     @property
     def name(self) -> str:
         return "quality"
+
+    @property
+    def until_us(self) -> int | None:
+        """The end of the last window that was fed; None: there was none yet."""
+        return self._until_us
 
     def feed(self, windows: Sequence[Window]) -> list[list[Finding]]:
         """Closed windows, oldest first; per window its findings. Windows without rows do not come:
@@ -189,3 +196,10 @@ def quality(
     arrivals = Arrivals(Clock(length_us), counts.event_times_us)
     level = level_per_look / _PARTS
     return QualityDetector(arrivals, duplicates(counts, level), level, segment)
+
+
+def quality_learned_live(*, length_us: int, level_per_look: float, segment: str) -> QualityDetector:
+    """Of a segment that the reference does not know: its arrivals are learned from its live rows,
+    and how often these are alike by nature is not known."""
+    arrivals = Arrivals(Clock(length_us), np.empty(0, dtype=np.int64))
+    return QualityDetector(arrivals, None, level_per_look / _PARTS, segment)

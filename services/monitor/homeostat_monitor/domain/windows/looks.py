@@ -25,6 +25,11 @@ _FEWEST_LOOKS = 4
 class Patient(Protocol):
     """A detector that can say whether rows should have come."""
 
+    @property
+    def until_us(self) -> int | None:
+        """The end of the last window; None: there was none yet."""
+        ...
+
     def overdue(self, now_us: int) -> Finding | None:
         """A breach where rows should have come since the last window and none did."""
         ...
