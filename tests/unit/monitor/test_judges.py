@@ -1,6 +1,6 @@
 """What a judge may say of a window: calibration, and the traps of drift detection."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from homeostat_monitor.domain.judges.distance import FLOOR, STRICT_FLOOR, distan
 from homeostat_monitor.domain.judges.missing import missing_values_judge
 from homeostat_monitor.domain.judges.prediction import prediction_judge
 from homeostat_monitor.domain.judges.rates import chance_of_at_least, critical_count
+from homeostat_monitor.domain.judges.stuck import stuck_judge
 from homeostat_monitor.domain.judges.unseen import (
     good_turing,
     unseen_elsewhere,
@@ -319,3 +320,16 @@ def test_scores_that_are_no_finite_numbers_are_missing_values_of_the_score(
     assert breaches(found) == {(Rule.MISSING_VALUES, "")}
     told = next(each for each in found if each.is_breach)
     assert findings_summary([told]).startswith("The score is no finite number more often than")
+
+
+def test_what_is_one_value_a_day_by_nature_does_not_stand_still() -> None:
+    """Days of other lengths than blocks, so that no block of a day's size lies within one."""
+    at = np.arange(200, 200 + 5 * 801)
+    weekday = numbers(at // 801 % 7)
+    reference = replace(a_reference(x=weekday), event_times_us=at)
+    for length_us, is_stuck in ((801, False), (801 * 3, True)):
+        counts = ReferenceCounts(reference)
+        columns, scores = (numbers(np.full(801, 4)),), np.linspace(0, 1, 801)
+        sums = count(counts.layout, Rows(np.zeros(801, np.intp), 1, columns, scores))[0]
+        found = stuck_judge(counts, length_us).judge(counts.layout, Window(0, 801, sums))
+        assert [each.is_breach for each in found] == [is_stuck]

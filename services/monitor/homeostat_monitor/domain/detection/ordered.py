@@ -118,7 +118,7 @@ def ordered(
         missing_values_judge(counts, level),
         unseen_values_judge(counts, level),
         out_of_range_judge(counts, level),
-        stuck_judge(counts, level),
+        stuck_judge(counts, length_us, level),
         covariate_judge(counts, period),
         correlation_judge(counts),
         companion_judge(counts, level),

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.judges.distance import FEWEST_VALUES
 from homeostat_monitor.domain.judges.rate_judge import RateJudge
-from homeostat_monitor.domain.judges.rates import ALPHA, explained_rates
+from homeostat_monitor.domain.judges.rates import ALPHA, ExplainedRates, explained_rates
 from homeostat_monitor.domain.windows.layout import Counts, Layout
 from homeostat_monitor.domain.windows.reference import ReferenceCounts
 
@@ -21,13 +21,19 @@ def still(layout: Layout, name: str, sums: Counts) -> tuple[int, int]:
     return int(shares[0]), int(layout.histogram(name, sums).sum())
 
 
-def stuck_judge(counts: ReferenceCounts, level: float = ALPHA) -> RateJudge:
+def stuck_judge(counts: ReferenceCounts, length_us: int, level: float = ALPHA) -> RateJudge:
     """The explained rate: blocks of the reference. What has stood still for a block of the
-    reference may do so again, for as long."""
+    reference may do so again, for as long; what has for one of its windows of ``length_us``, as a
+    weekday does for each day, may do so in any."""
     blocks = list(counts.blocks())
+    whole = counts.sums[None, :]
+    windows, rows_of = np.unique(counts.event_times_us // length_us, return_inverse=True)
+    own = counts.grouped(rows_of.astype(np.intp), len(windows))
     rates = {}
     for name in counts.features:
-        whole = counts.sums[None, :]
+        if _shares(counts.layout, name, own, FEWEST_VALUES).max(initial=0.0) >= _STUCK:
+            rates[name] = ExplainedRates(1.0, 1.0, (), ())
+            continue
         typical = float(_shares(counts.layout, name, whole, 1).max(initial=0.0))
         shares = (
             (each.rows, _shares(counts.layout, name, each.sums, FEWEST_VALUES)) for each in blocks
