@@ -8,6 +8,7 @@ from homeostat_monitor.domain.detection import Mode
 from homeostat_monitor.domain.detection.budget import MONTH_US, Budget, Part, level_per_look
 from homeostat_monitor.domain.detection.power import PowerLine
 from homeostat_monitor.domain.errors import UnusableReference
+from homeostat_monitor.domain.profile import OF_A_SEGMENT
 from homeostat_monitor.domain.windows.reference import ReferenceRows
 from homeostat_monitor.ports import KnownVersion
 
@@ -53,7 +54,7 @@ def power_of(
             if line.feature not in policy.ignored_features:
                 response.lines.extend(_lines(line, name))
         response.tests += len(counts.layout.names)
-    response.remarks.extend(each for each in profile.remarks if each.startswith("the segment "))
+    response.remarks.extend(each for each in profile.remarks if each.startswith(OF_A_SEGMENT))
     if profile.mode is Mode.TIME_ORDERED:
         response.remarks.append(_ORDERED)
     response.remarks.extend(_ledger(budget))

@@ -18,6 +18,7 @@ from tests.support.memory_monitor import (
 )
 
 from homeostat.columns import pack
+from homeostat_monitor.api.health import in_force_of
 from homeostat_monitor.domain.detection import Detector, Mode
 from homeostat_monitor.domain.judges import Rule
 from homeostat_monitor.domain.losses.truths import Task
@@ -70,6 +71,9 @@ def test_a_segment_that_the_reference_does_not_know_is_not_compared_with_all_row
     assert monitor.count("predictions@annex") == is_annex.sum()
     assert monitor.alerts == []
 
+    others = ["the segment gone has too few rows", "a span with too few rows was not judged"]
+    version = replace(version, remarks=version.profile.remarks)
+    assert in_force_of([*remarks, *others], version) == [*remarks, others[1]]
     told = power_of(version, reference_rows(parquet(past), SCHEMA), WITHIN)
     assert {each.change for each in told.lines if each.segment} == {"loss"}
     assert set(remarks) <= set(told.remarks)
@@ -87,8 +91,9 @@ def test_its_loss_and_a_persons_thresholds_are_watched_and_not_explained_by_othe
     monitor.judge(*range(101, 132))
     told = {each.rule: each for each in monitor.alerts if each.segment == "thin"}
     assert set(told) == {Rule.POLICY, Rule.PERFORMANCE}
-    assert told[Rule.PERFORMANCE].diagnosis is not None
-    assert not told[Rule.PERFORMANCE].diagnosis.features
+    diagnosis = told[Rule.PERFORMANCE].diagnosis
+    assert diagnosis is not None
+    assert not diagnosis.features
 
 
 def test_what_is_said_to_be_seen_in_a_segment_is_seen_by_its_own_detector() -> None:

@@ -1,7 +1,7 @@
 """RPCs about a model: how it does, and which changes its watch would see."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -13,6 +13,7 @@ from homeostat.monitor.v1.monitor_pb2_grpc import MonitorServiceServicer
 from homeostat_kit.postgres import Pool
 from homeostat_monitor.app.taking import SEGMENT_TALLY
 from homeostat_monitor.domain.errors import CorruptState, UnusableReference
+from homeostat_monitor.domain.profile import OF_A_SEGMENT
 from homeostat_monitor.faults import Fault, fault_of
 from homeostat_monitor.health import estimate_of, labels_of, losses_of, metrics_of
 from homeostat_monitor.ports import KnownVersion, Standing, StateKey
@@ -100,9 +101,17 @@ class HealthApi(MonitorServiceServicer):
         except RegistryAway as error:
             response.remarks.append(f"mode and metrics are not told: {error}")
             return
+        in_force = in_force_of(response.remarks, known)
+        del response.remarks[:]
+        response.remarks.extend(in_force)
         _fill_known(response, known, states)
         for each in response.segments:
             each.predictions = tallies.get(f"{SEGMENT_TALLY}{each.name}", 0)
+
+
+def in_force_of(remarks: Iterable[str], known: KnownVersion) -> list[str]:
+    """Without those on segments that another policy or an older reference had."""
+    return [each for each in remarks if not each.startswith(OF_A_SEGMENT) or each in known.remarks]
 
 
 def _failing(fault: Fault) -> str:

@@ -10,11 +10,12 @@ from homeostat_monitor.domain.detection.budget import Budget, Part, level_per_lo
 from homeostat_monitor.domain.detection.mode import ModeChoice, choose_mode
 from homeostat_monitor.domain.detection.multiscale import multiscale
 from homeostat_monitor.domain.detection.ordered import ordered
-from homeostat_monitor.domain.detection.quality import quality, quality_learned_live
+from homeostat_monitor.domain.detection.quality import quality
 from homeostat_monitor.domain.diagnosis.natural import Natural, natural_of
 from homeostat_monitor.domain.errors import UnusableReference
 from homeostat_monitor.domain.policies.policy import DEFAULT, Policy
 from homeostat_monitor.domain.profile import (
+    OF_A_SEGMENT,
     Norm,
     Pristine,
     VersionProfile,
@@ -57,8 +58,9 @@ def profile_of(
         counted = counts if expression is None else counts_of_segment(expression, reference, counts)
         if counted is None:
             remarks.append(_without_norm(name))
-        else:
-            norms[name] = _norm(counted, choice.mode, length)
+            detectors[name] = ()
+            continue
+        norms[name] = _norm(counted, choice.mode, length)
         made = list(_detectors(counted, choice.mode, length, policy, name))
         detectors[name] = tuple(Pristine(each, each.to_bytes()) for each in made)
         if not name:
@@ -150,7 +152,7 @@ def _expressions(policy: Policy) -> tuple[dict[str, Expression], list[str]]:
         try:
             found[each.name] = parse(each.expression)
         except BadExpression as error:
-            remarks.append(f"the segment {each.name} is not judged: {error}")
+            remarks.append(f"{OF_A_SEGMENT}{each.name} is not judged: {error}")
     return found, remarks
 
 
@@ -167,23 +169,19 @@ def counts_of_segment(
 
 def _without_norm(segment: str) -> str:
     return (
-        f"the segment {segment} has fewer than {_FEWEST_SEGMENT_ROWS} rows in the reference, or is "
-        "over a context, which the reference does not hold: its inputs and scores are not watched, "
-        "its loss, its arrivals and thresholds of your own are; cure: push the version with more "
+        f"{OF_A_SEGMENT}{segment} has fewer than {_FEWEST_SEGMENT_ROWS} rows in the reference, or "
+        "is over a context, which the reference does not hold: its inputs, scores and arrivals are "
+        "not watched, its loss and thresholds of your own are; cure: push the version with more "
         "rows of it, or name it by the model's inputs"
     )
 
 
 def _detectors(
-    counts: ReferenceCounts | None, mode: Mode, length_us: int, policy: Policy, segment: str
+    counts: ReferenceCounts, mode: Mode, length_us: int, policy: Policy, segment: str
 ) -> Iterator[Detector]:
-    """None: nothing is known of the segment but what live rows show."""
     budget = Budget(policy.false_alarms_per_month, len(policy.segments))
     inputs = level_per_look(budget.of(Part.INPUTS), length_us)
     other = level_per_look(budget.of(Part.QUALITY), length_us)
-    if counts is None:
-        yield quality_learned_live(length_us=length_us, level_per_look=other, segment=segment)
-        return
     if mode is Mode.IID:
         yield multiscale(counts, level_per_look=inputs, segment=segment)
     else:

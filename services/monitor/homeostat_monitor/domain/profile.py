@@ -11,6 +11,9 @@ from homeostat_monitor.domain.windows.bins import NumberBins
 from homeostat_monitor.domain.windows.reference import Holdout
 from homeostat_monitor.domain.windows.sums import Counter, Counts, Layout
 
+# How a profile's remark on one segment begins.
+OF_A_SEGMENT = "the segment "
+
 
 class Pristine(NamedTuple):
     """A detector and its state before the first window."""

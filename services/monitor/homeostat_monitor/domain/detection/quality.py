@@ -7,8 +7,6 @@ backlog that drains looks like the traffic that it was.
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from homeostat_monitor.domain.detection.arrivals import Arrivals, Clock, Expected
 from homeostat_monitor.domain.detection.calendar import DAY_US
 from homeostat_monitor.domain.detection.duplicates import Duplicates, duplicates
@@ -196,10 +194,3 @@ def quality(
     arrivals = Arrivals(Clock(length_us), counts.event_times_us)
     level = level_per_look / _PARTS
     return QualityDetector(arrivals, duplicates(counts, level), level, segment)
-
-
-def quality_learned_live(*, length_us: int, level_per_look: float, segment: str) -> QualityDetector:
-    """Of a segment that the reference does not know: its arrivals are learned from its live rows,
-    and how often these are alike by nature is not known."""
-    arrivals = Arrivals(Clock(length_us), np.empty(0, dtype=np.int64))
-    return QualityDetector(arrivals, None, level_per_look / _PARTS, segment)
