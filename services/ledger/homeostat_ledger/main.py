@@ -93,13 +93,15 @@ class _Ledger:
 
     async def progress(self, *, is_busy: bool) -> GetProgressResponse:
         """In this order: what was applied is in the outbox, and what left it has a position."""
+        # Of one epoch, though the broker be exchanged meanwhile.
+        epoch = self.bus.epoch
         with away_is_told():
-            applied = await read_offsets(self.pool, self.bus.epoch)
+            applied = await read_offsets(self.pool, epoch)
             unsent_count = await self.relay.unsent_count()
             produced = await self.relay.produced_positions()
         return progress_response(
             "ledger",
-            self.bus.epoch,
+            epoch,
             produced=produced,
             applied=applied,
             unsent_count=unsent_count,

@@ -28,6 +28,10 @@ class RecentPolicies:
             await self._read()
         return self._known.get(model_name) or DEFAULT.of(model_name)
 
+    def forget(self) -> None:
+        """Whoever asks next hears what was set last."""
+        self._good_until = 0.0
+
     async def _read(self) -> None:
         self._good_until = time.monotonic() + _FRESH_SECONDS
         rows = await self._pool.fetch(_SQL["policy_revisions"])

@@ -21,7 +21,7 @@ from homeostat.registry.v1.registry_pb2 import (
 from homeostat.schema import fingerprint
 from homeostat_kit import logs, memory
 from homeostat_kit.postgres import Connection, Pool, retrying
-from homeostat_monitor.app.policies import Policies
+from homeostat_monitor.app.policies import KeptPolicies
 from homeostat_monitor.domain.alerts.alert import Subject
 from homeostat_monitor.domain.errors import MonitorError, UnusableReference
 from homeostat_monitor.domain.losses.truths import Task
@@ -74,7 +74,7 @@ class Versions:
         folder: Path,
         *,
         window_us: int | None = None,
-        policies: Policies | None = None,
+        policies: KeptPolicies | None = None,
     ) -> None:
         """``folder`` holds profiles by sha256; ``window_us`` fixes the windows' length."""
         self._policies = policies
@@ -101,6 +101,12 @@ class Versions:
                 found = self._cached(subject, policy) or await self._load(subject, policy)
                 self._keep(subject, found)
         return found
+
+    async def newest(self, subject: Subject) -> Watched:
+        """The same under the policy that was set last, for people who have just set it."""
+        if self._policies is not None:
+            self._policies.forget()
+        return await self.get(subject)
 
     async def _policy(self, subject: Subject) -> Policy:
         if self._policies is None:

@@ -94,12 +94,14 @@ async def _serve_grpc(
     settings: RegistrySettings, api: RegistryApi, bus: Bus, relay: OutboxRelay
 ) -> grpc_server.RunningServer:
     async def progress() -> GetProgressResponse:
-        # In the order in which work moves on: what leaves one count is in a later one.
+        # In the order in which work moves on: what leaves one count is in a later one; all of one
+        # epoch, though the broker be exchanged meanwhile.
+        epoch = bus.epoch
         open_count = api.open_count
         unsent_count = await relay.unsent_count()
         return progress_response(
             "registry",
-            bus.epoch,
+            epoch,
             produced=await relay.produced_positions(),
             applied={},
             unsent_count=unsent_count,

@@ -156,12 +156,14 @@ async def _open_doors(
 
     async def collect() -> GetProgressResponse:
         # Applied first: what an offset covers is then in the open work that is counted after it.
-        applied = await read_offsets(pool, bus.epoch)
+        # All of one epoch, though the broker be exchanged meanwhile.
+        epoch = bus.epoch
+        applied = await read_offsets(pool, epoch)
         open_work = await runs.count_open_work()
         unsent = await relay.unsent_count()
         return progress_response(
             "retrainer",
-            bus.epoch,
+            epoch,
             produced=await relay.produced_positions(),
             applied=applied,
             unsent_count=unsent,

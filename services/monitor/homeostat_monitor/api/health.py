@@ -78,7 +78,7 @@ class HealthApi(MonitorServiceServicer):
         standing = await self._reader.champion(request.model_name)
         if standing is None:
             raise UnusableReference(f"no version of {request.model_name} was seen yet")
-        known = (await self._versions.get(standing.subject)).known
+        known = (await self._versions.newest(standing.subject)).known
         reference = await self._versions.reference(standing.subject)
         within = min(max(within, 1), _MOST_WITHIN_EVENTS)
         return await asyncio.to_thread(power_of, known, reference, within)
@@ -97,7 +97,7 @@ class HealthApi(MonitorServiceServicer):
         states = await self._reader.states(standing.subject)
         _fill_losses(response, states)
         try:
-            known = (await self._versions.get(standing.subject)).known
+            known = (await self._versions.newest(standing.subject)).known
         except RegistryAway as error:
             response.remarks.append(f"mode and metrics are not told: {error}")
             return

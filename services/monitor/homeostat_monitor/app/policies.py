@@ -20,6 +20,13 @@ class Policies(Protocol):
         ...
 
 
+class KeptPolicies(Policies, Protocol):
+    """Those that are kept in hand for a moment."""
+
+    def forget(self) -> None:
+        """Whoever asks next hears what was set last."""
+
+
 class PolicyTransaction(Policies, Protocol):
     """State and events of one transaction."""
 
