@@ -34,7 +34,12 @@ _OUTCOMES_PER_CALL = 1_000
 # A retraining on all history takes seconds; this only ends a run that hangs.
 _QUIET_SECONDS = 600.0
 _RECEIVER_AWAY_SECONDS = 30.0
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# A call that goes with the connection of a server that was killed may end as cancelled.
+_AWAY = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
 
 Result = TypeVar("Result")
 

@@ -141,7 +141,7 @@ class _Health(HealthApi):
 
 
 class _Away:
-    async def get(self, subject: Subject) -> Watched:
+    async def newest(self, subject: Subject) -> Watched:
         raise RegistryAway("it is away")
 
 
