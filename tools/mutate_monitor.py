@@ -8,7 +8,7 @@ the tests that have to fail without it. Prints a table; exits with 1 if one did 
 
 import sys
 
-from mutate_inference import Mutation, tried
+from mutate_inference import Mutation, report
 
 PACKAGE = "services/monitor/homeostat_monitor"
 _UNIT, _PROCESS = "tests/unit/monitor", "tests/integration/monitor"
@@ -208,26 +208,5 @@ MUTATIONS = (
 )
 
 
-def main() -> int:
-    """The table; 0 if every mutation was noticed."""
-    stale = [each.name for each in MUTATIONS if not each.fits]
-    if stale:
-        print("the code has changed under these mutations:", *stale, sep="\n  ")
-        return 1
-    words = sys.argv[1:]
-    if words == ["--check"]:
-        return 0
-    is_all_noticed = True
-    print("| without | noticed by | seconds |\n|---|---|---|", flush=True)
-    for each in MUTATIONS:
-        if words and not any(word in each.name for word in words):
-            continue
-        outcome = tried(each)
-        is_all_noticed &= outcome.is_noticed
-        noticed = f"`{outcome.says}`" if outcome.is_noticed else f"NOBODY {outcome.says}"
-        print(f"| {each.name} | {noticed} | {outcome.seconds:.0f} |", flush=True)
-    return 0 if is_all_noticed else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(MUTATIONS, sys.argv[1:]))

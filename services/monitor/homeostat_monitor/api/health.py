@@ -95,7 +95,9 @@ class HealthApi(MonitorServiceServicer):
         )
         response.remarks.extend(map(_degraded, await self._reader.rebuilds(standing.subject)))
         states = await self._reader.states(standing.subject)
-        _fill_losses(response, states)
+        unread = _fill_losses(response, states)
+        if unread is not None:
+            response.remarks.append(unread)
         try:
             known = (await self._versions.newest(standing.subject)).known
         except RegistryAway as error:
@@ -131,16 +133,21 @@ def _degraded(key: StateKey) -> str:
     )
 
 
-def _fill_losses(response: pb.GetModelHealthResponse, states: Mapping[StateKey, bytes]) -> None:
+def _fill_losses(
+    message: pb.GetModelHealthResponse | pb.SegmentHealth,
+    states: Mapping[StateKey, bytes],
+    segment: str = "",
+) -> str | None:
+    """The losses of all rows or of a segment; what is to be remarked if they cannot be read."""
     try:
-        losses = losses_of(states)
+        losses = losses_of(states, segment)
     except CorruptState as error:
-        response.remarks.append(str(error))
-        return
+        return str(error)
     if losses is not None:
-        response.losses = losses.losses
-        response.mean_loss = losses.mean
-        response.reference_loss = losses.reference
+        message.losses = losses.losses
+        message.mean_loss = losses.mean
+        message.reference_loss = losses.reference
+    return None
 
 
 def _fill_known(
@@ -171,15 +178,9 @@ def _fill_known(
     _fill_estimate(response, known, states)
     for segment in known.policy.segments:
         message = response.segments.add(name=segment.name, expression=segment.expression)
-        try:
-            losses = losses_of(states, segment.name)
-        except CorruptState as error:
-            response.remarks.append(f"segment {segment.name}: {error}")
-            continue
-        if losses is not None:
-            message.losses = losses.losses
-            message.mean_loss = losses.mean
-            message.reference_loss = losses.reference
+        unread = _fill_losses(message, states, segment.name)
+        if unread is not None:
+            response.remarks.append(f"segment {segment.name}: {unread}")
 
 
 def _fill_estimate(
